@@ -1,0 +1,27 @@
+"""The errors that are a user's to mend, told apart from our own bugs (which are plain `AssertionError`s).
+
+Every class here is a `ValueError` whose message is one line that names the field or file and the fix. The CLI
+prints that line and exits 2; a retry never helps, so `stage.py` never retries them.
+"""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something the user did that the user can mend. The message is one line, fit to print as it stands."""
+
+
+class ConfigError(UserError):
+    """A configuration that cannot run: the message names the field and the fix."""
+
+
+class ModelError(UserError):
+    """A model reference that cannot be resolved, or a model that has no attention to measure."""
+
+
+class SourceError(UserError):
+    """A source that names no readable file."""
+
+
+class QueryError(UserError):
+    """An SQL query that is refused or that DuckDB rejects."""
