@@ -1,0 +1,213 @@
+"""The configuration of a run: the stages' own configurations, composed, read from YAML, changed by `--set`.
+
+Everything wrong with it is told before any work, in one line that names the field and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+import typing
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from tasks.errors import ConfigError
+from tasks.export import ExportConfig
+from tasks.ingest import IngestConfig
+from tasks.length import LengthConfig
+from tasks.rank import SelectConfig
+from tasks.readers import SourceConfig
+from tasks.scorers.ladm import LadmConfig
+from tasks.settings import Settings
+from tasks.windows import WindowConfig
+
+DEFAULT_STORE = "ladm-store"
+
+
+class ExecutionConfig(Settings):
+    """The `execution:` section: how the DAG runs; nothing here changes a result."""
+
+    retries: int = Field(default=3, ge=0, le=20)
+    """Times a failed task is tried again."""
+    retry_seconds: float = Field(default=2.0, ge=0)
+    """Pause before the first retry; it doubles with each."""
+    workers: int | None = Field(default=None, ge=1)
+    """Tasks of the CPU stages at once; the number of cores when not given. Scoring runs one shard at a time."""
+
+
+class RunConfig(Settings):
+    """All of a run: where from, what, by which score, how much, where to."""
+
+    store: str = DEFAULT_STORE
+    """A folder or s3://bucket/prefix. Credentials come from the usual AWS chain, never from here."""
+    sources: list[SourceConfig] = Field(min_length=1)
+    ingest: IngestConfig = IngestConfig()
+    length: LengthConfig = LengthConfig()
+    window: WindowConfig = WindowConfig()
+    scorer: LadmConfig = LadmConfig()
+    select: SelectConfig = SelectConfig()
+    export: list[ExportConfig] = Field(default=[ExportConfig(format="parquet"), ExportConfig(format="jsonl.zst")])
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _sources_from_uris(cls, sources: object) -> object:
+        """Let `sources: data/*.jsonl` and a list of URIs stand for entries with only a `uri`."""
+        entries = sources if isinstance(sources, list) else [sources]
+        return [{"uri": entry} if isinstance(entry, str) else entry for entry in entries]
+
+    @field_validator("export", mode="before")
+    @classmethod
+    def _exports_from_formats(cls, exports: object) -> object:
+        """Let `export: parquet` and a list of formats stand for entries with only a `format`."""
+        entries = exports if isinstance(exports, list) else [exports]
+        return [{"format": entry} if isinstance(entry, str) else entry for entry in entries]
+
+    @field_validator("export")
+    @classmethod
+    def _each_format_once(cls, exports: list[ExportConfig]) -> list[ExportConfig]:
+        formats = [export.format for export in exports]
+        if len(set(formats)) < len(formats):
+            raise ValueError("a format is named twice; name each once")
+        return exports
+
+
+def load_config(path: str | None = None, overrides: Sequence[str] = (), store: str | None = None) -> RunConfig:
+    """Read and validate a run's configuration.
+
+    Args:
+        path: A YAML file; the bundled sample's when not given.
+        overrides: `a.b=c` settings, applied in order; values are YAML.
+        store: Takes the place of the configuration's own `store`.
+
+    Raises:
+        ConfigError: With one line that names the field and the fix.
+    """
+    values = _read_yaml(Path(path)) if path else sample_config()
+    for override in overrides:
+        _apply(values, override)
+    if store or "store" not in values:
+        values["store"] = store or os.environ.get("LADM_STORE") or DEFAULT_STORE
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, RunConfig)) from None
+
+
+def sample_config() -> dict[str, Any]:
+    """The configuration of the bundled sample, with its files' folder filled in."""
+    folder = files("flows.sample")
+    values: dict[str, Any] = yaml.safe_load(folder.joinpath("config.yaml").read_text(encoding="utf-8"))
+    for source in values["sources"]:
+        source["uri"] = str(folder.joinpath(source["uri"]))
+    return values
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration ({error.strerror}); give an existing file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; a configuration is a YAML file") from None
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: the configuration is no mapping; see `ladm run --help` for an example")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `a.b=c`, in place. A number in the path counts a list's entries from 0."""
+    path, equals, raw = override.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set: {override!r} is not of the form key=value, e.g. window.length=4096")
+    try:
+        value = yaml.safe_load(raw)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ConfigError(f"--set: the value of {path} is not valid YAML: {raw!r}") from None
+    *parents, last = path.strip().split(".")
+    place: Any = values
+    for name in parents:
+        place = _descend(place, name, path)
+    if isinstance(place, list):
+        _list_index(place, last, path)
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise ConfigError(f"--set: {path} leads into a value that has no fields")
+
+
+def _descend(place: Any, name: str, path: str) -> Any:
+    if isinstance(place, list):
+        _list_index(place, name, path)
+        entry = place[int(name)]
+        if isinstance(entry, str):  # a shorthand entry, see RunConfig
+            place[int(name)] = entry = {"uri" if path.startswith("sources") else "format": entry}
+        return entry
+    if not isinstance(place, dict):
+        raise ConfigError(f"--set: {path} leads into a value that has no fields")
+    if place.get(name) is None:
+        place[name] = {}
+    return place[name]
+
+
+def _list_index(place: list[Any], name: str, path: str) -> None:
+    if not name.isascii() or not name.isdigit() or int(name) >= len(place):
+        raise ConfigError(f"--set: {path}: {name!r} is no entry of a list of {len(place)}, counted from 0")
+
+
+# -- messages ------------------------------------------------------------------------------------------------
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """All of pydantic's complaints as one line: field, what is wrong, and the fix."""
+    return "; ".join(dict.fromkeys(_explain_one(complaint, model) for complaint in error.errors()))
+
+
+def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
+    parts = [part for part in complaint["loc"] if not (isinstance(part, str) and part[:1].isupper())]
+    field = ".".join(str(part) for part in parts) or "configuration"
+    message = str(complaint["msg"]).removeprefix("Value error, ")
+    if complaint["type"] == "extra_forbidden":
+        known = _known_fields(model, parts[:-1])
+        close = difflib.get_close_matches(str(parts[-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+        return f"{field}: unknown key; {hint}"
+    if complaint["type"] == "missing":
+        return f"{field}: missing; give it a value"
+    if message.startswith(f"{field}:"):
+        return message
+    given = "" if complaint["type"] == "value_error" else f", not {_short(complaint['input'])}"
+    return f"{field}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _known_fields(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    current: type[BaseModel] = model
+    for part in path:
+        if isinstance(part, str) and part in current.model_fields:
+            inner = _model_within(current.model_fields[part].annotation)
+            if inner is None:
+                return []
+            current = inner
+    return list(current.model_fields)
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next(filter(None, map(_model_within, typing.get_args(annotation))), None)

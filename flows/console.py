@@ -1,0 +1,131 @@
+"""What a person sees while a run goes on: bars on a terminal, plain lines when piped, all of it on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.record import Done
+from tasks.manifest import Counts
+
+SHOWN = ("ingest", "length", "tokenize", "score", "rank", "export")
+
+
+class Console:
+    """Shows the progress of one run. The scoring bar counts windows, the others count shards."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._rich = RichConsole(file=stream, stderr=stream is None, quiet=stream is None)
+        self._plain = stream is not None and not self._rich.is_terminal
+        self._progress: Progress | None = None
+        self._bars: dict[str, Any] = {}
+        self._windows_seen: dict[str, int] = {}
+        self._unreported = 0
+
+    @classmethod
+    def silent(cls) -> Console:
+        """A console that shows nothing (a deployed run reports through Prefect)."""
+        return cls(None)
+
+    def __enter__(self) -> Console:
+        if self._rich.is_terminal and not self._rich.quiet:
+            columns = (
+                TextColumn("{task.description:<9}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[unit]}"),
+            )
+            self._progress = Progress(*columns, TimeElapsedColumn(), console=self._rich)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """One line about something that takes a while."""
+        self._rich.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def expect(self, stage: str) -> None:
+        """One more job of a stage is to be done."""
+        if self._progress and stage in SHOWN and stage != "score":
+            self._grow(stage, 1, "shards" if stage not in ("rank", "export") else "jobs")
+
+    def advance(self, stage: str, windows: int) -> None:
+        """A running job of a stage got further by so many windows."""
+        self._unreported += windows
+        if self._progress:
+            self._progress.advance(self._bars[stage], windows)
+
+    def finished(self, done: Done) -> None:
+        """A job is done."""
+        manifest = done.manifest
+        windows = manifest.measures.get("windows", 0)
+        if self._plain:
+            self.say(
+                f"{manifest.stage:<9} {'cached' if done.cached else 'done':<7} {manifest.label}  {account(manifest.counts)}"
+            )
+        if not self._progress or manifest.stage not in SHOWN:
+            return
+        if manifest.stage == "tokenize":
+            self._grow("score", windows, "windows")
+        if manifest.stage == "score":
+            if done.cached:
+                self._progress.advance(self._bars["score"], windows)
+        else:
+            self._progress.advance(self._bars[manifest.stage], 1)
+
+    def failed(self, stage: str, label: str, reason: str) -> None:
+        """A job failed for good."""
+        self.say(f"{stage:<9} failed  {label}  {reason}")
+
+    def _grow(self, stage: str, by: int, unit: str) -> None:
+        assert self._progress is not None
+        if stage not in self._bars:
+            self._bars[stage] = self._progress.add_task(stage, total=0, unit=unit)
+        bar = self._progress.tasks[self._progress.task_ids.index(self._bars[stage])]
+        self._progress.update(self._bars[stage], total=(bar.total or 0) + by)
+
+
+def account(counts: Counts) -> str:
+    """A job's counts in words."""
+    parts = [f"{counts.received:,} in", f"{counts.kept:,} kept"]
+    parts += [f"{number:,} dropped ({reason})" for reason, number in sorted(counts.dropped.items())]
+    if counts.quarantined:
+        parts.append(f"{counts.quarantined:,} quarantined")
+    return ", ".join(parts)
+
+
+def print_summary(record: dict[str, Any]) -> None:
+    """The table of stages and where the results are, on stdout."""
+    out = RichConsole(file=sys.stdout, soft_wrap=False, width=None if sys.stdout.isatty() else 110)
+    table = Table(title=f"run {record['run_id']}: {record['status']}, {record['seconds']:.0f} s", title_justify="left")
+    table.add_column("stage")
+    for name in ("run", "cached", "failed", "in", "kept", "dropped", "quarantined", "seconds"):
+        table.add_column(name, justify="right")
+    for stage, summary in record["stages"].items():
+        cells = [summary[name] for name in ("run", "cached", "failed", "in", "kept")]
+        cells += [sum(summary["dropped"].values()), summary["quarantined"]]
+        table.add_row(stage, *(f"{cell:,}" for cell in cells), f"{summary['seconds']:.1f}")
+    out.print(table)
+    for failure in record["failures"]:
+        out.print(f"failed: {failure['stage']} {failure['shard']}: {failure['error']}", markup=False, soft_wrap=True)
+    if record["failures"]:
+        out.print("run the same command again: it does only what failed, and the ranking", markup=False)
+        return
+    out.print(f"windows scored in this run: {record['windows_scored']}", markup=False, highlight=False)
+    ranked = record["stages"].get("rank")
+    if ranked:
+        out.print(
+            f"selected {ranked['selected_documents']:,} of {ranked['documents']:,} documents in {ranked['domains']} "
+            f"domains, {ranked['selected_tokens']:,} of {ranked['tokens']:,} tokens",
+            markup=False,
+            highlight=False,
+        )
+    folder = f"{record['store'].rstrip('/')}/runs/{record['run_id']}"
+    out.print(f"results: {folder}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,249 @@
+"""The DAG: every shard goes through ingest → length → tokenize → score on its own; ranking is the only barrier.
+
+So the model works on one shard while the next is being tokenized. A shard that fails for good does not stop the
+others: the run finishes what it can, ranks nothing, ends Failed and names it, and the next run does only that one.
+Tasks are submitted from the flow alone, a bounded number at a time, and only manifests travel between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, deque
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from queue import SimpleQueue
+from typing import Any
+
+from prefect import Task, flow
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+
+from flows import publish
+from flows.config import RunConfig
+from flows.console import Console
+from flows.preflight import Plan, preflight
+from flows.record import Done, Failure, RunRecord, versions
+from tasks import card, export, ingest, length, progress, rank, score, tokenize
+from tasks.export import export_key_config
+from tasks.ingest import ingest_key_config
+from tasks.job import Job, Stage
+from tasks.length import length_key_config
+from tasks.manifest import Manifest, Shard
+from tasks.score import resolved_scorer, score_key_config
+from tasks.stage import StoreRecords, stage_task
+
+STAGES: dict[str, Stage] = {
+    module.STAGE.name: module.STAGE for module in (ingest, length, tokenize, score, rank, export, card)
+}
+PER_SHARD = ("ingest", "length", "tokenize", "score")
+
+# What the command line already prepared, so that nothing is listed or resolved twice. A deployed run has none.
+prepared: ContextVar[tuple[Plan, Console] | None] = ContextVar("prepared", default=None)
+
+
+class RunFailedError(RuntimeError):
+    """The run ended Failed; `record` says which shards and why, and the message names them."""
+
+    def __init__(self, record: RunRecord) -> None:
+        named = "; ".join(f"{failure.stage} {failure.label}: {failure.error}" for failure in record.failures[:5])
+        more = f"; and {len(record.failures) - 5} more" if len(record.failures) > 5 else ""
+        super().__init__(f"run {record.run_id} failed: {named}{more}")
+        self.record = record
+
+
+@flow(
+    name="curate",
+    description="Curate long documents: ingest, filter, tokenize, score by attention, rank and export",
+    task_runner=ThreadPoolTaskRunner(max_workers=max(4, (os.cpu_count() or 1) + 2)),
+    persist_result=False,
+    validate_parameters=True,
+)
+def curate(config: RunConfig, until: str = "export") -> dict[str, Any]:
+    """Run the DAG once and return the run record.
+
+    Args:
+        config: The run's configuration; Prefect's UI shows it as a form.
+        until: The last stage to do.
+
+    Raises:
+        UserError: The configuration cannot run.
+        RunFailedError: A shard failed for good, or there was nothing to rank.
+    """
+    ready = prepared.get()
+    plan, console = ready or (preflight(config, until), Console.silent())
+    dag = Dag(plan, console)
+    record = dag.run()
+    if record.status == "failed":
+        raise RunFailedError(record)
+    return record.as_json()
+
+
+class Dag:
+    """One run of the DAG: what is ready, what is running, what is done."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.plan = plan
+        self.console = console
+        self.record = RunRecord(plan)
+        self.tasks = _prefect_tasks(plan)
+        workers = plan.config.execution.workers or os.cpu_count() or 1
+        self.limits = dict.fromkeys(STAGES, workers)
+        self.limits["score"] = 1  # one model a process
+        self.ready: dict[str, deque[tuple[str, Job]]] = {stage: deque() for stage in STAGES}
+        self.running: Counter[str] = Counter()
+        self.finished: SimpleQueue[tuple[PrefectFuture[Any], str, Job]] = SimpleQueue()
+
+    def run(self) -> RunRecord:
+        """Do all stages of the plan, write the run record, and publish what a completed run made."""
+        token = progress.listener.set(self.console.advance)
+        try:
+            for listed in self.plan.files:
+                self.offer(listed.file.uri, self.ingest_job(listed.file.uri))
+            self.drain()
+            self.after_shards()
+        finally:
+            progress.listener.reset(token)
+        self.record.finished = datetime.now(UTC)
+        self.record.check_accounts()
+        publish.publish(self.record)
+        return self.record
+
+    def after_shards(self) -> None:
+        """The barrier: rank and export if every shard is there, else leave it to the next run."""
+        if self.record.failures:
+            return
+        last = self.plan.stages[-1]
+        made = self.record.shards(last if last in PER_SHARD else "score")
+        if not made:
+            reason = "no document was left; see the quarantine and the reasons for dropping in the run record"
+            self.record.failures.append(Failure(last, "all shards", reason))
+            return
+        if "rank" in self.plan.stages:
+            self.offer("", self.rank_job())
+            self.drain()
+        if "export" in self.plan.stages and not self.record.failures:
+            for job in self.export_jobs():
+                self.offer("", job)
+            self.drain()
+
+    # -- submitting and finishing ------------------------------------------------------------------------------
+
+    def offer(self, source: str, job: Job) -> None:
+        """Put a job in the queue of its stage."""
+        self.ready[job.stage].append((source, job))
+        self.console.expect(job.stage)
+
+    def drain(self) -> None:
+        """Submit what is ready, later stages first, and take in what is finished, until nothing is left."""
+        while True:
+            for stage in reversed(STAGES):
+                while self.ready[stage] and self.running[stage] < self.limits[stage]:
+                    self.submit(*self.ready[stage].popleft())
+            if not self.running.total():
+                return
+            future, source, job = self.finished.get()
+            self.running[job.stage] -= 1
+            self.take_in(future, source, job)
+
+    def submit(self, source: str, job: Job) -> None:
+        """Hand a job to Prefect. Quoted, so that Prefect does not search its inputs for futures."""
+        self.running[job.stage] += 1
+        future = self.tasks[job.stage].submit(quote(job.model_dump(mode="json")))
+        future.add_done_callback(lambda done: self.finished.put((done, source, job)))
+
+    def take_in(self, future: PrefectFuture[Any], source: str, job: Job) -> None:
+        """Note what a finished job did, and offer the next stage of the shards it made."""
+        future.wait()  # or `state` would ask the server, which may not know yet
+        state = future.state
+        if not state.is_completed():
+            error = future.result(raise_on_failure=False)
+            text = str(error).strip().splitlines()
+            reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
+            self.record.failures.append(Failure(job.stage, job.label, reason))
+            self.console.failed(job.stage, job.label, reason)
+            return
+        manifest = Manifest.model_validate(future.result())
+        done = Done(source, manifest, cached=state.name == "Cached")
+        self.record.done.append(done)
+        self.console.finished(done)
+        if job.stage in PER_SHARD[:-1]:
+            following = PER_SHARD[PER_SHARD.index(job.stage) + 1]
+            if following in self.plan.stages:
+                for number, shard in enumerate(manifest.shards):
+                    label = f"{job.label}#{number}" if len(manifest.shards) > 1 else job.label
+                    self.offer(source, self.shard_job(following, label, shard))
+
+    # -- jobs --------------------------------------------------------------------------------------------------
+
+    def ingest_job(self, uri: str) -> Job:
+        """Ingest one source file."""
+        (listed,) = (listed for listed in self.plan.files if listed.file.uri == uri)
+        return Job(
+            stage="ingest",
+            label=uri.rsplit("/", 1)[-1],
+            store=self.plan.config.store,
+            config=ingest_key_config(listed.config, self.plan.config.ingest),
+            source=listed.file,
+        )
+
+    def shard_job(self, stage: str, label: str, shard: Shard) -> Job:
+        """One of the per-shard stages after ingestion."""
+        config, model = self.plan.config, self.plan.model
+        job = Job(stage=stage, label=label, store=config.store, config={}, inputs=[shard])
+        if stage == "length":
+            return job.model_copy(update={"config": length_key_config(config.length, config.window.length)})
+        assert model is not None
+        if stage == "tokenize":
+            return job.model_copy(
+                update={
+                    "config": config.window.model_dump(),
+                    "identity": [model.tokenizer_digest],
+                    "environment": {"model": config.scorer.model},
+                }
+            )
+        scorer = resolved_scorer(config.scorer)
+        environment = {"model": scorer.model, "device": scorer.device, "batch_tokens": scorer.batch_tokens}
+        return job.model_copy(
+            update={
+                "config": score_key_config(scorer),
+                "identity": [model.digest],
+                "environment": environment,
+            }
+        )
+
+    def rank_job(self) -> Job:
+        """Rank all score shards; sorted, so that the key does not depend on the order of the sources."""
+        shards = sorted(self.record.shards("score"), key=lambda shard: shard.key)
+        select = self.plan.config.select.model_dump()
+        return Job(stage="rank", label="all shards", store=self.plan.config.store, config=select, inputs=shards)
+
+    def export_jobs(self) -> list[Job]:
+        """One export a format, and the card."""
+        config, model = self.plan.config, self.plan.model
+        assert model is not None
+        documents = sorted(self.record.shards("length"), key=lambda shard: shard.key)
+        inputs = [*self.record.shards("rank"), *documents]
+        about = {
+            "run": config.model_dump(mode="json"),
+            "model": {"reference": model.reference, "digest": model.digest},
+            "versions": versions(),
+        }
+        configs = [("export", one.format, export_key_config(one)) for one in config.export]
+        return [
+            Job(stage=stage, label=label, store=config.store, config=settings, inputs=inputs)
+            for stage, label, settings in [*configs, ("card", "dataset card", about)]
+        ]
+
+
+def _prefect_tasks(plan: Plan) -> dict[str, Task[..., Any]]:
+    """Every stage as a Prefect task whose results are kept in the run's store."""
+    records = StoreRecords(uri=plan.config.store)
+    # Prefect wants result storage saved on its server; it holds the store's address and nothing else.
+    name = f"store-{hashlib.sha256(plan.config.store.encode()).hexdigest()[:16]}"
+    records.save(name, overwrite=True)
+    execution = plan.config.execution
+    return {
+        name: stage_task(stage, records, execution.retries, execution.retry_seconds) for name, stage in STAGES.items()
+    }

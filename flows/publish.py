@@ -1,0 +1,58 @@
+"""Lays out a finished run for its user under `runs/<run_id>/`, and only then makes it the store's `latest`.
+
+The data itself is content-addressed in the store; here it gets the names that people and `ladm sql` use, by hard
+links or server-side copies, so that an unchanged selection costs nothing to publish again.
+"""
+
+from __future__ import annotations
+
+import orjson
+import pyarrow as pa
+
+from flows.record import RunRecord, quarantines_of
+from tasks.manifest import Manifest, Shard
+from tasks.schema import QUARANTINE
+from tasks.store import Store
+
+LATEST = "latest"
+
+
+def publish(record: RunRecord) -> None:
+    """Publish ranking, quarantine and exports, then write `run.json`, then point `latest` at a complete run."""
+    store = Store(record.plan.config.store)
+    folder = f"runs/{record.run_id}"
+    names: list[str] = []
+    for shard in record.shards("rank"):
+        names.append(_link(store, shard, f"{folder}/ranking.parquet"))
+    for done in record.of("export"):
+        names += [_link(store, part, f"{folder}/{name}") for part, name in export_names(done.manifest)]
+    for done in record.of("card"):
+        names += [_link(store, file, f"{folder}/export/README.md") for file in done.manifest.files]
+    names.append(_write_quarantine(store, f"{folder}/quarantine.parquet", record))
+    record.files = [*names, f"{folder}/run.json"]
+    store.write_bytes(f"{folder}/run.json", orjson.dumps(record.as_json(), option=orjson.OPT_INDENT_2))
+    if record.status == "completed" and record.plan.until == "export":
+        store.write_bytes(LATEST, record.run_id.encode())
+
+
+def export_names(manifest: Manifest) -> list[tuple[Shard, str]]:
+    """The parts of one export and their names below the run's folder, e.g. `export/parquet/part-00000.parquet`."""
+    return [
+        (part, f"export/{manifest.label}/part-{number:05d}.{manifest.label}")
+        for number, part in enumerate(manifest.files)
+    ]
+
+
+def _link(store: Store, shard: Shard, name: str) -> str:
+    store.publish(shard.path, name)
+    return name
+
+
+def _write_quarantine(store: Store, path: str, record: RunRecord) -> str:
+    """All of the run's quarantine in one file; it is there, with no row, when nothing was quarantined."""
+    with store.parquet_writer(path, record.run_id, QUARANTINE) as writer:
+        for stage in record.plan.stages:
+            for shard in quarantines_of(record.of(stage)):
+                table: pa.Table = store.read_shard(shard)
+                writer.write(table)
+    return path

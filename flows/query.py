@@ -1,0 +1,183 @@
+"""`ladm sql`: read-only SQL over one run's documents, windows, scores, ranking, quarantine and stages.
+
+The views cover exactly the files that the run's record names. A query can read them and nothing else: only SELECT
+statements are run, DuckDB may open files below the store alone, and its configuration is locked.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.csv
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from flows.publish import LATEST
+from flows.record import shards_of
+from tasks import duck
+from tasks.errors import QueryError
+from tasks.schema import DOCUMENTS, RANKING, SCORES, WINDOWS
+from tasks.store import Store
+
+JOBS = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("shard", pa.string()),
+        ("source", pa.string()),
+        ("cached", pa.bool_()),
+        ("key", pa.string()),
+        ("records_in", pa.int64()),
+        ("kept", pa.int64()),
+        ("dropped", pa.int64()),
+        ("dropped_reasons", pa.string()),  # JSON: reason → records
+        ("quarantined", pa.int64()),
+        ("windows", pa.int64()),
+        ("tokens", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+RUNS = {
+    "run_id": "varchar",
+    "status": "varchar",
+    "until": "varchar",
+    "started": "timestamptz",
+    "finished": "timestamptz",
+    "seconds": "double",
+    "windows_scored": "bigint",
+    "model": "json",
+    "config": "json",
+    "failures": "json",
+}
+
+
+def run_query(store_uri: str, query: str, run_id: str | None = None) -> pa.Table:
+    """Answer one query over a run's views.
+
+    Args:
+        store_uri: The store.
+        query: A SELECT statement.
+        run_id: The run; the newest completed one when not given.
+
+    Raises:
+        QueryError: No such store or run, a statement that is no SELECT, or whatever DuckDB finds wrong, in one line.
+    """
+    store = Store(store_uri)
+    record = read_record(store, run_id or newest_run(store))
+    with duck.connect(store) as connection:
+        _make_views(connection, store, record)
+        connection.execute(f"set allowed_directories = [{duck.quote(store.url('') or '/')}]")
+        connection.execute("set enable_external_access = false")
+        connection.execute("set lock_configuration = true")
+        try:
+            statements = connection.extract_statements(query)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
+            return connection.execute(statements[0]).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(" ".join(str(error).split())) from None
+
+
+def newest_run(store: Store) -> str:
+    """The newest completed run, or the newest run of any kind when none completed."""
+    try:
+        return store.read_bytes(LATEST).decode().strip()
+    except FileNotFoundError:
+        pass
+    runs = [name for name in store.names("runs") if store.size(f"runs/{name}/run.json")]
+    if not runs:
+        raise QueryError(f"--store: there is no run in {store.uri!r}; start one with `ladm run --store {store.uri}`")
+    return max(runs)
+
+
+def read_record(store: Store, run_id: str) -> dict[str, Any]:
+    """The `run.json` of a run."""
+    if not run_id or "/" in run_id or run_id.startswith("."):
+        raise QueryError(f"--run: {run_id!r} is no run id")
+    try:
+        record: dict[str, Any] = orjson.loads(store.read_bytes(f"runs/{run_id}/run.json"))
+    except FileNotFoundError:
+        raise QueryError(
+            f"--run: there is no run {run_id!r} in {store.uri!r}; `select * from runs` lists them"
+        ) from None
+    return record
+
+
+def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:
+    for stage, schema in {"ingest": DOCUMENTS, "tokenize": WINDOWS, "score": SCORES}.items():
+        duck.view_of_shards(connection, f"{stage}_shards", store, shards_of(record, stage), schema)
+    duck.view_of_shards(connection, "run_ranking", store, shards_of(record, "rank"), RANKING)
+    quarantine = store.url(f"runs/{record['run_id']}/quarantine.parquet")
+    connection.execute(f"create temp view run_quarantine as select * from read_parquet({duck.quote(quarantine)})")
+    connection.register("run_jobs", _jobs_table(record))
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in RUNS.items())
+    records = duck.quote(store.url("runs/*/run.json"))
+    connection.execute(
+        f"create temp view all_runs as select * from read_json({records}, columns = {{{columns}}}) order by run_id"
+    )
+    connection.execute(duck.statement("views").replace("create view", "create temp view"))
+
+
+def _jobs_table(record: dict[str, Any]) -> pa.Table:
+    rows = [
+        {
+            **{name: job.get(name) for name in JOBS.names},
+            "records_in": job["in"],
+            "dropped": sum(job["dropped"].values()),
+            "dropped_reasons": orjson.dumps(job["dropped"]).decode(),
+        }
+        for job in record["shards"]
+    ]
+    return pa.Table.from_pylist(rows, schema=JOBS)
+
+
+# -- presentation --------------------------------------------------------------------------------------------
+
+
+def as_json(table: pa.Table) -> str:
+    """The rows as a JSON list of objects."""
+    return json.dumps(table.to_pylist(), default=str, ensure_ascii=False, indent=1)
+
+
+def as_csv(table: pa.Table) -> str:
+    """The rows as CSV with a header; nested values are JSON."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type):
+            cells = [None if cell is None else json.dumps(cell, default=str) for cell in table[field.name].to_pylist()]
+            table = table.set_column(number, field.name, pa.array(cells, type=pa.string()))
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(table, buffer)
+    return buffer.getvalue().decode()
+
+
+def print_table(table: pa.Table) -> None:
+    """The rows as a table on stdout. Control characters from the data are shown, not obeyed."""
+    out = RichConsole()
+    shown = Table()
+    for field in table.schema:
+        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        shown.add_column(cell_text(field.name), justify="right" if numeric else "left", overflow="fold")
+    for row in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+        shown.add_row(*(_escaped(cell) for cell in row))
+    if not out.is_terminal:  # piped: never fold a row to fit a screen that is not there
+        out = RichConsole(width=max(80, shown.__rich_measure__(out, out.options.update(max_width=100_000)).maximum))
+    out.print(shown)
+
+
+def _escaped(cell: object) -> str:
+    from rich.markup import escape  # noqa: PLC0415
+
+    return escape(cell_text(cell))
+
+
+def cell_text(cell: object, longest: int = 300) -> str:
+    """A value as printable text on one line, cut at `longest` characters."""
+    if cell is None:
+        return "NULL"
+    text = f"{cell:.6g}" if isinstance(cell, float) else str(cell)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,188 @@
+"""The run record, `runs/<run_id>/run.json`: what was done, cached, lost to quarantine, and whether it all adds up.
+
+Counts, lineage and timings are taken from the manifests in the store, never from Prefect's database.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from flows.preflight import Plan
+from tasks.manifest import Manifest, Shard, add_counts
+
+VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
+
+
+def new_run_id() -> str:
+    """A run's id: its start in UTC, so that ids sort by time, and a random end, so that two never collide."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the results."""
+    known = {"python": platform.python_version()}
+    for package in VERSIONED:
+        known[package] = importlib.metadata.version(package)
+    return known
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that finished: its manifest, and whether the store already had it."""
+
+    source: str
+    manifest: Manifest
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that failed for good."""
+
+    stage: str
+    label: str
+    error: str
+
+
+@dataclass
+class RunRecord:
+    """What a run has done so far."""
+
+    plan: Plan
+    run_id: str = field(default_factory=new_run_id)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    finished: datetime | None = None
+    done: list[Done] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    """Paths below the store's root that the run published for its user."""
+
+    @property
+    def status(self) -> str:
+        """`running`, `failed` or `completed`."""
+        if self.finished is None:
+            return "running"
+        return "failed" if self.failures else "completed"
+
+    def of(self, stage: str) -> list[Done]:
+        """The finished jobs of a stage, in an order that does not depend on timing."""
+        jobs = [done for done in self.done if done.manifest.stage == stage]
+        return sorted(jobs, key=lambda done: (done.source, done.manifest.label, done.manifest.key))
+
+    def shards(self, stage: str) -> list[Shard]:
+        """Every shard that a stage's finished jobs wrote."""
+        return [shard for done in self.of(stage) for shard in done.manifest.shards]
+
+    def windows_scored(self) -> int:
+        """Windows that this run itself put through the model."""
+        return sum(done.manifest.measures["windows"] for done in self.of("score") if not done.cached)
+
+    def stage_summary(self, stage: str) -> dict[str, Any]:
+        """How many jobs of a stage were run, cached and failed, and the account of its records."""
+        jobs = self.of(stage)
+        manifests = [done.manifest for done in jobs]
+        measures: dict[str, int] = {}
+        for manifest in manifests:
+            for name, number in manifest.measures.items():
+                measures[name] = measures.get(name, 0) + number
+        return {
+            "run": sum(1 for done in jobs if not done.cached),
+            "cached": sum(1 for done in jobs if done.cached),
+            "failed": sum(1 for failure in self.failures if failure.stage == stage),
+            **add_counts(manifest.counts for manifest in manifests).as_record(),
+            **measures,
+            "seconds": round(sum(done.manifest.seconds for done in jobs if not done.cached), 3),
+        }
+
+    def check_accounts(self) -> None:
+        """Assert that what one stage kept is what the next one got, over the whole run.
+
+        Only where nothing failed: a failed shard's records have no next stage in this run.
+        """
+        kept = {stage: add_counts(done.manifest.counts for done in self.of(stage)).kept for stage in self.plan.stages}
+        for stage in self.plan.stages:
+            for done in self.of(stage):
+                done.manifest.counts.check(f"{stage} {done.manifest.label}")
+        if self.failures:
+            return
+        received = {stage: add_counts(d.manifest.counts for d in self.of(stage)).received for stage in self.plan.stages}
+        windows = sum(shard.rows for shard in self.shards("tokenize"))
+        for before, after in zip(self.plan.stages, self.plan.stages[1:], strict=False):
+            passed_on = {"tokenize": windows, "rank": sum(s.rows for s in self.shards("rank")) * self.exports}.get(
+                before, kept[before]
+            )
+            assert received[after] == passed_on, (
+                f"{before} passed on {passed_on} records, {after} got {received[after]}"
+            )
+
+    @property
+    def exports(self) -> int:
+        """Jobs of the export stage; each reads the whole ranking."""
+        return len(self.plan.config.export)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as it stands in `run.json` and on `ladm run --json`."""
+        plan = self.plan
+        finished = self.finished or datetime.now(UTC)
+        return {
+            "run_id": self.run_id,
+            "status": self.status,
+            "until": plan.until,
+            "started": self.started.isoformat(timespec="milliseconds"),
+            "finished": None if self.finished is None else self.finished.isoformat(timespec="milliseconds"),
+            "seconds": round((finished - self.started).total_seconds(), 3),
+            "store": plan.config.store,
+            "windows_scored": self.windows_scored(),
+            "stages": {stage: self.stage_summary(stage) for stage in plan.stages},
+            "failures": [{"stage": f.stage, "shard": f.label, "error": f.error} for f in self.failures],
+            "files": self.files,
+            "model": None
+            if plan.model is None
+            else {
+                "reference": plan.model.reference,
+                "digest": plan.model.digest,
+                "tokenizer_digest": plan.model.tokenizer_digest,
+            },
+            "config": plan.config.model_dump(mode="json"),
+            "versions": versions(),
+            "sources": [listed.file.model_dump() for listed in plan.files],
+            "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],
+        }
+
+
+def _job_record(done: Done) -> dict[str, Any]:
+    manifest = done.manifest
+    return {
+        "stage": manifest.stage,
+        "shard": manifest.label,
+        "source": done.source,
+        "cached": done.cached,
+        "key": manifest.key,
+        **manifest.counts.as_record(),
+        **manifest.measures,
+        "seconds": manifest.seconds,
+        "shards": [shard.model_dump() for shard in manifest.shards],
+        "files": [file.model_dump() for file in manifest.files],
+        "quarantine": manifest.quarantine.model_dump() if manifest.quarantine else None,
+    }
+
+
+def shards_of(record: dict[str, Any], stage: str) -> list[Shard]:
+    """The shards of a stage, out of a `run.json` that was read back."""
+    return [Shard.model_validate(s) for job in _jobs(record) if job["stage"] == stage for s in job["shards"]]
+
+
+def quarantines_of(jobs: Iterable[Done]) -> list[Shard]:
+    """The quarantine files of finished jobs."""
+    return [done.manifest.quarantine for done in jobs if done.manifest.quarantine]
+
+
+def _jobs(record: dict[str, Any]) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = record["shards"]
+    return jobs

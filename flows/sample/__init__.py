@@ -1,0 +1,1 @@
+"""The bundled sample corpus: one `DOMAIN.jsonl.zst` a domain; `SOURCES.md` has origins and licences."""

@@ -1,0 +1,27 @@
+-- What `ladm sql` shows of a run. The tables it reads (…_shards, run_ranking, run_quarantine, run_jobs, all_runs)
+-- are made by flows/query.py from exactly the files that the run's record names.
+
+create view documents as
+select doc_id, domain, text, source, line, "offset", sha256, bytes, meta from ingest_shards;
+
+create view windows as
+select * from tokenize_shards;
+
+create view scores as
+select * from score_shards;
+
+create view ranking as
+select * from run_ranking;
+
+create view selected as
+select * from run_ranking where selected order by domain, rank;
+
+create view quarantine as
+select * from run_quarantine;
+
+-- one row a job of a stage: what it got, where it went, whether the store already had it
+create view stages as
+select * from run_jobs;
+
+create view runs as
+select * from all_runs;

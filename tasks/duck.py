@@ -1,0 +1,61 @@
+"""DuckDB over a store: a connection that reads the store's Parquet files and runs the statements in `sql/`.
+
+It works out of core: what does not fit into `memory_limit` goes to a temporary folder that is removed afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from tasks.manifest import Shard
+from tasks.store import Store
+
+MEMORY_LIMIT = "2GB"
+
+
+@contextlib.contextmanager
+def connect(store: Store, memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB that can read the store's files and spills to disk beyond `memory_limit`."""
+    with tempfile.TemporaryDirectory(prefix="ladm-duckdb-") as spill, duckdb.connect() as connection:
+        connection.execute(f"set memory_limit = '{memory_limit}'")
+        connection.execute(f"set temp_directory = '{spill}'")
+        connection.execute("set preserve_insertion_order = false")
+        if not store.local:
+            connection.register_filesystem(store.fs)
+        yield connection
+
+
+def view_of_shards(
+    connection: duckdb.DuckDBPyConnection, name: str, store: Store, shards: Sequence[Shard], schema: pa.Schema
+) -> None:
+    """Make `name` a view over the rows of the shards; over no row, with the right columns, if there are none."""
+    if shards:
+        paths = ", ".join(quote(store.url(shard.path)) for shard in shards)
+        connection.execute(f"create or replace temp view {name} as select * from read_parquet([{paths}])")
+    else:
+        connection.register(f"empty_{name}", schema.empty_table())
+        connection.execute(f"create or replace temp view {name} as select * from empty_{name}")
+
+
+def statement(name: str) -> str:
+    """The text of `sql/<name>.sql`."""
+    return files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def set_variables(connection: duckdb.DuckDBPyConnection, variables: Mapping[str, Any]) -> None:
+    """Set what the statements read with `getvariable`."""
+    for name, value in variables.items():
+        assert name.isidentifier()
+        connection.execute(f"set variable {name} = $value", {"value": value})
+
+
+def quote(text: str) -> str:
+    """An SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"

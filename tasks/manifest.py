@@ -1,0 +1,106 @@
+"""What travels between tasks: small JSON manifests that name the files a stage wrote and count its records.
+
+A manifest is also Prefect's cached result, so it is the commit mark of a stage: it is written after the data
+files that it names, and counts only while every one of them exists at the recorded size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from pydantic import Field
+
+from tasks.settings import Settings
+
+
+class SourceFile(Settings):
+    """One source file and what tells it from every other version of itself."""
+
+    uri: str
+    size: int
+    version: str
+    """ETag on object stores, mtime in ns on disk, or `sha256:…` when `ingest.identity` is `content`."""
+    problem: str | None = None
+    """Why the listed file cannot be opened at all (a dangling link); it is then quarantined."""
+
+
+class Shard(Settings):
+    """One Parquet file of the store: its key, its path below the store's root, and its size."""
+
+    key: str
+    path: str
+    bytes: int
+    rows: int
+
+
+class Counts(Settings):
+    """Where a stage's records went; `received = kept + dropped + quarantined` always holds."""
+
+    received: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Reason → records."""
+    quarantined: int = 0
+
+    def check(self, where: str) -> None:
+        """Assert that no record was lost or doubled; a violation is our bug, not the user's."""
+        accounted = self.kept + sum(self.dropped.values()) + self.quarantined
+        assert self.received == accounted, f"{where}: {self.received} records in, {accounted} accounted for: {self}"
+
+    def as_record(self) -> dict[str, Any]:
+        """The counts as they stand in `run.json`: `in`, `kept`, `dropped` by reason, `quarantined`."""
+        return {
+            "in": self.received,
+            "kept": self.kept,
+            "dropped": dict(sorted(self.dropped.items())),
+            "quarantined": self.quarantined,
+        }
+
+
+def add_counts(counts: Iterable[Counts]) -> Counts:
+    """The sum of several counts, reason by reason."""
+    received = kept = quarantined = 0
+    dropped: dict[str, int] = {}
+    for one in counts:
+        received += one.received
+        kept += one.kept
+        quarantined += one.quarantined
+        for reason, number in one.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + number
+    return Counts(received=received, kept=kept, dropped=dropped, quarantined=quarantined)
+
+
+class Manifest(Settings):
+    """What one task of one stage did: the files it wrote and the account of its records."""
+
+    stage: str
+    key: str
+    label: str
+    """The shard's name for people, e.g. `Books.jsonl.zst` or `Books.jsonl.zst#2`."""
+    shards: list[Shard] = Field(default_factory=list)
+    files: list[Shard] = Field(default_factory=list)
+    """Files that are the end of the road (exports, cards), not input of another stage."""
+    quarantine: Shard | None = None
+    counts: Counts = Field(default_factory=Counts)
+    measures: dict[str, int] = Field(default_factory=dict)
+    """Further totals: bytes, tokens, windows."""
+    seconds: float = 0.0
+    """Wall time of the computation, when it was first done."""
+
+    def all_files(self) -> list[Shard]:
+        """Every file in the store that this manifest vouches for."""
+        return [*self.shards, *self.files, *([self.quarantine] if self.quarantine else [])]
+
+
+def content_key(*parts: Any) -> str:
+    """Sha256, in hex, of the parts as canonical JSON: the same parts give the same key on every machine."""
+    canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def stage_key(stage: str, version: str, config: Mapping[str, Any], inputs: Iterable[Any]) -> str:
+    """The identity of a stage's work: its name, version, configuration and the keys of its inputs."""
+    return content_key(stage, version, dict(config), list(inputs))

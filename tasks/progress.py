@@ -1,0 +1,21 @@
+"""How a stage tells a watching console how far it is, without knowing whether anybody watches.
+
+The flow sets a listener; Prefect copies context variables into its task threads, so a stage's reports reach it.
+In another process (a Ray worker) there is no listener and a report does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+Listener = Callable[[str, int], None]
+
+listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+def report(stage: str, windows: int) -> None:
+    """Tell the listener, if there is one, that `stage` has finished that many more windows."""
+    listen = listener.get()
+    if listen:
+        listen(stage, windows)

@@ -1,0 +1,104 @@
+"""Scoring: a shard of windows becomes a shard of scores, by the attention of the calculator model.
+
+The model is loaded once a process and only when a shard really has to be scored. A window whose score is not
+finite is quarantined by name: it must never be ranked.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks import progress
+from tasks.job import Job, Outcome, QuarantineEntry, Stage
+from tasks.manifest import Counts
+from tasks.schema import SCORES
+from tasks.scorers.ladm import LadmConfig
+from tasks.store import Store, table_of
+
+CARRIED = ["window_id", "doc_id", "domain", "window_index", "n_tokens", "doc_tokens", "doc_tokens_exact"]
+UNKEYED = {"model", "device", "batch_tokens"}
+
+# One model serves a process; two threads must neither load it twice nor run it side by side.
+_model_lock = threading.Lock()
+
+
+def accelerator() -> str:
+    """`cuda` if an NVIDIA GPU can be used, else `cpu`, told without importing torch."""
+    from importlib.metadata import version  # noqa: PLC0415
+
+    has_driver = Path("/dev/nvidiactl").exists()
+    return "cuda" if has_driver and "+cpu" not in version("torch") else "cpu"
+
+
+def resolved_scorer(config: LadmConfig) -> LadmConfig:
+    """The scorer with `auto` replaced: bfloat16 on a GPU, float32 elsewhere. The precision is part of the key."""
+    device = accelerator() if config.device == "auto" else config.device
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    return config.model_copy(update={"device": device, "dtype": dtype})
+
+
+def score_key_config(config: LadmConfig) -> dict[str, Any]:
+    """What scoring computes with. The model counts by its digest, and where it runs does not count."""
+    return resolved_scorer(config).model_dump(mode="json", exclude=UNKEYED)
+
+
+@lru_cache(maxsize=1)
+def _calculator(path: Path, config: LadmConfig) -> Any:
+    from tasks.scorers.attention import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
+
+    return load_calculator(path, config)
+
+
+def score(job: Job, store: Store, key: str) -> Outcome:
+    """Score every window of one shard, in batches of windows of one length."""
+    from tasks.model import resolve_model  # noqa: PLC0415
+    from tasks.scorers.attention import score_windows  # noqa: PLC0415
+
+    (shard,) = job.inputs
+    config = LadmConfig.model_validate({**job.config, **job.environment})
+    resolved = resolve_model(config.model)
+    assert resolved.digest == job.identity[0], f"the model {config.model} changed during the run"
+    rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
+    quarantine: list[QuarantineEntry] = []
+    for batch in store.shard_batches(shard, rows=windows_a_batch(config, shard)):
+        ids_BL = np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
+        with _model_lock:
+            scores = score_windows(_calculator(resolved.path, config), config, ids_BL)
+        carried = {name: batch[name].to_pylist() for name in CARRIED}
+        for number, result in enumerate(scores):
+            if not math.isfinite(result.cds):
+                doc_id, window_id = carried["doc_id"][number], carried["window_id"][number]
+                reason = f"the score of window {window_id} is {result.cds}"
+                quarantine.append(QuarantineEntry(source=shard.path, line=None, reason=reason, doc_id=doc_id))
+                continue
+            for name in CARRIED:
+                rows[name].append(carried[name][number])
+            rows["cds"].append(result.cds)
+            rows["cds_per_layer"].append(result.cds_per_layer)
+            rows["layers"].append(result.layers)
+        progress.report("score", len(scores))
+    written = store.write_shard("score", key, table_of(rows, SCORES))
+    if not written.rows:
+        store.remove(written.path)
+    return Outcome(
+        counts=Counts(received=shard.rows, kept=written.rows, quarantined=len(quarantine)),
+        shards=[written] if written.rows else [],
+        quarantine=quarantine,
+        measures={"windows": shard.rows, "tokens": sum(rows["n_tokens"])},
+    )
+
+
+def windows_a_batch(config: LadmConfig, shard: Any) -> int:
+    """Rows to read at a time: some batches' worth, so that progress shows and memory stays small."""
+    return 4 if config.device == "cpu" else 64
+
+
+STAGE = Stage(name="score", version="1", compute=score)

@@ -1,0 +1,98 @@
+"""The one place that makes a stage's plain function a Prefect task: cache, retries and accounting.
+
+Every stage is served alike: Prefect's cache under the job's content key, with the store itself as result storage,
+and retries with exponential backoff for what can pass. Nothing else in the project touches Prefect's caching.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.filesystems import WritableFileSystem
+from prefect.tasks import exponential_backoff
+
+from tasks.errors import UserError
+from tasks.job import Job, Stage, run_job
+from tasks.manifest import Manifest
+from tasks.store import Store
+
+
+class StoreRecords(WritableFileSystem):
+    """Prefect's result storage inside the store: `records/<key[:2]>/<key>.json`, one manifest a key.
+
+    Reading raises unless every file that the manifest names exists at its recorded size, which Prefect counts as
+    a cache miss: so a data file that was deleted or cut off is recomputed, and only that one.
+    """
+
+    _block_type_name = "LADM store records"
+    _block_type_slug = "ladm-store-records"
+
+    uri: str
+
+    # Prefect passes `_sync=True` to every call; without the parameter the commit would fail with a mere log line.
+    def read_path(self, path: str, _sync: bool | None = None) -> bytes:  # type: ignore[override]
+        """The record of a key, if its data is all there; `FileNotFoundError` otherwise."""
+        store = Store(self.uri)
+        content = store.read_bytes(record_path(path))
+        manifest = Manifest.model_validate(orjson.loads(orjson.loads(content)["result"]))
+        if not store.holds(manifest.all_files()):
+            raise FileNotFoundError(f"{path}: a data file of this record is missing or cut off")
+        return content
+
+    def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:  # type: ignore[override]
+        """Write a record whole."""
+        Store(self.uri).write_bytes(record_path(path), content)
+
+
+def record_path(key: str) -> str:
+    """Where the record of a key lives in the store."""
+    return f"records/{key[:2]}/{key}.json"
+
+
+@dataclass
+class ContentKeyPolicy(CachePolicy):
+    """Prefect cache policy: the key is the job's content key, nothing of the run, the code or the clock."""
+
+    stage: Stage | None = None
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str | None:
+        """The content key of the job that the task was called with."""
+        assert self.stage is not None
+        return self.stage.key(Job.model_validate(inputs["job"]))
+
+
+def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Retry what can pass (I/O, throttling, memory); never what cannot (a user's mistake, our own bug).
+
+    A plain function, since Prefect silently never retries with a partial or a callable object here.
+    """
+    return not isinstance(state.data, UserError | AssertionError | TypeError | NotImplementedError)
+
+
+def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds: float) -> Task[..., Any]:
+    """The stage as a Prefect task of one parameter `job` (a dict), returning a manifest (a dict)."""
+
+    def run(job: dict[str, Any]) -> dict[str, Any]:
+        return run_job(stage, Job.model_validate(job)).model_dump(mode="json")
+
+    return Task(
+        run,
+        name=stage.name,
+        task_run_name=f"{stage.name} {{job[label]}}",
+        cache_policy=ContentKeyPolicy(stage=stage),
+        persist_result=True,
+        result_storage=records,
+        result_serializer="json",
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(backoff_factor=retry_seconds) if retries else None,
+        retry_jitter_factor=0.5 if retries else None,
+        retry_condition_fn=worth_retrying,
+    )

@@ -1,0 +1,208 @@
+"""The one place that touches files: a folder or an object-store prefix, through fsspec.
+
+Layout: see the README. Data files are content-addressed (`score/ab/abcd….parquet`), written whole or not at all:
+on disk under a temporary name and then moved, on object stores by an upload that is abandoned on error. Two
+workers that write one key write the same bytes, so the last one wins and nothing is harmed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from tasks.manifest import Shard
+
+ROW_GROUP_BYTES = 16 * 2**20
+
+_unfinished: set[Path] = set()
+
+
+def remove_unfinished() -> None:
+    """Delete the temporary files of writes that are under way; for a process that is about to end at once."""
+    for temporary in list(_unfinished):
+        temporary.unlink(missing_ok=True)
+
+
+class Store:
+    """A curation store at `uri`, e.g. `./ladm-store` or `s3://bucket/prefix`."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.fs, root = fsspec.core.url_to_fs(uri)
+        self.local = isinstance(self.fs, LocalFileSystem)
+        self.root = str(Path(root).resolve()) if self.local else root.rstrip("/")
+
+    def full(self, path: str) -> str:
+        """The path below the root as the file system names it."""
+        return f"{self.root}/{path}"
+
+    def url(self, path: str) -> str:
+        """The path below the root as DuckDB and people name it, protocol included."""
+        return self.full(path) if self.local else str(self.fs.unstrip_protocol(self.full(path)))
+
+    # -- bytes ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[IO[bytes]]:
+        """Open `path` for writing; it appears whole when the block ends, and not at all if it raises."""
+        target = self.full(path)
+        if self.local:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(f"{target}.{uuid.uuid4().hex}.tmp")
+            _unfinished.add(temporary)
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                temporary.replace(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            finally:
+                _unfinished.discard(temporary)
+            return
+        file = self.fs.open(target, "wb")
+        try:
+            yield file
+        except BaseException:
+            # Closing would complete the upload: an object store must never show half a file.
+            with contextlib.suppress(Exception):
+                file.discard()
+            file.closed = True
+            raise
+        file.close()
+
+    def write_bytes(self, path: str, content: bytes) -> None:
+        """Write a small file whole."""
+        with self.writing(path) as file:
+            file.write(content)
+
+    def read_bytes(self, path: str) -> bytes:
+        """The content of a file; `FileNotFoundError` if there is none."""
+        return cast(bytes, self.fs.cat_file(self.full(path)))
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file, or None if there is no such file."""
+        if self.local:  # fsspec's info() costs ten times a stat
+            try:
+                status = Path(self.full(path)).stat()
+            except OSError:
+                return None
+            return status.st_size
+        try:
+            return int(self.fs.info(self.full(path))["size"])
+        except FileNotFoundError:
+            return None
+
+    def holds(self, files: Sequence[Shard]) -> bool:
+        """Whether every file is there at its recorded size."""
+        return all(self.size(file.path) == file.bytes for file in files)
+
+    def names(self, path: str) -> list[str]:
+        """Names of the entries directly below `path`, sorted; empty if there is no such folder."""
+        try:
+            entries = self.fs.ls(self.full(path), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def remove(self, path: str) -> None:
+        """Delete a file; no error if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.full(path))
+
+    def publish(self, path: str, to: str) -> None:
+        """Make the file `path` also appear as `to`: a hard link on disk, a server-side copy elsewhere."""
+        if not self.local:
+            self.fs.copy(self.full(path), self.full(to))
+            return
+        source, target = Path(self.full(path)), Path(self.full(to))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            target.unlink()
+            os.link(source, target)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, target)
+
+    # -- Parquet -------------------------------------------------------------------------------------------
+
+    def shard_path(self, stage: str, key: str, suffix: str = "parquet") -> str:
+        """Where the data file of a key lives: `<stage>/<key[:2]>/<key>.<suffix>`."""
+        return f"{stage}/{key[:2]}/{key}.{suffix}"
+
+    def write_shard(self, stage: str, key: str, table: pa.Table) -> Shard:
+        """Write one table as the data file of a key, zstd, with page checksums."""
+        with self.shard_writer(stage, key, table.schema) as writer:
+            writer.write(table)
+        return writer.shard()
+
+    @contextlib.contextmanager
+    def shard_writer(self, stage: str, key: str, schema: pa.Schema) -> Iterator[ShardWriter]:
+        """Write the data file of a key batch by batch; it appears when the block ends."""
+        with self.parquet_writer(self.shard_path(stage, key), key, schema) as writer:
+            yield writer
+
+    @contextlib.contextmanager
+    def parquet_writer(self, path: str, key: str, schema: pa.Schema) -> Iterator[ShardWriter]:
+        """Write a Parquet file at any path batch by batch; it appears when the block ends."""
+        with self.writing(path) as file:
+            writer = ShardWriter(key, path, file, schema)
+            yield writer
+            writer.finish()
+
+    def read_shard(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
+        """The whole table of a shard, or some of its columns."""
+        with self.fs.open(self.full(shard.path), "rb") as file:
+            return pq.read_table(file, columns=list(columns) if columns else None)
+
+    def shard_batches(self, shard: Shard, rows: int) -> Iterator[pa.RecordBatch]:
+        """The shard's rows in batches, holding one row group at a time."""
+        with self.fs.open(self.full(shard.path), "rb") as file:
+            yield from pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=rows)
+
+
+class ShardWriter:
+    """Writes one Parquet file batch by batch and knows its rows and bytes when finished."""
+
+    def __init__(self, key: str, path: str, file: IO[bytes], schema: pa.Schema) -> None:
+        self.key = key
+        self.path = path
+        self.rows = 0
+        self.bytes = 0
+        self._file = file
+        self._schema = schema
+        self._writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows, in row groups of some 16 MiB so that readers need not hold the whole file."""
+        if not table.num_rows:
+            return
+        rows_a_group = max(1, int(table.num_rows * ROW_GROUP_BYTES / max(1, table.nbytes)))
+        self._writer.write_table(table.cast(self._schema), row_group_size=rows_a_group)
+        self.rows += table.num_rows
+
+    def finish(self) -> None:
+        """Write the footer and note the size."""
+        self._writer.close()
+        self.bytes = int(self._file.tell())
+
+    def shard(self) -> Shard:
+        """What a manifest says of the finished file."""
+        assert self.bytes, "a shard is described only after it is finished"
+        return Shard(key=self.key, path=self.path, bytes=self.bytes, rows=self.rows)
+
+
+def table_of(rows: dict[str, list[Any]], schema: pa.Schema) -> pa.Table:
+    """A table from columns of Python values, in the schema's types."""
+    return pa.table({name: pa.array(rows[name], type=schema.field(name).type) for name in schema.names}, schema=schema)
