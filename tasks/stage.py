@@ -69,12 +69,25 @@ class ContentKeyPolicy(CachePolicy):
         return self.stage.key(Job.model_validate(inputs["job"]))
 
 
+NEVER_PASSES = (
+    UserError,
+    AssertionError,
+    TypeError,
+    NotImplementedError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""What trying again cannot mend: a user's mistake, our own bug, a file that is not there or not ours."""
+
+
 def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Retry what can pass (I/O, throttling, memory); never what cannot (a user's mistake, our own bug).
+    """Retry what can pass (I/O, throttling, memory); never what cannot.
 
     A plain function, since Prefect silently never retries with a partial or a callable object here.
     """
-    return not isinstance(state.data, UserError | AssertionError | TypeError | NotImplementedError)
+    return not isinstance(state.data, NEVER_PASSES)
 
 
 def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds: float) -> Task[..., Any]:

@@ -19,6 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from tasks.manifest import Shard
 
@@ -77,7 +78,8 @@ class Store:
             # Closing would complete the upload: an object store must never show half a file.
             with contextlib.suppress(Exception):
                 file.discard()
-            file.closed = True
+            if isinstance(file, AbstractBufferedFile):
+                file.closed = True
             raise
         file.close()
 
@@ -158,8 +160,10 @@ class Store:
         """Write a Parquet file at any path batch by batch; it appears when the block ends."""
         with self.writing(path) as file:
             writer = ShardWriter(key, path, file, schema)
-            yield writer
-            writer.finish()
+            try:
+                yield writer
+            finally:
+                writer.finish()  # also of a file about to be thrown away: its writer must not outlive it
 
     def read_shard(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
         """The whole table of a shard, or some of its columns."""

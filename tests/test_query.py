@@ -1,0 +1,101 @@
+"""`ladm sql`: it answers, in three formats, and it cannot write, look elsewhere or be talked out of that."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Answer, Corpus, run_arguments
+
+Cli = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sql") / "store"
+
+
+@pytest.fixture
+def filled(store: Path, corpus: Corpus, ladm: Cli) -> Path:
+    """A store with one completed run (made once)."""
+    if not store.exists():
+        assert ladm(*run_arguments(corpus, store)).code == 0
+    return store
+
+
+def test_answers(filled: Path, ladm: Cli) -> None:
+    query = "select domain, count(*) as windows, avg(cds) as mean from scores group by 1 order by 1"
+    table = ladm("sql", query, "--store", filled)
+    assert table.code == 0
+    assert "Letters" in table.out
+    rows = json.loads(ladm("sql", query, "--store", filled, "--format", "json").out)
+    assert [(row["domain"], row["windows"]) for row in rows] == [("Letters", 4), ("Poems", 3)]
+    lines = list(csv.DictReader(io.StringIO(ladm("sql", query, "--store", filled, "--format", "csv").out)))
+    assert [float(line["mean"]) for line in lines] == pytest.approx([row["mean"] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("view", "rows"),
+    [("documents", 9), ("windows", 7), ("scores", 7), ("ranking", 7), ("quarantine", 0), ("stages", 12), ("runs", 1)],
+)
+def test_every_view_is_there(filled: Path, ladm: Cli, view: str, rows: int) -> None:
+    for form in ("table", "csv", "json"):
+        assert ladm("sql", f"from {view}", "--store", filled, "--format", form).code == 0
+    (row,) = json.loads(ladm("sql", f"select count(*) as n from {view}", "--store", filled, "--format", "json").out)
+    assert row["n"] == rows
+
+
+def test_selected_is_the_ranking_above_the_cut(filled: Path, ladm: Cli) -> None:
+    query = "select (select count(*) from selected) = (select count(*) from ranking where selected) as same"
+    assert json.loads(ladm("sql", query, "--store", filled, "--format", "json").out) == [{"same": True}]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "create table t as select 1",
+        "copy (select 1) to '{store}/x.csv'",
+        "copy scores to '/tmp/ladm-escape.csv'",
+        "drop view scores",
+        "insert into ranking select * from ranking",
+        "attach '/tmp/x.db'",
+        "install httpfs",
+        "set enable_external_access = true",
+        "pragma database_list",
+        "select 1; drop view scores",
+        "explain analyze copy (select 1) to '{store}/x.csv'",
+        "call pragma_version()",
+        "select * from read_text('/etc/hostname')",
+        "select * from '/etc/passwd'",
+        "select * from glob('/etc/*')",
+        "selekt 1",
+        "select * from nowhere",
+        "",
+    ],
+)
+def test_refused_in_one_line(filled: Path, ladm: Cli, query: str) -> None:
+    answer = ladm("sql", query.format(store=filled), "--store", filled)
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.startswith("ladm: ")
+    assert answer.err.count("\n") == 1
+    assert not (filled / "x.csv").exists()
+    assert not Path("/tmp/ladm-escape.csv").exists()
+
+
+def test_no_store_and_no_run(tmp_path: Path, filled: Path, ladm: Cli) -> None:
+    nothing = ladm("sql", "select 1", "--store", tmp_path / "nothing")
+    assert nothing.code == 2
+    assert "there is no run in" in nothing.err
+    for run in ("20200101T000000-00000000", "../x", ""):
+        assert ladm("sql", "select 1", "--store", filled, "--run", run).code == 2 or run == ""
+
+
+def test_control_characters_do_not_reach_the_terminal(filled: Path, ladm: Cli) -> None:
+    answer = ladm("sql", r"select chr(27) || '[31m[bold]red' as text", "--store", filled)
+    assert "\x1b" not in answer.out
+    assert r"\x1b[31m[bold]red" in answer.out
