@@ -27,26 +27,8 @@ quiet_prefect(_home)
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
 WORDS = [
-    "river",
-    "stone",
-    "window",
-    "garden",
-    "letter",
-    "evening",
-    "captain",
-    "silver",
-    "harbour",
-    "morning",
-    "winter",
-    "kitchen",
-    "thunder",
-    "marble",
-    "orchard",
-    "lantern",
-    "quarry",
-    "meadow",
-    "velvet",
-    "compass",
+    *("river", "stone", "window", "garden", "letter", "evening", "captain", "silver", "harbour", "morning"),
+    *("winter", "kitchen", "thunder", "marble", "orchard", "lantern", "quarry", "meadow", "velvet", "compass"),
 ]
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from tasks.job import Job, Outcome, QuarantineEntry, Stage, run_job
 from tasks.manifest import Counts, Manifest, Shard, stage_key
@@ -37,12 +39,47 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     assert files_of(tmp_path) == []
 
 
+class UploadingFile(AbstractBufferedFile):
+    """A file of an object store: what was written appears when the last chunk is uploaded."""
+
+    def _initiate_upload(self) -> None:
+        self.parts: list[bytes] = []
+
+    def _upload_chunk(self, final: bool = False) -> bool:
+        self.parts.append(self.buffer.getvalue())
+        if final:
+            self.fs.objects[self.path] = b"".join(self.parts)
+        return True
+
+    def discard(self) -> None:
+        self.parts = []
+
+
+class UploadingFileSystem(AbstractFileSystem):
+    """An object store of a few lines."""
+
+    protocol = "uploading"
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objects: dict[str, bytes] = {}
+
+    def _open(self, path: str, mode: str = "wb", **options: object) -> UploadingFile:
+        return UploadingFile(self, path, mode, block_size=5)
+
+
 def test_an_interrupted_upload_leaves_nothing() -> None:
-    store = Store("memory://interrupted-upload")
-    with pytest.raises(RuntimeError), store.writing("score/ab/x") as file:  # noqa: PT012
-        file.write(b"half")
+    store = Store("memory://bucket")
+    store.fs = objects = UploadingFileSystem()
+    with store.writing("score/ab/whole") as file:
+        file.write(b"all of it")
+    assert objects.objects == {"/bucket/score/ab/whole": b"all of it"}
+    with pytest.raises(RuntimeError), store.writing("score/ab/half") as file:  # noqa: PT012
+        file.write(b"half of it")
         raise RuntimeError("in the middle")
-    assert store.size("score/ab/x") is None
+    del file
+    assert list(objects.objects) == ["/bucket/score/ab/whole"]
 
 
 def test_equal_tables_make_equal_bytes(tmp_path: Path) -> None:
