@@ -1,0 +1,214 @@
+"""What can be told of a model without its weights: its layers, its window, and whether it has attention to measure.
+
+`config.json` alone refuses what no run could score. The rest is found by trial rather than by a table of
+architectures: the model is built on the meta device, which allocates nothing, and given a few tokens, with an
+attention function of ours that notes who calls it. A scorer reaches the very same layers through the same interface.
+The answer is kept in the cache under the model's digest, so that a second run imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import ModelError
+from tasks.gguf import one_line
+from tasks.model_cache import cache_root, read_json, write_json
+
+if TYPE_CHECKING:
+    from tasks.model import ResolvedModel
+
+PROBE = "ladm_probe"
+PROBE_VERSION = 1  # raised when what the trial finds out changes, so that older notes are not used
+PROBE_TOKENS = 8
+
+ATTENTION_FREE = {"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"}
+ENCODERS = {
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "esm", "eurobert",
+    "funnel", "longformer", "modernbert", "mpnet", "nomic_bert", "roberta", "xlm-roberta", "xlm-roberta-xl",
+}  # fmt: skip
+ENCODER_DECODERS = {"bart", "led", "m2m_100", "marian", "mbart", "mt5", "pegasus", "t5", "umt5", "whisper"}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What scoring needs to know of a model before its weights are loaded."""
+
+    model_type: str
+    """The architecture's name in `config.json`."""
+    n_layers: int
+    """Decoder layers of any kind."""
+    attention_layers: tuple[int, ...]
+    """0-based layers whose full (not sliding or chunked) causal attention goes through `AttentionInterface`."""
+    max_positions: int | None
+    """The longest window the model was made for, in tokens; None where its config names no limit."""
+    vocab_size: int
+    """Token ids run from 0 to one less."""
+
+
+def model_facts(resolved: ResolvedModel) -> ModelFacts:
+    """Finds out whether, and in which layers, a model has attention to measure.
+
+    Args:
+        resolved: the model, as `resolve_model` gives it.
+
+    Returns:
+        The facts. `attention_layers` is never empty.
+
+    Raises:
+        ModelError: `config.json` is damaged, the architecture is unknown to `transformers` or needs remote code, or
+            no layer has full causal attention that can be reached.
+    """
+    config = read_config(resolved)
+    if reason := refusal(config):
+        raise ModelError(f"scorer.model: {resolved.reference} {reason}")
+    name = f"{resolved.digest}-{version('transformers')}-{PROBE_VERSION}.json"
+    memo = cache_root() / "facts" / name
+    known = read_json(memo)
+    with contextlib.suppress(TypeError, KeyError):
+        if known is not None:
+            return ModelFacts(**{**known, "attention_layers": tuple(known["attention_layers"])})
+    facts = _facts_by_trial(resolved)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
+        write_json(memo, asdict(facts))
+    return facts
+
+
+def read_config(resolved: ResolvedModel) -> dict[str, Any]:
+    """The model's `config.json`.
+
+    Raises:
+        ModelError: it is not a JSON object with a `model_type`.
+    """
+    path = resolved.path / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"scorer.model: {path} is damaged: {one_line(str(error))}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ModelError(f"scorer.model: {path} is damaged: it names no model_type")
+    return config
+
+
+def refusal(config: dict[str, Any]) -> str | None:
+    """Why a config says, by itself, that its model cannot be scored; None where it does not say so."""
+    kind = config["model_type"]
+    if kind in ATTENTION_FREE:
+        return f"is a {kind} model: it has no attention to measure"
+    if config.get("is_encoder_decoder") is True or kind in ENCODER_DECODERS:
+        return f"is an encoder-decoder model ({kind}): it has no causal attention over one text to measure"
+    if kind in ENCODERS and config.get("is_decoder") is not True:
+        return f"is an encoder model ({kind}): its attention is not causal, so there is nothing to measure"
+    return None
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps `transformers`' warnings off stderr for a while: what matters of them ends up in our own error."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _facts_by_trial(resolved: ResolvedModel) -> ModelFacts:
+    """`model_facts`, by building the model without weights and running it."""
+    import torch  # noqa: PLC0415
+    from transformers import AttentionInterface, AutoConfig, AutoModel, __version__  # noqa: PLC0415
+
+    def cannot(what: str, error: Exception) -> ModelError:
+        reason = one_line(str(error) or type(error).__name__)[:300]
+        return ModelError(f"scorer.model: {what} {resolved.reference}: {reason}")
+
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(resolved.path, trust_remote_code=False, local_files_only=True)
+            text = config.get_text_config()
+            n_layers, vocab_size = int(text.num_hidden_layers), int(text.vocab_size)
+        except Exception as error:  # transformers raises many kinds
+            raise cannot(f"transformers {__version__} cannot read the config.json of", error) from error
+        if reason := refusal({**config.to_dict(), "model_type": config.model_type}):
+            raise ModelError(f"scorer.model: {resolved.reference} {reason}")
+        AttentionInterface.register(PROBE, _note_caller)
+        _calls.seen = []
+        try:
+            with torch.device("meta"), torch.no_grad():
+                # bfloat16: on the meta device the fused expert layers of mixture models take nothing else.
+                model = AutoModel.from_config(
+                    config, attn_implementation=PROBE, dtype=torch.bfloat16, trust_remote_code=False
+                ).eval()
+                model(input_ids=torch.zeros(1, PROBE_TOKENS, dtype=torch.long), use_cache=False)
+        except KeyError as error:
+            if PROBE not in str(error):
+                raise cannot(f"transformers {__version__} cannot run", error) from error
+            _calls.seen = []  # the architecture picks from a table of its own, which ours is not in
+        except Exception as error:
+            raise cannot(f"transformers {__version__} cannot run", error) from error
+        # A vision tower's or a shared block's attention has no number among the decoder's layers: not measurable.
+        calls = [call for call in _calls.seen if 0 <= call[0] < n_layers]
+        _calls.seen = []
+
+    kinds = getattr(text, "layer_types", None) or []
+    full = sorted(
+        {
+            layer
+            for layer, sliding, causal in calls
+            if causal and not sliding
+            # Chunked attention shows in the mask alone. "hybrid" layers hold full attention and something else.
+            if layer >= len(kinds) or kinds[layer] in ("full_attention", "attention", "hybrid")
+        }
+    )
+    if not full:
+        raise ModelError(f"scorer.model: {resolved.reference} {_why_none(config.model_type, calls)}")
+    return ModelFacts(
+        model_type=config.model_type,
+        n_layers=n_layers,
+        attention_layers=tuple(full),
+        max_positions=getattr(text, "max_position_embeddings", None),
+        vocab_size=vocab_size,
+    )
+
+
+def _why_none(kind: str, calls: list[tuple[int, bool, bool]]) -> str:
+    """Says what kept every layer out of the measurable ones."""
+    if not calls:
+        return f"is a {kind} model: none of its layers has attention that transformers' AttentionInterface reaches"
+    if not any(causal for _, _, causal in calls):
+        return f"is a {kind} model whose attention is not causal, so there is nothing to measure"
+    return f"is a {kind} model whose attention is all sliding or chunked: there is no long-range attention to measure"
+
+
+class _Calls(threading.local):
+    """(layer, sliding, causal) of each call of attention in the trial that this thread runs."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, bool, bool]] = []
+
+
+_calls = _Calls()
+
+
+def _note_caller(
+    module: Any, query_BHLD: Any, key_BKLD: Any, value_BKLD: Any, *rest: Any, **options: Any
+) -> tuple[Any, None]:
+    """An attention function that computes nothing: it notes which layer called, and gives back the right shape.
+
+    B windows, H query heads, K key heads, L tokens, D width of a head (values may have another than keys).
+    """
+    layer = getattr(module, "layer_idx", None)
+    causal = options.get("is_causal")
+    if causal is None:
+        causal = getattr(module, "is_causal", True)
+    sliding = options.get("sliding_window") is not None
+    _calls.seen.append((-1 if layer is None else int(layer), sliding, bool(causal)))
+    B, H, L, _ = query_BHLD.shape
+    return value_BKLD.new_empty(B, L, H, value_BKLD.shape[-1]), None
