@@ -51,10 +51,10 @@ def score_key_config(config: LadmConfig) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _calculator(path: Path, config: LadmConfig) -> Any:
+def _calculator(path: Path, device: str, dtype: str) -> Any:
     from tasks.scorers.attention import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
 
-    return load_calculator(path, config)
+    return load_calculator(path, LadmConfig.model_validate({"device": device, "dtype": dtype}))
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:
@@ -71,7 +71,7 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     for batch in store.shard_batches(shard, rows=windows_a_batch(config, shard)):
         ids_BL = np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
         with _model_lock:
-            scores = score_windows(_calculator(resolved.path, config), config, ids_BL)
+            scores = score_windows(_calculator(resolved.path, config.device, config.dtype), config, ids_BL)
         carried = {name: batch[name].to_pylist() for name in CARRIED}
         for number, result in enumerate(scores):
             if not math.isfinite(result.cds):

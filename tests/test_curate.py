@@ -245,7 +245,7 @@ def test_nothing_usable_is_a_failed_run(tmp_path: Path, corpus: Corpus, ladm: Cl
 def test_the_same_corpus_in_smaller_shards_ranks_the_same(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
     whole = ladm(*run_arguments(corpus, tmp_path / "whole")).record
     split = ladm(*run_arguments(corpus, tmp_path / "split", "ingest.shard_bytes=3000")).record
-    assert split["stages"]["length"]["run"] == 6
+    assert split["stages"]["length"]["run"] > whole["stages"]["length"]["run"]
     assert split["stages"]["ingest"]["in"] == whole["stages"]["ingest"]["in"]
     for one, other in zip(
         ranking_rows(tmp_path / "whole", whole), ranking_rows(tmp_path / "split", split), strict=True
