@@ -23,8 +23,6 @@ class Console:
         self._plain = stream is not None and not self._rich.is_terminal
         self._progress: Progress | None = None
         self._bars: dict[str, Any] = {}
-        self._windows_seen: dict[str, int] = {}
-        self._unreported = 0
 
     @classmethod
     def silent(cls) -> Console:
@@ -58,7 +56,6 @@ class Console:
 
     def advance(self, stage: str, windows: int) -> None:
         """A running job of a stage got further by so many windows."""
-        self._unreported += windows
         if self._progress:
             self._progress.advance(self._bars[stage], windows)
 

@@ -56,7 +56,7 @@ class RunFailedError(RuntimeError):
 @flow(
     name="curate",
     description="Curate long documents: ingest, filter, tokenize, score by attention, rank and export",
-    task_runner=ThreadPoolTaskRunner(max_workers=max(4, (os.cpu_count() or 1) + 2)),
+    task_runner=ThreadPoolTaskRunner(max_workers=256),  # type: ignore[arg-type]  # `Dag.limits` is the real bound
     persist_result=False,
     validate_parameters=True,
 )

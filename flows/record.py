@@ -6,6 +6,7 @@ Counts, lineage and timings are taken from the manifests in the store, never fro
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import platform
 import secrets
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flows.preflight import Plan
-from tasks.manifest import Manifest, Shard, add_counts
+from tasks.manifest import Counts, Manifest, Shard, add_counts
 
 VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
 
@@ -95,36 +96,35 @@ class RunRecord:
             "run": sum(1 for done in jobs if not done.cached),
             "cached": sum(1 for done in jobs if done.cached),
             "failed": sum(1 for failure in self.failures if failure.stage == stage),
-            **add_counts(manifest.counts for manifest in manifests).as_record(),
+            **self._counts(stage).as_record(),
             **measures,
             "seconds": round(sum(done.manifest.seconds for done in jobs if not done.cached), 3),
         }
+
+    def _counts(self, stage: str) -> Counts:
+        """The account of a stage. Every export job reads the whole ranking, so one of them is the account of all."""
+        counts = [done.manifest.counts for done in self.of(stage)]
+        if stage == "export" and counts:
+            assert all(one == counts[0] for one in counts), f"the exports do not agree: {counts}"
+            return counts[0]
+        return add_counts(counts)
 
     def check_accounts(self) -> None:
         """Assert that what one stage kept is what the next one got, over the whole run.
 
         Only where nothing failed: a failed shard's records have no next stage in this run.
         """
-        kept = {stage: add_counts(done.manifest.counts for done in self.of(stage)).kept for stage in self.plan.stages}
-        for stage in self.plan.stages:
-            for done in self.of(stage):
-                done.manifest.counts.check(f"{stage} {done.manifest.label}")
+        for done in self.done:
+            done.manifest.counts.check(f"{done.manifest.stage} {done.manifest.label}")
         if self.failures:
             return
-        received = {stage: add_counts(d.manifest.counts for d in self.of(stage)).received for stage in self.plan.stages}
-        windows = sum(shard.rows for shard in self.shards("tokenize"))
-        for before, after in zip(self.plan.stages, self.plan.stages[1:], strict=False):
-            passed_on = {"tokenize": windows, "rank": sum(s.rows for s in self.shards("rank")) * self.exports}.get(
-                before, kept[before]
-            )
-            assert received[after] == passed_on, (
-                f"{before} passed on {passed_on} records, {after} got {received[after]}"
-            )
-
-    @property
-    def exports(self) -> int:
-        """Jobs of the export stage; each reads the whole ranking."""
-        return len(self.plan.config.export)
+        counts = {stage: self._counts(stage) for stage in self.plan.stages}
+        # Tokenizing turns documents into windows, and ranking turns windows into documents.
+        unit_changes = {stage: sum(shard.rows for shard in self.shards(stage)) for stage in ("tokenize", "rank")}
+        for before, after in itertools.pairwise(self.plan.stages):
+            passed_on = unit_changes.get(before, counts[before].kept)
+            received = counts[after].received
+            assert received == passed_on, f"{before} passed on {passed_on} records, {after} got {received}"
 
     def as_json(self) -> dict[str, Any]:
         """The record as it stands in `run.json` and on `ladm run --json`."""
