@@ -29,6 +29,9 @@ from tasks.windows import WindowConfig
 
 DEFAULT_STORE = "ladm-store"
 
+CHOSEN_FOR_THE_EMBEDDED_MODEL = ("layers", "ablation")
+"""What the sample's configuration says of the embedded model's layers means nothing for another model."""
+
 
 class ExecutionConfig(Settings):
     """The `execution:` section: how the DAG runs; nothing here changes a result."""
@@ -90,6 +93,9 @@ def load_config(path: str | None = None, overrides: Sequence[str] = (), store: s
         ConfigError: With one line that names the field and the fix.
     """
     values = _read_yaml(Path(path)) if path else sample_config()
+    if path is None and any(override.partition("=")[0].strip() == "scorer.model" for override in overrides):
+        for name in CHOSEN_FOR_THE_EMBEDDED_MODEL:
+            del values["scorer"][name]
     for override in overrides:
         _apply(values, override)
     if store or "store" not in values:

@@ -64,9 +64,8 @@ class Console:
         manifest = done.manifest
         windows = manifest.measures.get("windows", 0)
         if self._plain:
-            self.say(
-                f"{manifest.stage:<9} {'cached' if done.cached else 'done':<7} {manifest.label}  {account(manifest.counts)}"
-            )
+            state = "cached" if done.cached else "done"
+            self.say(f"{manifest.stage:<9} {state:<7} {manifest.label}  {account(manifest.counts)}")
         if not self._progress or manifest.stage not in SHOWN:
             return
         if manifest.stage == "tokenize":

@@ -22,6 +22,13 @@ def test_the_sample_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(config.sources[0].uri).parent.is_dir()
 
 
+def test_the_samples_layers_are_for_its_own_model_only() -> None:
+    assert load_config().scorer.layers == tuple(range(14, 25))
+    other = load_config(overrides=["scorer.model=./other"]).scorer
+    assert (other.layers, other.ablation, other.span) == ("all", "none", 32)
+    assert load_config(overrides=["scorer.model=./other", "scorer.layers=[3]"]).scorer.layers == (3,)
+
+
 def test_store_comes_from_the_option_then_the_file_then_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,8 @@ def test_selected_is_the_ranking_above_the_cut(filled: Path, ladm: Cli) -> None:
         "attach '/tmp/x.db'",
         "install httpfs",
         "set enable_external_access = true",
-        "pragma database_list",
+        "pragma enable_profiling",
+        "select * from read_text('{store}/../outside.txt')",
         "select 1; drop view scores",
         "explain analyze copy (select 1) to '{store}/x.csv'",
         "call pragma_version()",
@@ -78,8 +79,9 @@ def test_selected_is_the_ranking_above_the_cut(filled: Path, ladm: Cli) -> None:
     ],
 )
 def test_refused_in_one_line(filled: Path, ladm: Cli, query: str) -> None:
+    (filled.parent / "outside.txt").write_text("not for you")
     answer = ladm("sql", query.format(store=filled), "--store", filled)
-    assert answer.code == 2
+    assert answer.code == 2, answer.out
     assert answer.out == ""
     assert answer.err.startswith("ladm: ")
     assert answer.err.count("\n") == 1
