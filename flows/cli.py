@@ -6,15 +6,20 @@ Heavy packages (Prefect, torch) are imported by the commands that need them, aft
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from tasks.errors import ConfigError, UserError
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+if TYPE_CHECKING:
+    from flows.console import Console
+
+DONE, FAILED, REFUSED = 0, 1, 2
 
 RUN_EXAMPLE = """examples:
   ladm run                                            the bundled sample, scored by the embedded model
@@ -59,31 +64,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
-        from tasks.store import remove_unfinished  # noqa: PLC0415
-
-        remove_unfinished()
-        print("ladm: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)  # threads in the middle of a shard cannot be stopped otherwise
+        print("ladm: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def run(options: argparse.Namespace) -> int:
     """`ladm run`."""
     from flows.config import load_config  # noqa: PLC0415
     from flows.console import Console, print_summary  # noqa: PLC0415
-    from flows.prefect_settings import quiet_prefect  # noqa: PLC0415
+    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
     from flows.preflight import preflight  # noqa: PLC0415
     from tasks.model_cache import cache_root  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
-    with Console(sys.stderr) as console:
+    with Console(sys.stderr) as console, _stopping_at_once(console):
         plan = preflight(config, options.until, console.say)
         quiet_prefect(cache_root())
         from flows.curate import RunFailedError, curate, prepared  # noqa: PLC0415
 
         prepared.set((plan, console))
         try:
-            record = curate(config, options.until)
+            with prefect_server(cache_root()):
+                record = curate(config, options.until)
         except RunFailedError as failure:
             record = failure.record.as_json()
     if options.json:
@@ -91,6 +93,28 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_summary(record)
     return DONE if record["status"] == "completed" else FAILED
+
+
+@contextlib.contextmanager
+def _stopping_at_once(console: Console) -> Iterator[None]:
+    """Until the block ends, SIGINT and SIGTERM end the process at once, with no half-written file left behind.
+
+    Otherwise Prefect would wait for the shards under way, which may take minutes; they are safe to leave.
+    """
+    from tasks.store import remove_unfinished  # noqa: PLC0415
+
+    def stop(number: int, _frame: object) -> None:
+        remove_unfinished()
+        console.close()
+        print("ladm: interrupted; the same command goes on where this one stopped", file=sys.stderr, flush=True)
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def sql(options: argparse.Namespace) -> int:

@@ -42,6 +42,10 @@ class Console:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars off the screen's control."""
         if self._progress:
             self._progress.stop()
 

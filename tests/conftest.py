@@ -21,7 +21,7 @@ for _name in ("LADM_STORE", "PREFECT_API_URL"):
 
 import pytest  # noqa: E402
 
-from flows.prefect_settings import quiet_prefect  # noqa: E402
+from flows.prefect_guest import quiet_prefect  # noqa: E402
 
 quiet_prefect(_home)
 

@@ -1,0 +1,104 @@
+"""Prefect as a guest that keeps quiet: no log noise, no analytics, no calls to the network, its own server.
+
+A run uses the Prefect server that the user has set (PREFECT_API_URL or a profile). Where there is none it starts one
+for itself, on the loopback interface and a port that the system picks. Prefect can do that too, but its server
+inherits our output streams and outlives a process that was killed; ours watches a pipe and ends with its parent,
+however that ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.errors import UserError
+
+STARTUP_SECONDS = 120
+
+
+def quiet_prefect(cache: Path) -> None:
+    """Set Prefect's defaults for a run started by hand; must come before `prefect` is imported.
+
+    What the user has set in the environment stays as it is.
+
+    Args:
+        cache: A folder for the database of the server that a run starts for itself.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    quiet = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        # Kept apart from a Prefect of the user's own, whose version may differ.
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{cache / 'prefect.db'}",
+        "PREFECT_CLI_COLORS": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy knows nothing of our loopback interface
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+
+
+@contextlib.contextmanager
+def prefect_server(cache: Path) -> Iterator[None]:
+    """While open, Prefect has a server: the user's own, or one of this process (started once, stopped at its end)."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    with temporary_settings(updates={PREFECT_API_URL: f"{_own_server(cache)}/api"}):
+        yield
+
+
+@functools.cache
+def _own_server(cache: Path) -> str:
+    """Start the server and return its address once it answers."""
+    log = cache / "prefect-server.log"
+    with log.open("wb") as errors:
+        server = subprocess.Popen(
+            [sys.executable, "-P", "-m", "flows.prefect_server"],
+            stdin=subprocess.PIPE,  # held open as long as this process lives: its end is the sign to stop
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            env={
+                **os.environ,
+                "PREFECT__SERVER_EPHEMERAL": "1",
+                "PREFECT__SERVER_FINAL": "1",
+                "PREFECT_UI_ENABLED": "0",
+            },
+        )
+    atexit.register(_stop, server)
+    assert server.stdout is not None
+    address = f"http://127.0.0.1:{server.stdout.readline().decode().strip()}"
+    deadline = time.monotonic() + STARTUP_SECONDS
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with direct.open(f"{address}/api/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return address
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    _stop(server)
+    raise UserError(f"Prefect's server did not start; see {log}, or set PREFECT_API_URL to a server of your own")
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.kill()  # nothing in its database is needed: the store's records are the truth
+    server.wait()

@@ -1,0 +1,115 @@
+"""Runs in processes of their own: what a warm run imports, a kill in the middle of scoring, an interrupt."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from conftest import Corpus, run_arguments
+
+RUN = """
+import sys
+{before}
+from flows.cli import main
+code = main(sys.argv[1:])
+print("imported:", *(name for name in ("torch", "transformers") if name in sys.modules), file=sys.stderr)
+sys.exit(code)
+"""
+SLOW_SCORING = """
+import time
+from tasks.scorers import attention
+quick = attention.score_windows
+def slow(*arguments):
+    time.sleep(600 if {marker!r} and not __import__("os").path.exists({marker!r}) else 0)
+    return quick(*arguments)
+attention.score_windows = slow
+"""
+
+
+def start(arguments: list[str], before: str = "") -> subprocess.Popen[str]:
+    """A run in its own process group, as a terminal would start it."""
+    command = [sys.executable, "-c", RUN.format(before=before), *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ}
+    )
+
+
+def ranking_of(store: Path) -> bytes:
+    run = (store / "latest").read_text()
+    return (store / "runs" / run / "ranking.parquet").read_bytes()
+
+
+def wait_for(condition: object, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+def score_records(store: Path) -> list[Path]:
+    return [path for path in store.glob("records/*/*.json") if '\\"stage\\": \\"score\\"' in path.read_text()]
+
+
+def test_a_warm_run_imports_neither_torch_nor_transformers(tmp_path: Path, corpus: Corpus) -> None:
+    arguments = run_arguments(corpus, tmp_path / "store")
+    first = start(arguments)
+    _, log = first.communicate(timeout=300)
+    assert first.returncode == 0, log
+    assert "imported: torch transformers" in log
+    second = start(arguments)
+    out, log = second.communicate(timeout=300)
+    assert second.returncode == 0, log
+    assert json.loads(out)["windows_scored"] == 0
+    assert log.rstrip().endswith("imported:")
+
+
+def test_killed_in_the_middle_of_scoring_then_finished(tmp_path: Path, corpus: Corpus) -> None:
+    undisturbed, store = tmp_path / "undisturbed", tmp_path / "store"
+    whole = start(run_arguments(corpus, undisturbed))
+    whole.communicate(timeout=300)
+    assert whole.returncode == 0
+
+    # The second shard's scoring hangs until the process is killed.
+    marker = tmp_path / "go-on"
+    before = SLOW_SCORING.format(marker=str(marker))
+    small = run_arguments(corpus, store)
+    marker.touch()
+    killed = start(small, before)
+    wait_for(lambda: len(score_records(store)) == 1 or killed.poll() is not None)
+    marker.unlink(missing_ok=True)
+    killed.kill()
+    killed.communicate(timeout=60)  # which ends only when nothing holds the run's output open any more
+    done_before = len(score_records(store))
+    assert not (store / "latest").exists()
+
+    again = start(run_arguments(corpus, store))
+    out, log = again.communicate(timeout=300)
+    assert again.returncode == 0, log
+    scoring = json.loads(out)["stages"]["score"]
+    assert (scoring["cached"], scoring["run"]) == (done_before, 2 - done_before)
+    assert ranking_of(store) == ranking_of(undisturbed)
+    exports = [
+        pq.read_table(next((folder / "runs").glob("*/export/parquet/part-00000.parquet")))
+        for folder in (store, undisturbed)
+    ]
+    assert exports[0].equals(exports[1])
+
+
+def test_an_interrupt_ends_at_once_with_130_and_leaves_no_temporary_file(tmp_path: Path, corpus: Corpus) -> None:
+    store = tmp_path / "store"
+    before = SLOW_SCORING.format(marker=str(tmp_path / "never"))
+    interrupted = start(run_arguments(corpus, store), before)
+    wait_for(lambda: len(list(store.glob("tokenize/*/*.parquet"))) == 2)
+    time.sleep(1)
+    os.kill(interrupted.pid, signal.SIGINT)
+    _, log = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130, log
+    assert "Traceback" not in log
+    assert not list(store.rglob("*.tmp"))
