@@ -21,14 +21,15 @@ code = main(sys.argv[1:])
 print("imported:", *(name for name in ("torch", "transformers") if name in sys.modules), file=sys.stderr)
 sys.exit(code)
 """
-SLOW_SCORING = """
+HANGING_SCORING = """
 import time
 from tasks.scorers import attention
-quick = attention.score_windows
-def slow(*arguments):
-    time.sleep(600 if {marker!r} and not __import__("os").path.exists({marker!r}) else 0)
+quick, calls = attention.score_windows, []
+def hanging(*arguments):
+    calls.append(1)
+    time.sleep(600 if len(calls) == {hang_at} else 0)
     return quick(*arguments)
-attention.score_windows = slow
+attention.score_windows = hanging
 """
 
 
@@ -76,24 +77,18 @@ def test_killed_in_the_middle_of_scoring_then_finished(tmp_path: Path, corpus: C
     whole.communicate(timeout=300)
     assert whole.returncode == 0
 
-    # The second shard's scoring hangs until the process is killed.
-    marker = tmp_path / "go-on"
-    before = SLOW_SCORING.format(marker=str(marker))
-    small = run_arguments(corpus, store)
-    marker.touch()
-    killed = start(small, before)
-    wait_for(lambda: len(score_records(store)) == 1 or killed.poll() is not None)
-    marker.unlink(missing_ok=True)
+    killed = start(run_arguments(corpus, store), HANGING_SCORING.format(hang_at=2))
+    wait_for(lambda: score_records(store))
     killed.kill()
     killed.communicate(timeout=60)  # which ends only when nothing holds the run's output open any more
-    done_before = len(score_records(store))
+    assert len(score_records(store)) == 1
     assert not (store / "latest").exists()
 
     again = start(run_arguments(corpus, store))
     out, log = again.communicate(timeout=300)
     assert again.returncode == 0, log
     scoring = json.loads(out)["stages"]["score"]
-    assert (scoring["cached"], scoring["run"]) == (done_before, 2 - done_before)
+    assert (scoring["cached"], scoring["run"]) == (1, 1)
     assert ranking_of(store) == ranking_of(undisturbed)
     exports = [
         pq.read_table(next((folder / "runs").glob("*/export/parquet/part-00000.parquet")))
@@ -104,8 +99,7 @@ def test_killed_in_the_middle_of_scoring_then_finished(tmp_path: Path, corpus: C
 
 def test_an_interrupt_ends_at_once_with_130_and_leaves_no_temporary_file(tmp_path: Path, corpus: Corpus) -> None:
     store = tmp_path / "store"
-    before = SLOW_SCORING.format(marker=str(tmp_path / "never"))
-    interrupted = start(run_arguments(corpus, store), before)
+    interrupted = start(run_arguments(corpus, store), HANGING_SCORING.format(hang_at=1))
     wait_for(lambda: len(list(store.glob("tokenize/*/*.parquet"))) == 2)
     time.sleep(1)
     os.kill(interrupted.pid, signal.SIGINT)
