@@ -72,7 +72,7 @@ class CutDocument:
     Attributes:
         windows: Its windows, in the order of the text; none if it has fewer than L tokens.
         doc_tokens: Tokens of the whole document.
-        doc_tokens_exact: False if `doc_tokens` is extrapolated from the pieces that were tokenized, by characters.
+        doc_tokens_exact: False if `doc_tokens` is extrapolated from pieces of the text, by characters.
     """
 
     windows: list[Window]
@@ -155,7 +155,7 @@ def _wanted(document: Document, config: WindowConfig) -> list[int]:
     if not missing or config.take == "all" or config.count == "exact":
         return missing
     if config.take == "first":
-        return _more(document, range(document.pieces), config.length)
+        return _more(document, range(document.pieces), config.length) or _unseen_samples(document)
     front, before, after, back = _stretches(document)
     half = config.length // 2
     wanted: set[int] = set()
@@ -169,6 +169,12 @@ def _wanted(document: Document, config: WindowConfig) -> list[int]:
     if not wanted and _thirds(document, config.length) is None:
         return missing
     return sorted(wanted)
+
+
+def _unseen_samples(document: Document) -> list[int]:
+    """Two pieces further on, by which the part that no window needs is counted: beginnings are often not typical."""
+    samples = (document.pieces // 3, 2 * document.pieces // 3)
+    return [piece for piece in sorted(set(samples)) if piece not in document.ids_of]
 
 
 def _more(document: Document, stretch: range, needed: int) -> list[int]:
@@ -292,12 +298,21 @@ def _draft(number: int, document: Document, span: _Span, length: int) -> _Draft:
 
 
 def _doc_tokens(document: Document) -> tuple[int, bool]:
-    """The document's tokens, and whether that is exact."""
+    """The document's tokens, and whether that is exact.
+
+    What is not tokenized is extrapolated by characters from the tokenized pieces that lie beyond the first gap.
+    """
     tokens = document.tokens(document.ids_of)
     if len(document.ids_of) == document.pieces:
         return tokens, True
-    chars = sum(document.start_of(piece + 1) - document.start_of(piece) for piece in document.ids_of)
-    return max(tokens, round(len(document.text) * tokens / chars)), False
+    beyond = [piece for piece in document.ids_of if piece > document.missing[0]] or list(document.ids_of)
+    missing = len(document.text) - _chars(document, document.ids_of)
+    return tokens + round(missing * document.tokens(beyond) / _chars(document, beyond)), False
+
+
+def _chars(document: Document, pieces: Iterable[int]) -> int:
+    """Characters in some pieces."""
+    return sum(document.start_of(piece + 1) - document.start_of(piece) for piece in pieces)
 
 
 def _edge_chars(edges: Iterable[_Edge], texts: Sequence[str], encoder: PieceEncoder) -> dict[_Edge, tuple[int, int]]:
