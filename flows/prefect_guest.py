@@ -12,10 +12,12 @@ import atexit
 import contextlib
 import functools
 import os
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,11 +60,25 @@ def prefect_server(cache: Path) -> Iterator[None]:
     """While open, Prefect has a server: the user's own, or one of this process (started once, stopped at its end)."""
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
-    if PREFECT_API_URL.value():
+    if address := PREFECT_API_URL.value():
+        _check_reachable(address)
         yield
         return
     with temporary_settings(updates={PREFECT_API_URL: f"{_own_server(cache)}/api"}):
         yield
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `UserError` unless something listens at the user's own Prefect server's address."""
+    parts = urllib.parse.urlsplit(address)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"PREFECT_API_URL: no Prefect server answers at {parts.hostname}:{parts.port} ({error}); "
+            "start it, or unset PREFECT_API_URL and ladm starts one for the run"
+        ) from None
 
 
 @functools.cache

@@ -107,3 +107,16 @@ def test_an_interrupt_ends_at_once_with_130_and_leaves_no_temporary_file(tmp_pat
     assert interrupted.returncode == 130, log
     assert "Traceback" not in log
     assert not list(store.rglob("*.tmp"))
+
+
+def test_a_prefect_server_of_the_users_that_does_not_answer(tmp_path: Path, corpus: Corpus) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *run_arguments(corpus, tmp_path / "store")],
+        env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert "PREFECT_API_URL: no Prefect server answers at 127.0.0.1:9" in refused.stderr
