@@ -42,13 +42,15 @@ def document_id(uri: str, line: int, text_sha256: str) -> str:
 def ingest(job: Job, store: Store, key: str) -> Outcome:
     """Read one source file into document shards of about `shard_bytes` of text each.
 
-    Shard n of the file has the key sha256(file's key, n), so its later stages are found again.
+    A shard's key is the hash of its documents, not of the file's identity. So a file that merely has a new date
+    (copied, checked out, uploaded again) is read again, and nothing after that is done again; and of a large file that
+    changed in one place, only the shards that changed are.
     """
     assert job.source is not None
     config = dict(job.config)
     shard_bytes = int(config.pop("shard_bytes"))
     source = SourceConfig(uri=job.source.uri, **config)
-    pending = _PendingShard(store, key, shard_bytes)
+    pending = _PendingShard(store, shard_bytes)
     quarantine: list[QuarantineEntry] = []
     try:
         with open_source(job.source) as file:
@@ -66,8 +68,7 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
                     )
     except UnreadableFile as damage:
         seen = pending.documents + len(quarantine)
-        for shard in pending.shards:
-            store.remove(shard.path)
+        # Shards already written stay: an earlier, whole version of the file may have the same ones.
         return _unreadable(job.source, damage, seen)
     pending.flush()
     received = pending.documents + len(quarantine)
@@ -101,9 +102,8 @@ def _unreadable(source: SourceFile, damage: UnreadableFile, seen: int) -> Outcom
 class _PendingShard:
     """Documents gathered until they make a shard."""
 
-    def __init__(self, store: Store, key: str, shard_bytes: int) -> None:
+    def __init__(self, store: Store, shard_bytes: int) -> None:
         self.store = store
-        self.key = key
         self.shard_bytes = shard_bytes
         self.shards: list[Shard] = []
         self.documents = 0
@@ -136,7 +136,8 @@ class _PendingShard:
     def flush(self) -> None:
         if not self._rows["doc_id"]:
             return
-        key = content_key(self.key, len(self.shards))
+        fields = [name for name in DOCUMENTS.names if name != "text"]  # its sha256 stands for it
+        key = content_key("documents", STAGE.version, [self._rows[name] for name in fields])
         self.shards.append(self.store.write_shard("ingest", key, table_of(self._rows, DOCUMENTS)))
         self._gathered = 0
         self._rows = {name: [] for name in DOCUMENTS.names}

@@ -83,6 +83,13 @@ def test_first_run_then_second_then_changes(tmp_path: Path, corpus: Corpus, ladm
         "/poems.jsonl"
     }
 
+    # one file merely written again: it is read again, and nothing after that is done again
+    changed(corpus.folder / "poems.jsonl", lambda text: text)
+    only_dated = ladm(*run_arguments(corpus, store)).record
+    assert did(only_dated) == {
+        "ingest": (1, 1), "length": (0, 2), "tokenize": (0, 2), "score": (0, 2), "rank": (0, 1), "export": (0, 2),
+    }  # fmt: skip
+
     # one score shard's data lost: only that shard is scored again, and the ranking comes out the same
     (lost,) = [
         job for job in one_changed["shards"] if job["stage"] == "score" and job["source"].endswith("letters.jsonl")
