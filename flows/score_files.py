@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,15 @@ import pyarrow.parquet as pq
 from tasks.errors import ConfigError, ModelError, SourceError
 from tasks.model import ModelFacts, ResolvedModel, load_tokenizer, model_facts, resolve_model
 from tasks.score import resolved_scorer
-from tasks.scorers.ladm import LadmConfig, check_window_length, min_window_length, wanted_layers
+from tasks.scorers.ladm import (
+    LadmConfig,
+    check_window_length,
+    layers_left_out,
+    left_out_line,
+    measured_layers,
+    min_window_length,
+    wanted_layers,
+)
 from tasks.windows import WindowConfig, cut_documents
 
 
@@ -57,10 +66,17 @@ def score_files(
             else _text_windows(path, config, resolved, facts, length, take)
         )
     ]
-    yield from _scored(windows, config, resolved)
+    sizes = sorted({len(window.input_ids) for window in windows})
+    layers_at = {size: measured_layers(config, facts, size) for size in sizes}
+    # One line, about the longest windows: in shorter ones fewer layers may be left out, as each window's `layers` show.
+    if sizes and (left_out := layers_left_out(config, facts, layers_at[sizes[-1]])):
+        print(left_out_line(config, left_out, sizes[-1]), file=sys.stderr)
+    yield from _scored(windows, config, resolved, layers_at)
 
 
-def _scored(windows: list[FileWindow], config: LadmConfig, resolved: ResolvedModel) -> Iterator[dict[str, Any]]:
+def _scored(
+    windows: list[FileWindow], config: LadmConfig, resolved: ResolvedModel, layers_at: dict[int, list[int]]
+) -> Iterator[dict[str, Any]]:
     from tasks.scorers.attention import load_calculator, score_windows  # noqa: PLC0415  (torch, after all checks)
 
     calculator = load_calculator(resolved.path, config)
@@ -72,7 +88,8 @@ def _scored(windows: list[FileWindow], config: LadmConfig, resolved: ResolvedMod
         while same < len(windows) and same - first < 16 and len(windows[same].input_ids) == size:
             same += 1
         batch = windows[first:same]
-        scores = score_windows(calculator, config, np.stack([window.input_ids for window in batch]))
+        chosen = config.model_copy(update={"layers": tuple(layers_at[size])})
+        scores = score_windows(calculator, chosen, np.stack([window.input_ids for window in batch]))
         for window, score in zip(batch, scores, strict=True):
             yield {
                 "file": window.file,

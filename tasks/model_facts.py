@@ -2,7 +2,8 @@
 
 `config.json` alone refuses what no run could score. The rest is found by trial rather than by a table of
 architectures: the model is built on the meta device, which allocates nothing, and given a few tokens, with an
-attention function of ours that notes who calls it. A scorer reaches the very same layers through the same interface.
+attention function of ours that notes who calls it, and for what kind of attention. The scorer's own function is called
+the same way and judges a call by the same `read_call`, so what it would stop at is refused here, before any work.
 The answer is kept in the cache under the model's digest, so that a second run imports neither torch nor transformers.
 """
 
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.errors import ModelError
 from tasks.gguf import one_line
@@ -24,8 +25,21 @@ if TYPE_CHECKING:
     from tasks.model import ResolvedModel
 
 PROBE = "ladm_probe"
-PROBE_VERSION = 1  # raised when what the trial finds out changes, so that older notes are not used
+PROBE_VERSION = 2  # raised when what the trial finds out changes, so that older notes are not used
 PROBE_TOKENS = 8
+
+BEYOND_PLAIN = {
+    "softcap": "soft-capped logits",
+    "s_aux": "attention sinks",
+    "sinks": "attention sinks",
+    "position_bias": "a position bias",
+    "indices": "sparse attention",
+    "block_indices": "sparse attention",
+}
+"""Arguments by which transformers asks an attention function for more than softmax(q·k·scale), and what they mean."""
+
+PLAIN_KINDS = {"full_attention", "sliding_attention", "attention", "hybrid"}
+"""The `layer_types` whose attention calls say all about themselves; a "hybrid" layer has full attention and more."""
 
 ATTENTION_FREE = {"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"}
 ENCODERS = {
@@ -44,11 +58,20 @@ class ModelFacts:
     n_layers: int
     """Decoder layers of any kind."""
     attention_layers: tuple[int, ...]
-    """0-based layers whose full (not sliding or chunked) causal attention goes through `AttentionInterface`."""
+    """0-based layers whose full (not sliding) causal attention goes through `AttentionInterface`; may be empty."""
+    sliding_layers: tuple[tuple[int, int], ...]
+    """(layer, reach): a row of the layer sees its own key and the reach − 1 before it."""
     max_positions: int | None
     """The longest window the model was made for, in tokens; None where its config names no limit."""
     vocab_size: int
     """Token ids run from 0 to one less."""
+
+    def whole_layers(self, length: int) -> list[int]:
+        """The layers, ascending, in which a row sees all before it in a window of `length` tokens.
+
+        A sliding layer that reaches back at least that far is full attention in effect.
+        """
+        return sorted([*self.attention_layers, *(layer for layer, reach in self.sliding_layers if reach >= length)])
 
 
 def model_facts(resolved: ResolvedModel) -> ModelFacts:
@@ -58,11 +81,11 @@ def model_facts(resolved: ResolvedModel) -> ModelFacts:
         resolved: the model, as `resolve_model` gives it.
 
     Returns:
-        The facts. `attention_layers` is never empty.
+        The facts. `attention_layers` and `sliding_layers` are not both empty.
 
     Raises:
         ModelError: `config.json` is damaged, the architecture is unknown to `transformers` or needs remote code, or
-            no layer has full causal attention that can be reached.
+            its attention cannot be reached or is not plain causal attention (`read_call`).
     """
     config = read_config(resolved)
     if reason := refusal(config):
@@ -72,7 +95,11 @@ def model_facts(resolved: ResolvedModel) -> ModelFacts:
     known = read_json(memo)
     with contextlib.suppress(TypeError, KeyError):
         if known is not None:
-            return ModelFacts(**{**known, "attention_layers": tuple(known["attention_layers"])})
+            layers = {
+                "attention_layers": tuple(known["attention_layers"]),
+                "sliding_layers": tuple(map(tuple, known["sliding_layers"])),
+            }
+            return ModelFacts(**{**known, **layers})
     facts = _facts_by_trial(resolved)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
         write_json(memo, asdict(facts))
@@ -153,62 +180,89 @@ def _facts_by_trial(resolved: ResolvedModel) -> ModelFacts:
             _calls.seen = []  # the architecture picks from a table of its own, which ours is not in
         except Exception as error:
             raise cannot(f"transformers {__version__} cannot run", error) from error
-        # A vision tower's or a shared block's attention has no number among the decoder's layers: not measurable.
-        calls = [call for call in _calls.seen if 0 <= call[0] < n_layers]
-        _calls.seen = []
+        calls, _calls.seen = _calls.seen, []
 
-    kinds = getattr(text, "layer_types", None) or []
-    full = sorted(
-        {
-            layer
-            for layer, sliding, causal in calls
-            if causal and not sliding
-            # Chunked attention shows in the mask alone. "hybrid" layers hold full attention and something else.
-            if layer >= len(kinds) or kinds[layer] in ("full_attention", "attention", "hybrid")
-        }
-    )
-    if not full:
-        raise ModelError(f"scorer.model: {resolved.reference} {_why_none(config.model_type, calls)}")
+    # A vision tower's or a shared block's attention has no number among the decoder's layers: not measurable.
+    reaches = {call.layer: call.reach for call in calls if call.layer is not None and 0 <= call.layer < n_layers}
+    if reason := _refusal_of_calls(calls, reached=bool(reaches)):
+        raise ModelError(f"scorer.model: {resolved.reference} is a {config.model_type} model {reason}")
     return ModelFacts(
         model_type=config.model_type,
         n_layers=n_layers,
-        attention_layers=tuple(full),
+        attention_layers=tuple(sorted(layer for layer, reach in reaches.items() if reach is None)),
+        sliding_layers=tuple(sorted((layer, reach) for layer, reach in reaches.items() if reach is not None)),
         max_positions=getattr(text, "max_position_embeddings", None),
         vocab_size=vocab_size,
     )
 
 
-def _why_none(kind: str, calls: list[tuple[int, bool, bool]]) -> str:
-    """Says what kept every layer out of the measurable ones."""
-    if not calls:
-        return f"is a {kind} model: none of its layers has attention that transformers' AttentionInterface reaches"
-    if not any(causal for _, _, causal in calls):
-        return f"is a {kind} model whose attention is not causal, so there is nothing to measure"
-    return f"is a {kind} model whose attention is all sliding or chunked: there is no long-range attention to measure"
+class AttentionCall(NamedTuple):
+    """What one call of an attention function asks for."""
+
+    layer: int | None
+    """The layer's number, where its module knows it."""
+    causal: bool
+    reach: int | None
+    """Of a sliding layer: the keys that a row sees, its own among them."""
+    beyond: str | None
+    """In words: what it asks for beyond plain causal attention."""
+
+
+def read_call(module: Any, attention_mask: Any, options: dict[str, Any]) -> AttentionCall:
+    """Reads a call of an attention function, as transformers' `AttentionInterface` makes it.
+
+    Args:
+        module: the attention layer that calls.
+        attention_mask: the mask it passes. For an implementation that transformers does not know it makes none, so a
+            mask is of the model's own making.
+        options: the call's other keyword arguments.
+    """
+    layer = getattr(module, "layer_idx", None)
+    causal = options.get("is_causal")
+    if causal is None:
+        causal = getattr(module, "is_causal", True)
+    config = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None) or []
+    kind = kinds[layer] if layer is not None and 0 <= layer < len(kinds) else None
+    reach = options.get("sliding_window")
+    if reach is None and kind == "sliding_attention":  # some models (Qwen2-MoE) tell only the mask
+        reach = getattr(config, "sliding_window", None)
+    beyond = next((what for name, what in BEYOND_PLAIN.items() if options.get(name) is not None), None)
+    if attention_mask is not None:
+        beyond = "a mask of its own"
+    elif kind is not None and kind not in PLAIN_KINDS:
+        beyond = f"layers of {kind.replace('_', ' ')}"
+    return AttentionCall(layer, bool(causal), reach, beyond)
+
+
+def _refusal_of_calls(calls: list[AttentionCall], *, reached: bool) -> str | None:
+    """What in the calls of attention forbids scoring the model, as the end of a sentence; None: nothing."""
+    if not reached:
+        return "and none of its layers has attention that transformers' AttentionInterface reaches"
+    if not all(call.causal for call in calls):
+        return "whose attention is not causal, so there is nothing to measure"
+    if beyond := next((call.beyond for call in calls if call.beyond), None):
+        return f"whose attention has {beyond}, which no formula covers; use another model"
+    return None
 
 
 class _Calls(threading.local):
-    """(layer, sliding, causal) of each call of attention in the trial that this thread runs."""
+    """Each call of attention in the trial that this thread runs."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[int, bool, bool]] = []
+        self.seen: list[AttentionCall] = []
 
 
 _calls = _Calls()
 
 
 def _note_caller(
-    module: Any, query_BHLD: Any, key_BKLD: Any, value_BKLD: Any, *rest: Any, **options: Any
+    module: Any, query_BHLD: Any, key_BKLD: Any, value_BKLD: Any, attention_mask: Any, **options: Any
 ) -> tuple[Any, None]:
-    """An attention function that computes nothing: it notes which layer called, and gives back the right shape.
+    """An attention function that computes nothing: it notes who called for what, and gives back the right shape.
 
     B windows, H query heads, K key heads, L tokens, D width of a head (values may have another than keys).
     """
-    layer = getattr(module, "layer_idx", None)
-    causal = options.get("is_causal")
-    if causal is None:
-        causal = getattr(module, "is_causal", True)
-    sliding = options.get("sliding_window") is not None
-    _calls.seen.append((-1 if layer is None else int(layer), sliding, bool(causal)))
+    _calls.seen.append(read_call(module, attention_mask, options))
     B, H, L, _ = query_BHLD.shape
     return value_BKLD.new_empty(B, L, H, value_BKLD.shape[-1]), None

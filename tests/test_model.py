@@ -553,9 +553,12 @@ def test_facts_of_a_llama_are_found_once(llama, monkeypatch):
 def test_only_full_attention_layers_count(tmp_path):
     kinds = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
     options = {"head_dim": 8, "num_key_value_heads": 1, "num_hidden_layers": 4, "layer_types": kinds}
-    assert facts_of(config_of("gemma3_text", **options), tmp_path / "gemma").attention_layers == (1, 3)
-    with pytest.raises(ModelError, match="all sliding or chunked"):
-        facts_of(config_of("mistral", sliding_window=16, num_key_value_heads=1), tmp_path / "mistral")
+    gemma = facts_of(config_of("gemma3_text", sliding_window=20, **options), tmp_path / "gemma")
+    assert (gemma.attention_layers, gemma.sliding_layers) == ((1, 3), ((0, 20), (2, 20)))
+    assert (gemma.whole_layers(20), gemma.whole_layers(21)) == ([0, 1, 2, 3], [1, 3])
+    assert model_facts(resolve_model(str(tmp_path / "gemma"))) == gemma  # from the cache
+    mistral = facts_of(config_of("mistral", sliding_window=16, num_key_value_heads=1), tmp_path / "mistral")
+    assert (mistral.attention_layers, mistral.whole_layers(16), mistral.whole_layers(17)) == ((), [0, 1], [])
 
 
 def test_mixtures_of_experts_and_hybrids_are_measurable(tmp_path):
@@ -589,7 +592,7 @@ def test_an_encoder_that_no_list_names_is_found_out_by_trial(tmp_path, monkeypat
     monkeypatch.setattr("tasks.model_facts.ENCODERS", set())
     with pytest.raises(ModelError, match="is a bert model whose attention is not causal"):
         facts_of(config_of("bert"), tmp_path / "bert")
-    with pytest.raises(ModelError, match="none of its layers has attention that transformers' AttentionInterface"):
+    with pytest.raises(ModelError, match="and none of its layers has attention that transformers' AttentionInterface"):
         facts_of(config_of("bloom", n_head=2), tmp_path / "bloom")
 
 

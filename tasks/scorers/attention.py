@@ -5,7 +5,7 @@ the rotary embedding, with its queries, keys and values. On the layers asked for
 between spans (`focus.py`); on the others it is plain attention. After the last layer asked for it ends the forward
 pass: no output, no MLP, no later layer. transformers makes no mask for an implementation whose name it does not
 know, so no L×L mask exists anywhere; what a layer does beyond plain causal attention is refused, or (sliding windows)
-done by hand.
+done by hand. A sliding layer is not measured, unless it reaches back over the whole window, which makes it full.
 
 What one pass wants and finds travels in a context variable, so passes in different threads do not meet.
 """
@@ -27,7 +27,7 @@ from transformers import AttentionInterface, AutoModel
 from transformers.utils import logging
 
 from tasks.errors import ConfigError, ModelError
-from tasks.model_facts import quiet_transformers
+from tasks.model_facts import quiet_transformers, read_call
 from tasks.scorers.focus import attend_and_measure, causal_attention, sliding_attention
 from tasks.scorers.ladm import (
     LadmConfig,
@@ -45,7 +45,6 @@ IMPLEMENTATION = "ladm"
 
 _BATCH_TOKENS_ON_CPU = 4_096
 _BATCH_TOKENS_ELSEWHERE = 65_536
-_BEYOND_PLAIN = {"softcap": "soft-capped logits", "s_aux": "attention sinks", "position_bias": "a position bias"}
 
 
 @dataclass
@@ -87,7 +86,7 @@ def load_calculator(path: Path, config: LadmConfig) -> Calculator:
 
     Raises:
         ConfigError: `scorer.device` is not on this machine, or `scorer.layers` names a layer that the model lacks.
-        ModelError: there is no such model in the folder, weights are missing from it, or its attention cannot be read.
+        ModelError: there is no such model in the folder, or weights are missing from it.
     """
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
@@ -108,9 +107,6 @@ def load_calculator(path: Path, config: LadmConfig) -> Calculator:
         missing = sorted(report["missing_keys"])
         raise ModelError(f"scorer.model: {path} lacks {len(missing)} weights, the first {missing[0]}; fetch it again")
     shape = model.config.get_text_config()
-    kinds = set(getattr(shape, "layer_types", None) or []) - {"full_attention", "sliding_attention"}
-    if not getattr(model, "_supports_attention_backend", False) or "chunked_attention" in kinds:
-        raise ModelError(f"scorer.model: the attention of a {shape.model_type} model cannot be read; use another model")
     wanted_layers(config, shape.num_hidden_layers)
     return Calculator(
         model=model.eval().to(device),
@@ -133,7 +129,8 @@ def score_windows(
 
     Raises:
         ConfigError: L is too short for a query span, or a layer asked for is not in the model.
-        ModelError: a token id is not in the model's vocabulary, or a layer asked for has no full causal attention.
+        ModelError: a token id is not in the model's vocabulary, or a layer asked for has no full causal attention
+            (under `layers: all`, every layer is asked for: `measured_layers` tells those that have).
         torch.OutOfMemoryError: one window alone is too much.
     """
     ids_BL = _token_ids(calculator, input_ids_BL)
@@ -214,7 +211,7 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    **beyond: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every attention layer; its parameters are transformers' own.
 
@@ -222,19 +219,12 @@ def _attention(
         (the layer's attention output out_BLHD, no attention weights)
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    causal = beyond.get("is_causal")
-    if causal is None:
-        causal = getattr(module, "is_causal", True)
-    if attention_mask is not None or not causal:
+    layer, causal, reach, more = read_call(module, attention_mask, options)
+    if not causal:
         raise ModelError("scorer.model: the model's attention is not plain causal attention; use another model")
-    for name, what in _BEYOND_PLAIN.items():
-        if beyond.get(name) is not None:
-            raise ModelError(
-                f"scorer.model: the model's attention has {what}, which no formula covers; use another model"
-            )
+    if more is not None:
+        raise ModelError(f"scorer.model: the model's attention has {more}, which no formula covers; use another model")
     this_pass = _current.get()
-    layer = getattr(module, "layer_idx", None)
-    reach = beyond.get("sliding_window")
     if reach is not None and reach < query.shape[2]:
         if this_pass is not None and layer in this_pass.layers:
             raise ModelError(
@@ -242,7 +232,7 @@ def _attention(
                 f"choose full-attention layers{_full_layers(module)}, or set window.length to {reach} or less"
             )
         return sliding_attention(query, key, value, scale, reach).transpose(1, 2).contiguous(), None
-    if this_pass is None or layer not in this_pass.layers:
+    if this_pass is None or layer is None or layer not in this_pass.layers:
         return causal_attention(query, key, value, scale).transpose(1, 2).contiguous(), None
     is_last = layer == this_pass.layers[-1]
     out_BHLD, pfs_BP = attend_and_measure(query, key, value, scale, this_pass.plan, output=not is_last)

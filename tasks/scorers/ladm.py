@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from pydantic import Field, field_validator
 
 from tasks.errors import ConfigError
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.model_facts import ModelFacts
 
 _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, not a model
 
@@ -40,7 +43,8 @@ class LadmConfig(Settings):
     d_cds: int = Field(default=4, ge=1)
     """Every d_cds-th span is a query span."""
     layers: str | tuple[int, ...] = "all"
-    """Layers whose scores are averaged, from 0: `all`, a range `14-24` (both ends included), or a list `3,7,9`."""
+    """Layers whose scores are averaged, from 0: `all` with full attention, a range `14-24` (both ends included), or a
+    list `3,7,9`."""
     ablation: Literal["none", "no-std", "no-length-weights"] = "none"
     """Drop the standard deviation, or the weights by distance and position, as the paper's ablations do."""
     model: str = "embedded"
@@ -166,6 +170,54 @@ def wanted_layers(config: LadmConfig, n_layers: int) -> list[int]:
             f"scorer.layers: the model has no layer {outside[0]}; its {n_layers} layers are 0 to {n_layers - 1}"
         )
     return sorted(config.layers)
+
+
+def measured_layers(config: LadmConfig, facts: ModelFacts, length: int) -> list[int]:
+    """The layers, ascending, whose attention makes the score of windows of `length` tokens.
+
+    `all` means all whose attention sees the whole window. The answer depends on nothing that a scoring key lacks: the
+    choice itself, the model (its digest) and the window's length (through the key of the windows).
+
+    Raises:
+        ConfigError: a layer named does not see the whole window, or none of the model's does; or `wanted_layers`.
+    """
+    wanted = wanted_layers(config, facts.n_layers)
+    whole = facts.whole_layers(length)
+    if not whole:
+        reach = max(reach for _, reach in facts.sliding_layers)
+        shorten = f"set window.length to {reach} or less, or " if reach >= min_window_length(config) else ""
+        raise ConfigError(
+            f"window.length: no layer of {config.model!r} sees more than {reach} tokens, and the window has {length}; "
+            f"{shorten}choose another model"
+        )
+    if config.layers == "all":
+        return whole
+    if partial := sorted(set(wanted) - set(whole)):
+        raise ConfigError(
+            f"scorer.layers: layers {_written(partial)} of {config.model!r} do not see all {length} tokens of a "
+            f"window (no full attention); set scorer.layers={_written(whole)}"
+        )
+    return wanted
+
+
+def layers_left_out(config: LadmConfig, facts: ModelFacts, layers: list[int]) -> list[int]:
+    """The model's layers that `all` leaves out, where `measured_layers` gave `layers`; none for any other choice."""
+    return sorted(set(range(facts.n_layers)) - set(layers)) if config.layers == "all" else []
+
+
+def left_out_line(config: LadmConfig, left_out: list[int], length: int) -> str:
+    """Tells, in a line, of layers that are left out of the score."""
+    return (
+        f"scorer.layers: all leaves out layers {_written(left_out)} of {config.model!r}: "
+        f"they do not see all {length} tokens of a window (no full attention)"
+    )
+
+
+def _written(layers: list[int]) -> str:
+    """Layers as `scorer.layers` takes them: `0-4,6`."""
+    ends = [layer for layer in layers if layer + 1 not in layers]
+    starts = [layer for layer in layers if layer - 1 not in layers]
+    return ",".join(str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True))
 
 
 def scoring_plan(config: LadmConfig, length: int) -> SpanPlan:

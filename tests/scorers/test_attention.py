@@ -11,35 +11,16 @@ from typing import Any
 import ladm_reference as reference
 import numpy as np
 import pytest
+import tiny_models
 import torch
-from transformers import (
-    AutoModel,
-    BertConfig,
-    Gemma2Config,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from tiny_models import SHAPE, VOCABULARY, windows
+from transformers import LlamaConfig, PreTrainedConfig
 
 from tasks.errors import ConfigError, ModelError
 from tasks.scorers import attention, focus
 from tasks.scorers.attention import Calculator, load_calculator, score_windows, span_attention
 from tasks.scorers.ladm import LadmConfig
 
-VOCABULARY = 97
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 2048,
-    "initializer_range": 0.3,  # peaked attention: near-uniform attention would hide a wrong mask
-}
 CONFIG = LadmConfig(span=8, d_afs=2, d_cds=3, device="cpu")
 
 
@@ -57,10 +38,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[PreTrainedConfi
     """Saves a random model of a configuration and gives its folder."""
 
     def save(config: PreTrainedConfig) -> Path:
-        folder = tmp_path_factory.mktemp(config.model_type)
-        torch.manual_seed(0)
-        AutoModel.from_config(config, dtype=torch.float32).save_pretrained(folder)
-        return folder
+        return tiny_models.save(config, tmp_path_factory.mktemp(config.model_type))
 
     return save
 
@@ -82,10 +60,6 @@ def path_taken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(focus, "fused_kernel", lambda q_BHLD, v_BKLD: None)
         monkeypatch.setattr(focus, "_LOGITS_ON_CPU", 20_000)  # several pieces of columns, the last one smaller
     return str(request.param)
-
-
-def windows(count: int, length: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, VOCABULARY, (count, length))
 
 
 def per_layer(calculator: Calculator, config: LadmConfig, ids_BL: np.ndarray) -> np.ndarray:
@@ -139,16 +113,6 @@ def test_ablations(gqa: Path, ablation: str) -> None:
     paper = LadmConfig.model_validate({"formula": "paper", "span": 8, "ablation": ablation})
     expected = [reference.paper(layer, 8, 4, ablation=ablation) for layer in layers]
     np.testing.assert_allclose(per_layer(calculator, paper, ids_BL)[0], expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "config", [Qwen2Config(**SHAPE), Qwen3Config(**SHAPE), MistralConfig(**SHAPE, sliding_window=None)]
-)
-def test_other_architectures(config: PreTrainedConfig, saved: Callable[[PreTrainedConfig], Path]) -> None:
-    folder = saved(config)
-    ids_BL = windows(1, 301)
-    expected = [reference.published(layer, 8, 2, 3) for layer in reference.eager_attentions(folder, ids_BL[0])]
-    np.testing.assert_allclose(per_layer(load_calculator(folder, CONFIG), CONFIG, ids_BL)[0], expected, rtol=1e-4)
 
 
 def test_rows_that_put_all_their_mass_on_their_own_span(path_taken: str) -> None:
@@ -301,35 +265,6 @@ def test_span_attention_paper(gqa: Path, path_taken: str) -> None:
     expected = [[reference.paper_pfs(layer, 8, j, i) if i <= j else np.nan for i in range(5)] for j in range(5)]
     np.testing.assert_allclose(pfs_NN, expected, rtol=1e-4)
     np.testing.assert_allclose(np.nansum(pfs_NN, axis=1), 8, rtol=1e-4)  # all of a row's mass is on the grid
-
-
-def test_sliding_layers_run_but_are_not_measured(saved: Callable[[PreTrainedConfig], Path]) -> None:
-    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
-    folder = saved(Qwen2Config(**SHAPE, sliding_window=50, use_sliding_window=True, layer_types=kinds))
-    ids_BL = windows(2, 700)
-    full = CONFIG.model_copy(update={"layers": (1,)})
-    calculator = load_calculator(folder, full)
-    expected = [[reference.published(reference.eager_attentions(folder, ids_L)[1], 8, 2, 3)] for ids_L in ids_BL]
-    np.testing.assert_allclose(per_layer(calculator, full, ids_BL), expected, rtol=1e-4)
-    with pytest.raises(
-        ModelError, match=r"^scorer\.layers: layer 0 sees only 50 tokens .* full-attention layers \(1\)"
-    ):
-        score_windows(calculator, CONFIG, ids_BL)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (Gemma2Config(**SHAPE, layer_types=["full_attention"] * 3), r"soft-capped logits"),
-        (BertConfig(hidden_size=32, num_attention_heads=4, num_hidden_layers=1), r"not plain causal attention"),
-    ],
-)
-def test_attention_that_no_formula_covers_is_refused(
-    config: PreTrainedConfig, message: str, saved: Callable[[PreTrainedConfig], Path]
-) -> None:
-    folder = saved(config)
-    with pytest.raises(ModelError, match=message):
-        score_windows(load_calculator(folder, CONFIG), CONFIG, windows(1, 301))
 
 
 def test_mistakes_are_named(gqa: Path, tmp_path: Path, saved: Callable[[PreTrainedConfig], Path]) -> None:

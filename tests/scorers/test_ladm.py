@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.errors import ConfigError
+from tasks.model_facts import ModelFacts
 from tasks.scorers.ladm import (
     LadmConfig,
     QuerySpan,
@@ -17,6 +18,9 @@ from tasks.scorers.ladm import (
     check_window_length,
     dependency_scores,
     grid_plan,
+    layers_left_out,
+    left_out_line,
+    measured_layers,
     min_window_length,
     scoring_plan,
     wanted_layers,
@@ -149,3 +153,40 @@ def test_dependency_scores_by_hand() -> None:
     assert dependency_scores(LadmConfig(ablation="no-std"), plan, pfs_BP) == pytest.approx([(0.5 + 3.92) / 2])
     unweighted = (2**0.5 * 4 + 3**0.5 * 9) / 2
     assert dependency_scores(LadmConfig(ablation="no-length-weights"), plan, pfs_BP) == pytest.approx([unweighted])
+
+
+def facts(*, full: tuple[int, ...], sliding: tuple[tuple[int, int], ...]) -> ModelFacts:
+    return ModelFacts("made up", 8, full, sliding, max_positions=None, vocab_size=100)
+
+
+def test_all_layers_are_those_that_see_the_whole_window() -> None:
+    model = facts(full=(3, 7), sliding=((0, 600), (1, 512), (2, 512), (4, 512), (5, 512)))  # 6: no attention
+    for length, layers, left_out in (
+        (512, [0, 1, 2, 3, 4, 5, 7], [6]),
+        (600, [0, 3, 7], [1, 2, 4, 5, 6]),
+        (601, [3, 7], [0, 1, 2, 4, 5, 6]),
+    ):
+        assert measured_layers(LadmConfig(), model, length) == layers
+        assert layers_left_out(LadmConfig(), model, layers) == left_out
+    assert "layers 0-2,4-6 of 'embedded': they do not see all 601 tokens" in left_out_line(
+        LadmConfig(), [0, 1, 2, 4, 5, 6], 601
+    )
+
+
+def test_a_layer_named_must_see_the_whole_window() -> None:
+    model = facts(full=(3, 7), sliding=((0, 600),))
+    assert measured_layers(LadmConfig(layers=(7, 0)), model, 600) == [0, 7]
+    assert layers_left_out(LadmConfig(layers=(7, 0)), model, [0, 7]) == []
+    with pytest.raises(ConfigError, match=r"^scorer\.layers: layers 0-2 of .* all 601 .* set scorer\.layers=3,7$"):
+        measured_layers(LadmConfig(layers="0-3"), model, 601)
+    with pytest.raises(ConfigError, match=r"^scorer\.layers: the model has no layer 8"):
+        measured_layers(LadmConfig(layers=(8,)), model, 600)
+
+
+def test_a_model_that_sees_no_whole_window_is_refused() -> None:
+    model = facts(full=(), sliding=((0, 600), (1, 4096)))
+    assert measured_layers(LadmConfig(), model, 4096) == [1]
+    with pytest.raises(ConfigError, match=r"no layer of .* more than 4096 tokens.* set window\.length to 4096 or less"):
+        measured_layers(LadmConfig(), model, 4097)
+    with pytest.raises(ConfigError, match=r"the window has 601; choose another model$"):  # 600 < 2305, the shortest
+        measured_layers(LadmConfig(), facts(full=(), sliding=((0, 600),)), 601)
