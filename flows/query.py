@@ -1,4 +1,4 @@
-"""`ladm sql`: read-only SQL over one run's documents, windows, scores, ranking, quarantine and stages.
+"""`ladm sql`: read-only SQL over one run's documents, windows, scores, ranking, allocation, quarantine and stages.
 
 The views cover exactly the files that the run's record names. A query can read them and nothing else: only SELECT
 statements are run, DuckDB may open files below the store alone, and its configuration is locked.
@@ -6,14 +6,12 @@ statements are run, DuckDB may open files below the store alone, and its configu
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
 import duckdb
 import orjson
 import pyarrow as pa
-import pyarrow.csv
 from rich.console import Console as RichConsole
 from rich.table import Table
 
@@ -21,7 +19,8 @@ from flows.publish import LATEST
 from flows.record import shards_of
 from tasks import duck
 from tasks.errors import QueryError
-from tasks.schema import DOCUMENTS, RANKING, SCORES, WINDOWS
+from tasks.manifest import Shard
+from tasks.schema import ALLOCATION, DOCUMENTS, RANKING, SCORES, WINDOWS
 from tasks.store import Store
 
 JOBS = pa.schema(
@@ -111,6 +110,8 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dic
     for stage, schema in {"ingest": DOCUMENTS, "tokenize": WINDOWS, "score": SCORES}.items():
         duck.view_of_shards(connection, f"{stage}_shards", store, shards_of(record, stage), schema)
     duck.view_of_shards(connection, "run_ranking", store, shards_of(record, "rank"), RANKING)
+    allocations = [file for job in record["shards"] if job["stage"] == "rank" for file in job["files"]]
+    duck.view_of_shards(connection, "run_allocation", store, [Shard(**file) for file in allocations], ALLOCATION)
     quarantine = store.url(f"runs/{record['run_id']}/quarantine.parquet")
     connection.execute(f"create temp view run_quarantine as select * from read_parquet({duck.quote(quarantine)})")
     connection.register("run_jobs", _jobs_table(record))
@@ -145,13 +146,14 @@ def as_json(table: pa.Table) -> str:
 
 def as_csv(table: pa.Table) -> str:
     """The rows as CSV with a header; nested values are JSON."""
-    for number, field in enumerate(table.schema):
+    import pandas as pd  # noqa: PLC0415  (half a second that the other formats need not wait)
+
+    frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    for field in table.schema:
         if pa.types.is_nested(field.type):
-            cells = [None if cell is None else json.dumps(cell, default=str) for cell in table[field.name].to_pylist()]
-            table = table.set_column(number, field.name, pa.array(cells, type=pa.string()))
-    buffer = io.BytesIO()
-    pyarrow.csv.write_csv(table, buffer)
-    return buffer.getvalue().decode()
+            cells = table[field.name].to_pylist()
+            frame[field.name] = [None if cell is None else json.dumps(cell, default=str) for cell in cells]
+    return str(frame.to_csv(index=False))
 
 
 def print_table(table: pa.Table) -> None:

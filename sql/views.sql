@@ -1,5 +1,5 @@
--- What `ladm sql` shows of a run. The tables it reads (…_shards, run_ranking, run_quarantine, run_jobs, all_runs)
--- are made by flows/query.py from exactly the files that the run's record names.
+-- What `ladm sql` shows of a run. The tables it reads (…_shards, run_ranking, run_allocation, run_quarantine,
+-- run_jobs, all_runs) are made by flows/query.py from exactly the files that the run's record names.
 
 create view documents as
 select doc_id, domain, text, source, line, "offset", sha256, bytes, meta from ingest_shards;
@@ -15,6 +15,10 @@ select * from run_ranking;
 
 create view selected as
 select * from run_ranking where selected order by domain, rank;
+
+-- one row a domain or quota: what it should have got, what it got, what it is short of
+create view allocation as
+select * from run_allocation;
 
 create view quarantine as
 select * from run_quarantine;

@@ -17,17 +17,29 @@ from tasks.manifest import Counts, Shard
 from tasks.schema import DOCUMENTS, RANKING
 from tasks.store import Store
 
+ALLOCATIONS = {
+    "proportional": "the same top share of every domain",
+    "published": "whole percents of every domain's documents, up to the one that passes the budget",
+    "uniform": "the same number of tokens from every domain",
+    "quotas": "tokens as listed for domains and document lengths",
+}
+"""What each allocation does, in words."""
+
 
 def card(job: Job, store: Store, key: str) -> Outcome:
-    """Write the card of one ranking. Inputs as for `export`; the configuration is the run's own."""
-    ranking, *documents = job.inputs
+    """Write the card of one ranking. Inputs: the ranking, its allocation, and the document shards that `export` reads.
+
+    The configuration is the run's own.
+    """
+    ranking, allocation, *documents = job.inputs
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "ranking", store, [ranking], RANKING)
         duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
         domains = connection.execute(duck.statement("card")).to_arrow_table().to_pylist()
         licences = connection.execute(duck.statement("licences")).to_arrow_table().to_pylist()
+    targets = store.read_shard(allocation).to_pylist()
     path = store.shard_path("export", key, "md")
-    content = card_text(job.config, domains, licences, ranking.key).encode()
+    content = card_text(job.config, domains, targets, licences, ranking.key).encode()
     store.write_bytes(path, content)
     return Outcome(
         counts=Counts(received=ranking.rows, kept=ranking.rows),
@@ -36,13 +48,18 @@ def card(job: Job, store: Store, key: str) -> Outcome:
 
 
 def card_text(
-    config: dict[str, Any], domains: list[dict[str, Any]], licences: list[dict[str, Any]], ranking_key: str
+    config: dict[str, Any],
+    domains: list[dict[str, Any]],
+    targets: list[dict[str, Any]],
+    licences: list[dict[str, Any]],
+    ranking_key: str,
 ) -> str:
     """The card as Markdown.
 
     Args:
         config: `run` (the run's configuration), `model` (reference and digest), `versions`.
         domains: Rows of `sql/card.sql`.
+        targets: Rows of `sql/allocation.sql`.
         licences: Rows of `sql/licences.sql`.
         ranking_key: Content key of the ranking.
     """
@@ -52,7 +69,6 @@ def card_text(
         name: sum(int(row[name]) for row in domains)
         for name in ("documents", "tokens", "selected_documents", "selected_tokens")
     }
-    budget = run["select"]["budget_tokens"]
     lines = [
         "# Long documents chosen by attention",
         "",
@@ -65,9 +81,8 @@ def card_text(
         f"- Window: {window['length']:,} tokens, take `{window['take']}`; score: formula `{scorer['formula']}`, span "
         f"{scorer['span']}, d_afs {scorer['d_afs']}, d_cds {scorer['d_cds']}, layers `{scorer['layers']}`, ablation "
         f"`{scorer['ablation']}`, a document's score is the {run['select']['document_score']} of its windows",
-        f"- Budget: {f'{budget:,} tokens' if budget else 'none, everything ranked is selected'}, allocation "
-        f"`{run['select']['allocation']}`: the same top share of every domain. Tokens of documents longer than "
-        "what was tokenized are extrapolated (`doc_tokens_exact` is false for them)",
+        f"- {selection_text(run['select'])}. Tokens of documents longer than what was tokenized are extrapolated "
+        "(`doc_tokens_exact` is false for them)",
         f"- Ranking `{ranking_key}`; versions: {', '.join(f'{k} {v}' for k, v in sorted(config['versions'].items()))}",
         "",
         "Scores of windows of different length, or of different models, must not be compared.",
@@ -77,6 +92,14 @@ def card_text(
         "| domain | documents | tokens | selected | tokens selected | lowest | median | highest | threshold |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         *(_domain_line(row) for row in domains),
+        "",
+        "## Allocation",
+        "",
+        _shortage_text(targets),
+        "",
+        "| domain | document length | target tokens | tokens selected | documents | short | why |",
+        "|---|---|---:|---:|---:|---:|---|",
+        *(_target_line(row) for row in targets),
         "",
         "## Licences of the selected documents, as their metadata names them",
         "",
@@ -111,10 +134,52 @@ def _domain_line(row: dict[str, Any]) -> str:
     )
 
 
+def selection_text(select: dict[str, Any]) -> str:
+    """The `select:` section in words, without a full stop."""
+    budget = select["budget_tokens"]
+    words = [
+        f"Budget: {f'{budget:,} tokens' if budget else 'none'}",
+        f"allocation `{select['allocation']}`: {ALLOCATIONS[select['allocation']]}",
+    ]
+    if select["min_tokens_per_domain"]:
+        words.append(f"at least {select['min_tokens_per_domain']:,} tokens of every domain")
+    if select["max_source_share"]:
+        words.append(f"at most {select['max_source_share']:.4g} of it from one source file")
+    for end in ("top", "bottom"):
+        if select[f"drop_{end}"]:
+            words.append(f"without the {end} {select[f'drop_{end}']:.4g} of every domain's documents")
+    return "; ".join(words)
+
+
+def _shortage_text(targets: list[dict[str, Any]]) -> str:
+    exhausted = [row for row in targets if row["short_tokens"] and row["exhausted"]]
+    if not exhausted:
+        return "No target is short for want of documents."
+    return (
+        f"{len(exhausted)} of {len(targets)} targets are short for want of documents, by "
+        f"{sum(row['short_tokens'] for row in exhausted):,} tokens."
+    )
+
+
+def _target_line(row: dict[str, Any]) -> str:
+    length = "any"
+    if row["bucket_min"] is not None or row["bucket_max"] is not None:
+        end = "" if row["bucket_max"] is None else f", fewer than {row['bucket_max']:,}"
+        length = f"at least {row['bucket_min'] or 0:,}{end}"
+    target = "none" if row["target_tokens"] is None else f"{row['target_tokens']:,}"
+    why = ""
+    if row["short_tokens"]:
+        why = "no more documents" if row["exhausted"] else "the next document would not fit"
+    return (
+        f"| {plain(row['domain'])} | {length} | {target} | {row['selected_tokens']:,} | {row['documents']:,} "
+        f"| {row['short_tokens']:,} | {why} |"
+    )
+
+
 def plain(text: str) -> str:
     """Text from the data as inert Markdown on one line, at most 120 characters."""
     one_line = "".join(character if character.isprintable() else " " for character in str(text))[:120]
     return re.sub(r"([\\`*_{}\[\]<>()#|!])", r"\\\1", one_line)
 
 
-STAGE = Stage(name="card", version="1", compute=card)
+STAGE = Stage(name="card", version="2", compute=card)

@@ -1,22 +1,62 @@
 """Ranking: all score shards of a run become one ranking, within each domain, and the budget is selected from it.
 
-DuckDB does the work (`sql/rank.sql`, `sql/select.sql`), out of core. It ranks exactly the shards it is given: a
-file that vanished from the sources is gone from the next ranking, and nothing is globbed.
+DuckDB does the work, out of core: `sql/rank.sql` ranks, `pool.sql` leaves the score bands out, the allocation's own
+file puts the rest in the order of selection, `take.sql` takes from it, and `allocation.sql` tells what is short. It
+ranks exactly the shards it is given: a file that vanished from the sources is gone from the next ranking, and
+nothing is globbed.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import itertools
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Literal
 
+import duckdb
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from tasks import duck
 from tasks.job import Job, Outcome, Stage
-from tasks.manifest import Counts
-from tasks.schema import RANKING, SCORES
+from tasks.manifest import Counts, Shard
+from tasks.schema import ALLOCATION, DOCUMENTS, RANKING, SCORES
 from tasks.settings import Settings
-from tasks.store import Store
+from tasks.store import Store, table_of
+
+QUOTAS = pa.schema(
+    [
+        ("quota", pa.int64()),  # its place in the configuration, from 0
+        ("domain", pa.string()),
+        ("bucket_min", pa.int64()),
+        ("bucket_max", pa.int64()),
+        ("tokens", pa.int64()),
+    ]
+)
+
+
+class Quota(Settings):
+    """One entry of `select.quotas`: so many tokens of one domain, of documents of one length."""
+
+    domain: str
+    bucket: tuple[int | None, int | None] | None = None
+    """Documents of at least the first and fewer than the second number of tokens; null leaves an end open."""
+    tokens: int = Field(gt=0)
+    """Tokens to select at most, counted on whole documents."""
+
+    @field_validator("bucket")
+    @classmethod
+    def _bucket_holds_something(cls, bucket: tuple[int | None, int | None] | None) -> object:
+        shortest, end = bucket or (None, None)
+        if (shortest or 0) < 0 or (end is not None and end <= (shortest or 0)):
+            raise ValueError(f"[{shortest}, {end}] holds no length; give [at least, fewer than], e.g. [4096, 32768]")
+        return bucket
+
+    def overlaps(self, other: Quota) -> bool:
+        """Whether a document could belong to both quotas."""
+        (a_min, a_max), (b_min, b_max) = (quota.bucket or (None, None) for quota in (self, other))
+        apart = (a_max is not None and a_max <= (b_min or 0)) or (b_max is not None and b_max <= (a_min or 0))
+        return self.domain == other.domain and not apart
 
 
 class SelectConfig(Settings):
@@ -24,47 +64,146 @@ class SelectConfig(Settings):
 
     budget_tokens: int | None = Field(default=None, gt=0)
     """Tokens to select at most, counted on whole documents; everything that was ranked when not given."""
-    allocation: Literal["proportional"] = "proportional"
-    """The same top share of every domain (LADM, section 3.3)."""
+    allocation: Literal["proportional", "published", "uniform", "quotas"] = "proportional"
+    """`proportional`: the same top share of every domain (LADM, section 3.3); `published`: as the released filter
+    does it, in whole percents of each domain's documents, up to the percent that passes the budget; `uniform`: the
+    same tokens of every domain; `quotas`: as listed in `quotas`."""
+    quotas: list[Quota] = Field(default=[])
+    """For `allocation: quotas`: `{domain, bucket: [at least, fewer than], tokens}`, without overlaps."""
     document_score: Literal["max", "mean", "first"] = "max"
     """A document's score from its windows'."""
+    drop_top: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each domain's documents left out from the top of its ranking, before selection."""
+    drop_bottom: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each domain's documents left out from the bottom of its ranking, before selection."""
+    min_tokens_per_domain: int | None = Field(default=None, gt=0)
+    """For `proportional`: every domain's best documents up to the one that reaches this come first."""
+    max_source_share: float | None = Field(default=None, gt=0, le=1)
+    """No source file gets more than this share of the budget."""
+
+    @field_validator("quotas")
+    @classmethod
+    def _no_document_in_two_quotas(cls, quotas: list[Quota]) -> list[Quota]:
+        for (first, one), (second, other) in itertools.combinations(enumerate(quotas), 2):
+            if one.overlaps(other):
+                raise ValueError(
+                    f"quotas {first} and {second} both ask for documents of {one.domain!r} of the same length; "
+                    "give them buckets that do not overlap"
+                )
+        return quotas
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> SelectConfig:
+        if self.drop_top + self.drop_bottom >= 1:
+            raise ValueError("drop_top and drop_bottom leave nothing to select; their sum must be below 1")
+        if (self.allocation == "quotas") != bool(self.quotas):
+            raise ValueError("allocation: quotas and the list of quotas need each other; give both or neither")
+        if self.min_tokens_per_domain is not None and self.allocation != "proportional":
+            raise ValueError(f"min_tokens_per_domain is for allocation: proportional, not {self.allocation}")
+        if self.max_source_share is not None and self.allocation == "published":
+            raise ValueError("max_source_share does not go with allocation: published; choose another allocation")
+        if self.max_source_share is not None and self.goal_tokens is None:
+            raise ValueError("max_source_share is a share of budget_tokens; give budget_tokens too")
+        asked = sum(quota.tokens for quota in self.quotas)
+        if self.budget_tokens is not None and asked > self.budget_tokens:
+            raise ValueError(
+                f"the quotas ask for {asked} tokens, more than budget_tokens ({self.budget_tokens}); lower them, or "
+                "raise or leave out budget_tokens"
+            )
+        return self
+
+    @property
+    def goal_tokens(self) -> int | None:
+        """Tokens that the selection should hold: the sum of the quotas, or else the budget."""
+        return sum(quota.tokens for quota in self.quotas) or self.budget_tokens
+
+    @property
+    def source_tokens(self) -> int | None:
+        """Tokens that may come from one source file."""
+        if self.max_source_share is None or self.goal_tokens is None:
+            return None
+        return int(Decimal(str(self.max_source_share)) * self.goal_tokens)  # exact: 0.29 of 100 is 29
 
 
 def rank(job: Job, store: Store, key: str) -> Outcome:
     """Rank the documents of all score shards and mark the selected ones.
 
-    The output is sorted by domain and rank. Counts are of windows; measures tell documents and tokens.
+    The inputs are score shards and, if `max_source_share` is set, also the document shards that name the sources.
+    The ranking is sorted by domain and rank; the manifest's one file is the allocation (`sql/allocation.sql`).
+    Counts are of windows; measures tell documents and tokens.
     """
     config = SelectConfig.model_validate(job.config)
+    scores = [shard for shard in job.inputs if shard.path.startswith("score/")]
+    documents = [shard for shard in job.inputs if not shard.path.startswith("score/")]
     with duck.connect(store) as connection:
-        duck.view_of_shards(connection, "scores", store, job.inputs, SCORES)
-        duck.set_variables(connection, {"aggregate": config.document_score, "budget_tokens": config.budget_tokens})
-        connection.execute(duck.statement("rank"))
-        connection.execute(duck.statement("select"))
-        sorted_rows = connection.execute(
-            f"select {', '.join(RANKING.names)} from ranking order by domain, rank"
-        ).to_arrow_reader(65_536)
+        duck.view_of_shards(connection, "scores", store, scores, SCORES)
+        duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
+        _select(connection, config)
+        rows = connection.execute(f"select {', '.join(RANKING.names)} from ranking order by domain, rank")
         with store.shard_writer("rank", key, RANKING) as writer:
-            for batch in sorted_rows:
+            for batch in rows.to_arrow_reader(65_536):
                 writer.write(pa.Table.from_batches([batch]))
+        allocation = connection.execute(f"select {', '.join(ALLOCATION.names)} from allocation").to_arrow_table()
         totals = connection.execute(
             "select coalesce(sum(windows), 0)::bigint, count(*), count(*) filter (selected),"
             " coalesce(sum(doc_tokens), 0)::bigint, coalesce(sum(doc_tokens) filter (selected), 0)::bigint,"
             " count(distinct domain) from ranking"
         ).fetchone()
     assert totals is not None
-    windows, documents, selected, tokens, selected_tokens, domains = totals
+    windows, ranked, selected, tokens, selected_tokens, domains = totals
     return Outcome(
-        counts=Counts(received=sum(shard.rows for shard in job.inputs), kept=windows),
+        counts=Counts(received=sum(shard.rows for shard in scores), kept=windows),
         shards=[writer.shard()],
+        files=[_write_allocation(store, key, allocation)],
         measures={
-            "documents": documents,
+            "documents": ranked,
             "tokens": tokens,
             "domains": domains,
             "selected_documents": selected,
             "selected_tokens": selected_tokens,
+            "short_tokens": max(0, (config.goal_tokens or 0) - selected_tokens),
         },
     )
 
 
-STAGE = Stage(name="rank", version="1", compute=rank)
+def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None:
+    """Make the tables `ranking` and `allocation` from the views `scores` and `documents`."""
+    connection.register("quotas", _quotas_table(config.quotas))
+    variables: dict[str, Any] = {
+        "aggregate": config.document_score,
+        "budget_tokens": config.budget_tokens,
+        "min_tokens_per_domain": config.min_tokens_per_domain,
+        "drop_top": config.drop_top,
+        "drop_bottom": config.drop_bottom,
+        "source_tokens": config.source_tokens,
+    }
+    duck.set_variables(connection, variables)
+    for name in ("rank", "pool", config.allocation):
+        connection.execute(duck.statement(name))
+    if config.max_source_share is None:
+        connection.execute("create or replace temp view queue as select * from candidates")
+    else:
+        connection.execute(duck.statement("cap_sources"))
+    for name in ("take", "select", "allocation"):
+        connection.execute(duck.statement(name))
+
+
+def _quotas_table(quotas: Sequence[Quota]) -> pa.Table:
+    buckets = [quota.bucket or (None, None) for quota in quotas]
+    columns: dict[str, list[Any]] = {
+        "quota": list(range(len(quotas))),
+        "domain": [quota.domain for quota in quotas],
+        "bucket_min": [shortest for shortest, _ in buckets],
+        "bucket_max": [end for _, end in buckets],
+        "tokens": [quota.tokens for quota in quotas],
+    }
+    return table_of(columns, QUOTAS)
+
+
+def _write_allocation(store: Store, key: str, allocation: pa.Table) -> Shard:
+    with store.parquet_writer(store.shard_path("rank", key, "allocation.parquet"), key, ALLOCATION) as writer:
+        writer.write(allocation)
+    return writer.shard()
+
+
+STAGE = Stage(name="rank", version="2", compute=rank)

@@ -79,3 +79,17 @@ RANKING = pa.schema(
     ]
 )
 """rank/: one row a document."""
+
+ALLOCATION = pa.schema(
+    [
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("bucket_min", pa.int64()),  # documents of bucket_min <= doc_tokens < bucket_max; null: open
+        pa.field("bucket_max", pa.int64()),
+        pa.field("target_tokens", pa.int64()),  # null: none, neither a budget nor a quota
+        pa.field("selected_tokens", pa.int64(), nullable=False),
+        pa.field("documents", pa.int64(), nullable=False),  # selected ones
+        pa.field("short_tokens", pa.int64(), nullable=False),  # target_tokens - selected_tokens, where positive
+        pa.field("exhausted", pa.bool_(), nullable=False),  # everything that could be taken was taken
+    ]
+)
+"""rank/, beside the ranking: one row a domain or quota, what it should have got and what it got."""

@@ -54,6 +54,15 @@ def test_selected_is_the_ranking_above_the_cut(filled: Path, ladm: Cli) -> None:
     assert json.loads(ladm("sql", query, "--store", filled, "--format", "json").out) == [{"same": True}]
 
 
+def test_the_allocation_is_there_and_adds_up(filled: Path, ladm: Cli) -> None:
+    query = """select domain, target_tokens, selected_tokens = (
+        select sum(doc_tokens) from selected where selected.domain = allocation.domain
+    ) as same from allocation order by domain"""
+    rows = json.loads(ladm("sql", query, "--store", filled, "--format", "json").out)
+    assert [(row["domain"], row["same"]) for row in rows] == [("Letters", True), ("Poems", True)]
+    assert sum(row["target_tokens"] for row in rows) == pytest.approx(2000, abs=1)
+
+
 @pytest.mark.parametrize(
     "query",
     [

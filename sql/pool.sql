@@ -1,0 +1,28 @@
+-- What may be selected: every domain's ranking without the bands at its top and its bottom.
+--
+-- Reads     ranked        (rank.sql)
+-- Variables drop_top      share (0 ≤ x < 1) of each domain's documents left out from the top of its ranking
+--           drop_bottom   the same from the bottom; both are counted as floor(share · documents)
+-- Makes     pool          one row a document that is left: its place among those left in its domain, and
+--                         `running_tokens`, the tokens of it and the better ones
+--
+-- Rounding before flooring: 0.29 of 100 documents are 29, though 0.29 * 100 is 28.999… in floating point.
+create or replace temp table pool as
+with banded as (
+    select
+        *,
+        floor(round(getvariable('drop_top')::double * domain_documents, 6))::bigint as dropped_top,
+        floor(round(getvariable('drop_bottom')::double * domain_documents, 6))::bigint as dropped_bottom
+    from ranked
+)
+select
+    doc_id,
+    domain,
+    doc_tokens,
+    rank - dropped_top as pool_rank,
+    domain_documents - dropped_top - dropped_bottom as pool_documents,
+    sum(doc_tokens) over best_first as running_tokens,
+    sum(doc_tokens) over (partition by domain) as pool_tokens
+from banded
+where rank > dropped_top and rank <= domain_documents - dropped_bottom
+window best_first as (partition by domain order by rank rows unbounded preceding);
