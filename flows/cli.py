@@ -36,7 +36,13 @@ a configuration:
 SQL_EXAMPLE = """example:
   ladm sql "select domain, count(*), avg(cds) from scores group by 1"
 
-views: documents, windows, scores, ranking, selected, quarantine, stages, runs
+views: documents, windows, scores, ranking, selected, allocation, quarantine, stages, runs
+"""
+GC_EXAMPLE = """examples:
+  ladm gc --keep 7 --dry-run
+  ladm gc --keep 7 --store s3://bucket/prefix
+
+kept, too: the latest run, and failed or partial runs that are newer than the oldest one kept
 """
 SCORE_EXAMPLE = """examples:
   ladm score book.txt --length 4096 --format json
@@ -121,13 +127,28 @@ def sql(options: argparse.Namespace) -> int:
     """`ladm sql`."""
     from flows.config import DEFAULT_STORE  # noqa: PLC0415
     from flows.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
+    from tasks.file_systems import reached  # noqa: PLC0415
 
     store = options.store or os.environ.get("LADM_STORE") or DEFAULT_STORE
-    table = run_query(store, options.query, options.run)
+    with reached("--store", store):
+        table = run_query(store, options.query, options.run)
     if options.format == "table":
         print_table(table)
     else:
         print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
+    return DONE
+
+
+def gc(options: argparse.Namespace) -> int:
+    """`ladm gc`."""
+    from flows.config import DEFAULT_STORE  # noqa: PLC0415
+    from flows.gc import collect, summary  # noqa: PLC0415
+    from tasks.file_systems import reached  # noqa: PLC0415
+
+    store = options.store or os.environ.get("LADM_STORE") or DEFAULT_STORE
+    with reached("--store", store):
+        sweep = collect(store, options.keep, options.dry_run)
+    print(summary(sweep, options.dry_run))
     return DONE
 
 
@@ -201,6 +222,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
     command.add_argument("--run", metavar="ID", help="default: the newest completed run")
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+
+    command = add("gc", gc, "delete what no kept run refers to", GC_EXAMPLE)
+    command.add_argument("--keep", type=int, required=True, metavar="N", help="keep the newest N whole runs")
+    command.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
+    command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
 
     command = add("score", score, "score text or Parquet files directly: one line a window", SCORE_EXAMPLE)
     command.add_argument("files", nargs="+", metavar="FILE")

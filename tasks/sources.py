@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.errors import SourceError
+from tasks.file_systems import file_system, io_errors, reason_of
 from tasks.manifest import SourceFile
 from tasks.readers import SourceConfig
 
@@ -33,7 +34,8 @@ def list_sources(sources: Sequence[SourceConfig], identity: str = "stat") -> lis
     """Every file that the sources name, each once, in the order of the sources and then by name.
 
     Args:
-        sources: The `sources:` entries. A URI is a file, a folder (every file below it) or a glob.
+        sources: The `sources:` entries. A URI is a file, a glob, or a folder: every file below it, but for names
+            that begin with `.` or `_`, which editors, version control and Spark use for their own.
         identity: `stat` or `content`.
 
     Raises:
@@ -48,7 +50,7 @@ def list_sources(sources: Sequence[SourceConfig], identity: str = "stat") -> lis
 
 def _list_one(source: SourceConfig, field: str, identity: str) -> list[SourceFile]:
     try:
-        fs, path = fsspec.core.url_to_fs(source.uri)
+        fs, path = file_system(source.uri, impatient=True)
     except (ValueError, ImportError) as error:
         raise SourceError(f"{field}: {source.uri!r} is no path or URL that can be read ({error})") from None
     if isinstance(fs, LocalFileSystem):
@@ -58,9 +60,8 @@ def _list_one(source: SourceConfig, field: str, identity: str) -> list[SourceFil
             files = _list_remote(fs, path)
         except FileNotFoundError:
             files = []
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason}") from None
+        except io_errors(ValueError) as error:
+            raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
     if not files:
         raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob")
     if identity == "content":
@@ -77,10 +78,20 @@ def _list_local(path: Path) -> list[SourceFile]:
     files: list[Path] = []
     for match in matches:
         if match.is_dir():
-            files += [Path(folder) / name for folder, _, names in os.walk(match) for name in names]
+            files += _walk(match)
         else:
             files.append(match)
     return [_local_file(file) for file in sorted(set(files))]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_private(name)]  # which os.walk then does not enter
+        yield from (Path(parent) / name for name in names if not _is_private(name))
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith((".", "_"))
 
 
 def _local_file(path: Path) -> SourceFile:
@@ -94,21 +105,30 @@ def _local_file(path: Path) -> SourceFile:
 
 
 def _list_remote(fs: Any, path: str) -> list[SourceFile]:
-    entries: dict[str, Any]
     if any(mark in path for mark in "*?[") and not fs.exists(path):
-        entries = fs.glob(path, detail=True)
-    elif fs.isdir(path):
-        entries = fs.find(path, detail=True)
+        matches: dict[str, Any] = fs.glob(path, detail=True)
     else:
-        entries = {path: fs.info(path)}
-    files = []
-    for name, info in sorted(entries.items()):
-        if info.get("type") == "directory":
-            files += _list_remote(fs, name)
-            continue
-        version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or fs.ukey(name)
-        files.append(SourceFile(uri=fs.unstrip_protocol(name), size=int(info["size"]), version=str(version).strip('"')))
-    return files
+        matches = {path: {"type": "directory"} if fs.isdir(path) else fs.info(path)}
+    files: dict[str, Any] = {}
+    for match, info in matches.items():
+        files |= _find_below(fs, match) if info["type"] == "directory" else {match: info}
+    # An object whose name ends with a slash is how consoles make an "empty folder".
+    files = {name: info for name, info in files.items() if not name.endswith("/")}
+    return [_remote_file(fs, name, info) for name, info in sorted(files.items())]
+
+
+def _find_below(fs: Any, folder: str) -> dict[str, Any]:
+    found = {}
+    for name, info in fs.find(folder, detail=True).items():
+        below = PurePosixPath(name.removeprefix(folder)).parts
+        if info["type"] != "directory" and not any(_is_private(part) for part in below):
+            found[name] = info
+    return found
+
+
+def _remote_file(fs: Any, name: str, info: dict[str, Any]) -> SourceFile:
+    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or fs.ukey(name)
+    return SourceFile(uri=fs.unstrip_protocol(name), size=int(info["size"]), version=str(version).strip('"'))
 
 
 def _content_version(fs: Any, file: SourceFile) -> str:

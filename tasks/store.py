@@ -10,20 +10,24 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
+from tasks.file_systems import file_system, is_s3
 from tasks.manifest import Shard
 
 ROW_GROUP_BYTES = 16 * 2**20
+REMOVE_AT_ONCE = 1000
 
 _unfinished: set[Path] = set()
 
@@ -34,12 +38,24 @@ def remove_unfinished() -> None:
         temporary.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the store as a listing shows it."""
+
+    path: str
+    bytes: int
+    modified: float
+    """Seconds since 1970."""
+    inode: int | None = None
+    """The same for all hard links to one file; None where there are none."""
+
+
 class Store:
     """A curation store at `uri`, e.g. `./ladm-store` or `s3://bucket/prefix`."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, impatient: bool = False) -> None:
         self.uri = uri
-        self.fs, root = fsspec.core.url_to_fs(uri)
+        self.fs, root = file_system(uri, impatient)
         self.local = isinstance(self.fs, LocalFileSystem)
         self.root = str(Path(root).resolve()) if self.local else root.rstrip("/")
 
@@ -117,10 +133,55 @@ class Store:
             return []
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
+    def files(self, folder: str) -> list[StoredFile]:
+        """Every file below a folder, at any depth, sorted by path; empty if there is no such folder."""
+        listing = self._walk_local(folder) if self.local else self._walk_remote(folder)
+        return sorted(listing, key=lambda file: file.path)
+
+    def _walk_local(self, folder: str) -> Iterator[StoredFile]:
+        for parent, _, names in os.walk(self.full(folder)):
+            for name in names:
+                path = Path(parent) / name
+                with contextlib.suppress(FileNotFoundError):  # moved to its final name meanwhile
+                    status = path.lstat()
+                    relative = path.relative_to(self.root).as_posix()
+                    yield StoredFile(relative, status.st_size, status.st_mtime, status.st_ino)
+
+    def _walk_remote(self, folder: str) -> Iterator[StoredFile]:
+        try:
+            found = self.fs.find(self.full(folder), detail=True)
+        except FileNotFoundError:
+            return
+        for name, info in found.items():
+            if info["type"] == "directory" or name.endswith("/"):
+                continue
+            modified = info.get("LastModified") or info.get("created") or info.get("mtime")
+            if isinstance(modified, datetime):
+                modified = modified.timestamp()
+            relative = name.removeprefix(self.root).lstrip("/")
+            yield StoredFile(relative, int(info["size"]), float(modified or time.time()))
+
     def remove(self, path: str) -> None:
         """Delete a file; no error if there is none."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.full(path))
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Delete files in the order given, many a request where the file system can."""
+        if not is_s3(self.uri):
+            for path in paths:
+                self.remove(path)
+            return
+        for start in range(0, len(paths), REMOVE_AT_ONCE):
+            self.fs.rm([self.full(path) for path in paths[start : start + REMOVE_AT_ONCE]])
+
+    def remove_empty_folders(self, folder: str) -> None:
+        """Delete a folder that holds no file, and the empty ones in it; object stores have none."""
+        if not self.local:
+            return
+        for parent, _, _ in os.walk(self.full(folder), topdown=False):
+            with contextlib.suppress(OSError):  # not empty, or gone
+                Path(parent).rmdir()
 
     def publish(self, path: str, to: str) -> None:
         """Make the file `path` also appear as `to`: a hard link on disk, a server-side copy elsewhere."""

@@ -36,6 +36,20 @@ def test_a_folder_named_like_a_file_is_walked(tmp_path: Path) -> None:
     assert names(tmp_path / "*.jsonl") == ["inner.jsonl"]
 
 
+def test_a_folder_is_walked_but_for_private_names(tmp_path: Path) -> None:
+    private = (".a.jsonl.swp", "_SUCCESS", ".git/c.jsonl", "deep/_temporary/0/d.jsonl")
+    memory = fsspec.filesystem("memory")
+    for name in ("a.jsonl", "deep/b_.jsonl", *private):
+        (tmp_path / "_corpus" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "_corpus" / name).write_text("{}\n")
+        memory.pipe(f"/_private/{name}", b"{}\n")
+    for folder in (str(tmp_path / "_corpus"), "memory://_private"):
+        assert names(folder) == ["a.jsonl", "b_.jsonl"]
+        assert names(f"{folder}/_SUCCESS") == ["_SUCCESS"]
+        assert names(f"{folder}/.g*") == ["c.jsonl"]
+        assert sorted(names(f"{folder}/[._]*.swp", f"{folder}/_*S")) == [".a.jsonl.swp", "_SUCCESS"]
+
+
 def test_nothing_matches(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(SourceError, match=r"sources\[1\].uri: no file matches"):

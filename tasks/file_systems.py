@@ -1,0 +1,64 @@
+"""Reaching file systems, local and S3: the same options everywhere, and their errors told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, cast
+
+import fsspec
+
+from tasks.errors import ConfigError
+
+
+def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
+    """The file system of a URI and the path on it.
+
+    Listings are never taken from fsspec's cache: the same process must see what others wrote since.
+
+    Args:
+        uri: A path or URL.
+        impatient: Give up on an S3 endpoint that does not answer within seconds, as before a run, not within minutes.
+
+    Raises:
+        ValueError, ImportError: There is no such protocol.
+    """
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if impatient and is_s3(uri):
+        options["config_kwargs"] = {"connect_timeout": 3, "retries": {"max_attempts": 1}}
+    return cast(tuple[Any, str], fsspec.core.url_to_fs(uri, **options))
+
+
+def is_s3(uri: str) -> bool:
+    """Whether the URI is one of S3's."""
+    return uri.startswith(("s3://", "s3a://"))
+
+
+def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What reaching for a file can raise: `OSError`, and botocore's own errors, which are none; for `except`."""
+    botocore = sys.modules.get("botocore.exceptions")  # not loaded: then it raised nothing either
+    return (*more, OSError, *((botocore.BotoCoreError, botocore.ClientError) if botocore else ()))
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in one line."""
+    text = getattr(error, "strerror", None) or str(error)
+    if text == "Forbidden":  # all that an answer without a body can say
+        return "forbidden: check the credentials and what they allow"
+    return " ".join(str(text).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def reached(field: str, uri: str) -> Iterator[None]:
+    """Turn an unreachable store (credentials, endpoint, permissions) into a `ConfigError` of one line."""
+    try:
+        fs, path = file_system(uri, impatient=True)
+        if is_s3(uri):
+            fs.exists(f"{path}/anything")  # True or False, unless the server cannot be asked
+    except io_errors(ValueError, ImportError) as error:
+        raise ConfigError(f"{field}: {uri!r} cannot be reached ({reason_of(error)})") from None
+    try:
+        yield
+    except io_errors() as error:
+        raise ConfigError(f"{field}: {uri!r} cannot be reached ({reason_of(error)})") from None
