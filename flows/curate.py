@@ -161,7 +161,7 @@ class Dag:
             error = future.result(raise_on_failure=False)
             text = str(error).strip().splitlines()
             reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
-            self.record.failures.append(Failure(job.stage, job.label, reason))
+            self.record.failures.append(Failure(job.stage, job.label, reason, source))
             self.console.failed(job.stage, job.label, reason)
             return
         manifest = Manifest.model_validate(future.result())
@@ -204,7 +204,13 @@ class Dag:
                 }
             )
         scorer = resolved_scorer(config.scorer)
-        environment = {"model": scorer.model, "device": scorer.device, "batch_tokens": scorer.batch_tokens}
+        environment = {
+            "model": scorer.model,
+            "device": scorer.device,
+            "batch_tokens": scorer.batch_tokens,
+            # The key keeps the layers as they were asked for; what `all` means follows from the rest of the key.
+            "layers": self.plan.layers,
+        }
         return job.model_copy(
             update={
                 "config": score_key_config(scorer),
@@ -214,27 +220,41 @@ class Dag:
         )
 
     def rank_job(self) -> Job:
-        """Rank all score shards; sorted, so that the key does not depend on the order of the sources."""
+        """Rank all score shards; sorted, so that the key does not depend on the order of the sources.
+
+        A limit on what one source may hold needs the documents too, which alone name their sources.
+        """
+        select = self.plan.config.select
         shards = sorted(self.record.shards("score"), key=lambda shard: shard.key)
-        select = self.plan.config.select.model_dump()
-        return Job(stage="rank", label="all shards", store=self.plan.config.store, config=select, inputs=shards)
+        if select.max_source_share is not None:
+            shards += sorted(self.record.shards("length"), key=lambda shard: shard.key)
+        config = select.model_dump()
+        return Job(stage="rank", label="all shards", store=self.plan.config.store, config=config, inputs=shards)
 
     def export_jobs(self) -> list[Job]:
-        """One export a format, and the card."""
+        """One export a format, and the card, which also tells of the allocation."""
         config, model = self.plan.config, self.plan.model
         assert model is not None
         documents = sorted(self.record.shards("length"), key=lambda shard: shard.key)
-        inputs = [*self.record.shards("rank"), *documents]
+        ranking = self.record.shards("rank")
+        allocation = [file for done in self.record.of("rank") for file in done.manifest.files]
         about = {
             "run": config.model_dump(mode="json"),
             "model": {"reference": model.reference, "digest": model.digest},
             "versions": versions(),
         }
-        configs = [("export", one.format, export_key_config(one)) for one in config.export]
-        return [
-            Job(stage=stage, label=label, store=config.store, config=settings, inputs=inputs)
-            for stage, label, settings in [*configs, ("card", "dataset card", about)]
+        exports = [
+            Job(
+                stage="export",
+                label=one.format,
+                store=config.store,
+                config=export_key_config(one),
+                inputs=[*ranking, *documents],
+            )
+            for one in config.export
         ]
+        inputs = [*ranking, *allocation, *documents]
+        return [*exports, Job(stage="card", label="dataset card", store=config.store, config=about, inputs=inputs)]
 
 
 def _prefect_tasks(plan: Plan) -> dict[str, Task[..., Any]]:

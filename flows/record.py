@@ -49,6 +49,8 @@ class Failure:
     stage: str
     label: str
     error: str
+    source: str = ""
+    """URI of the source file that the shard comes from; empty for the stages that work on all shards."""
 
 
 @dataclass
@@ -140,7 +142,9 @@ class RunRecord:
             "store": plan.config.store,
             "windows_scored": self.windows_scored(),
             "stages": {stage: self.stage_summary(stage) for stage in plan.stages},
-            "failures": [{"stage": f.stage, "shard": f.label, "error": f.error} for f in self.failures],
+            "failures": [
+                {"stage": f.stage, "shard": f.label, "source": f.source, "error": f.error} for f in self.failures
+            ],
             "files": self.files,
             "model": None
             if plan.model is None
@@ -148,6 +152,7 @@ class RunRecord:
                 "reference": plan.model.reference,
                 "digest": plan.model.digest,
                 "tokenizer_digest": plan.model.tokenizer_digest,
+                "layers_left_out": plan.layers_left_out,
             },
             "config": plan.config.model_dump(mode="json"),
             "versions": versions(),

@@ -167,7 +167,12 @@ def test_a_shard_that_fails_for_good(
     assert record["status"] == "failed"
     assert len(attempts) == 3
     assert record["failures"] == [
-        {"stage": "score", "shard": "poems.jsonl", "error": "OSError: the disk under the poems is gone"}
+        {
+            "stage": "score",
+            "shard": "poems.jsonl",
+            "source": str(corpus.folder / "poems.jsonl"),
+            "error": "OSError: the disk under the poems is gone",
+        }
     ]
     assert (record["stages"]["score"]["run"], record["stages"]["score"]["failed"]) == (1, 1)
     assert record["stages"]["rank"]["run"] == 0
