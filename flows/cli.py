@@ -125,11 +125,11 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
 def sql(options: argparse.Namespace) -> int:
     """`ladm sql`."""
-    from flows.config import DEFAULT_STORE  # noqa: PLC0415
+    from flows.config import store_uri  # noqa: PLC0415
     from flows.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
     from tasks.file_systems import reached  # noqa: PLC0415
 
-    store = options.store or os.environ.get("LADM_STORE") or DEFAULT_STORE
+    store = store_uri(options.store)
     with reached("--store", store):
         table = run_query(store, options.query, options.run)
     if options.format == "table":
@@ -141,11 +141,11 @@ def sql(options: argparse.Namespace) -> int:
 
 def gc(options: argparse.Namespace) -> int:
     """`ladm gc`."""
-    from flows.config import DEFAULT_STORE  # noqa: PLC0415
+    from flows.config import store_uri  # noqa: PLC0415
     from flows.gc import collect, summary  # noqa: PLC0415
     from tasks.file_systems import reached  # noqa: PLC0415
 
-    store = options.store or os.environ.get("LADM_STORE") or DEFAULT_STORE
+    store = store_uri(options.store)
     with reached("--store", store):
         sweep = collect(store, options.keep, options.dry_run)
     print(summary(sweep, options.dry_run))

@@ -99,11 +99,16 @@ def load_config(path: str | None = None, overrides: Sequence[str] = (), store: s
     for override in overrides:
         _apply(values, override)
     if store or "store" not in values:
-        values["store"] = store or os.environ.get("LADM_STORE") or DEFAULT_STORE
+        values["store"] = store_uri(store)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, RunConfig)) from None
+
+
+def store_uri(option: str | None) -> str:
+    """The store that a command means: its `--store`, else $LADM_STORE, else a folder here."""
+    return option or os.environ.get("LADM_STORE") or DEFAULT_STORE
 
 
 def sample_config() -> dict[str, Any]:

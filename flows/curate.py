@@ -32,6 +32,7 @@ from tasks.job import Job, Stage
 from tasks.length import length_key_config
 from tasks.manifest import Manifest, Shard
 from tasks.score import resolved_scorer, score_key_config
+from tasks.sources import ListedFile
 from tasks.stage import StoreRecords, stage_task
 
 STAGES: dict[str, Stage] = {
@@ -100,7 +101,7 @@ class Dag:
         token = progress.listener.set(self.console.advance)
         try:
             for listed in self.plan.files:
-                self.offer(listed.file.uri, self.ingest_job(listed.file.uri))
+                self.offer(listed.file.uri, self.ingest_job(listed))
             self.drain()
             self.after_shards()
         finally:
@@ -177,12 +178,11 @@ class Dag:
 
     # -- jobs --------------------------------------------------------------------------------------------------
 
-    def ingest_job(self, uri: str) -> Job:
+    def ingest_job(self, listed: ListedFile) -> Job:
         """Ingest one source file."""
-        (listed,) = (listed for listed in self.plan.files if listed.file.uri == uri)
         return Job(
             stage="ingest",
-            label=uri.rsplit("/", 1)[-1],
+            label=listed.file.uri.rsplit("/", 1)[-1],
             store=self.plan.config.store,
             config=ingest_key_config(listed.config, self.plan.config.ingest),
             source=listed.file,

@@ -80,11 +80,9 @@ def length(job: Job, store: Store, key: str) -> Outcome:
             kept_bytes += int(bytes_N[keep_N].sum())
             writer.write(pa.Table.from_batches([batch.filter(pa.array(keep_N))]))
     kept = writer.shard()
-    if not kept.rows:
-        store.remove(kept.path)
     return Outcome(
         counts=Counts(received=shard.rows, kept=kept.rows, dropped=dropped),
-        shards=[kept] if kept.rows else [],
+        shards=store.kept(kept),
         measures={"bytes": kept_bytes},
     )
 

@@ -136,15 +136,21 @@ def refusal(config: dict[str, Any]) -> str | None:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keeps `transformers`' warnings off stderr for a while: what matters of them ends up in our own error."""
+    """Keeps `transformers`' warnings and its bar for loaded weights off stderr for a while.
+
+    What matters of the warnings ends up in our own error, and a run draws bars of its own.
+    """
     from transformers.utils import logging  # noqa: PLC0415
 
-    before = logging.get_verbosity()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _facts_by_trial(resolved: ResolvedModel) -> ModelFacts:

@@ -68,7 +68,7 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     assert resolved.digest == job.identity[0], f"the model {config.model} changed during the run"
     rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
     quarantine: list[QuarantineEntry] = []
-    for batch in store.shard_batches(shard, rows=windows_a_batch(config, shard)):
+    for batch in store.shard_batches(shard, rows=windows_a_batch(config)):
         ids_BL = np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
         with _model_lock:
             scores = score_windows(_calculator(resolved.path, config.device, config.dtype), config, ids_BL)
@@ -86,17 +86,15 @@ def score(job: Job, store: Store, key: str) -> Outcome:
             rows["layers"].append(result.layers)
         progress.report("score", len(scores))
     written = store.write_shard("score", key, table_of(rows, SCORES))
-    if not written.rows:
-        store.remove(written.path)
     return Outcome(
         counts=Counts(received=shard.rows, kept=written.rows, quarantined=len(quarantine)),
-        shards=[written] if written.rows else [],
+        shards=store.kept(written),
         quarantine=quarantine,
         measures={"windows": shard.rows, "tokens": sum(rows["n_tokens"])},
     )
 
 
-def windows_a_batch(config: LadmConfig, shard: Any) -> int:
+def windows_a_batch(config: LadmConfig) -> int:
     """Rows to read at a time: some batches' worth, so that progress shows and memory stays small."""
     return 4 if config.device == "cpu" else 64
 

@@ -210,6 +210,13 @@ class Store:
             writer.write(table)
         return writer.shard()
 
+    def kept(self, shard: Shard) -> list[Shard]:
+        """The shard, for a manifest; none if it has no row, and then its file is deleted: no stage need follow."""
+        if shard.rows:
+            return [shard]
+        self.remove(shard.path)
+        return []
+
     @contextlib.contextmanager
     def shard_writer(self, stage: str, key: str, schema: pa.Schema) -> Iterator[ShardWriter]:
         """Write the data file of a key batch by batch; it appears when the block ends."""
@@ -226,10 +233,10 @@ class Store:
             finally:
                 writer.finish()  # also of a file about to be thrown away: its writer must not outlive it
 
-    def read_shard(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
-        """The whole table of a shard, or some of its columns."""
+    def read_shard(self, shard: Shard) -> pa.Table:
+        """The whole table of a shard."""
         with self.fs.open(self.full(shard.path), "rb") as file:
-            return pq.read_table(file, columns=list(columns) if columns else None)
+            return pq.read_table(file)
 
     def shard_batches(self, shard: Shard, rows: int) -> Iterator[pa.RecordBatch]:
         """The shard's rows in batches, holding one row group at a time."""

@@ -77,12 +77,10 @@ def tokenize(job: Job, store: Store, key: str) -> Outcome:
             tokens += sum(len(window.input_ids) for document in cut for window in document.windows)
             writer.write(window_table(batch["doc_id"].to_pylist(), batch["domain"].to_pylist(), cut))
     windows = writer.shard()
-    if not windows.rows:
-        store.remove(windows.path)
     short = shard.rows - kept
     return Outcome(
         counts=Counts(received=shard.rows, kept=kept, dropped={TOO_FEW_TOKENS: short} if short else {}),
-        shards=[windows] if windows.rows else [],
+        shards=store.kept(windows),
         measures={"windows": windows.rows, "tokens": tokens},
     )
 

@@ -12,9 +12,7 @@ What one pass wants and finds travels in a context variable, so passes in differ
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AutoModel
-from transformers.utils import logging
 
 from tasks.errors import ConfigError, ModelError
 from tasks.model_facts import quiet_transformers, read_call
@@ -91,7 +88,7 @@ def load_calculator(path: Path, config: LadmConfig) -> Calculator:
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
     try:
-        with quiet_transformers(), _no_progress_bar():
+        with quiet_transformers():
             model, report = AutoModel.from_pretrained(
                 path,
                 dtype=dtype,
@@ -244,18 +241,6 @@ def _attention(
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention)
-
-
-@contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keeps transformers' bar for loaded weights out of the logs; a run draws bars of its own."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _full_layers(module: torch.nn.Module) -> str:
