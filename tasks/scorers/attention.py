@@ -1,4 +1,4 @@
-"""The calculator model: loading it, and reading its attention through a function registered with transformers.
+"""Reading the calculator's attention, through a function registered with transformers, and its probabilities of tokens.
 
 `AttentionInterface.register` lets a model of any architecture call our function instead of its own attention, after
 the rotary embedding, with its queries, keys and values. On the layers asked for, the function also measures attention
@@ -13,18 +13,19 @@ What one pass wants and finds travels in a context variable, so passes in differ
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AutoModel
+from transformers import AttentionInterface
 
-from tasks.errors import ConfigError, ModelError
-from tasks.model_facts import quiet_transformers, read_call
+from tasks.errors import ModelError
+from tasks.model_facts import read_call
+from tasks.scorers.calculator import IMPLEMENTATION, Calculator, load_calculator, token_ids, windows_at_once
 from tasks.scorers.focus import attend_and_measure, causal_attention, sliding_attention
 from tasks.scorers.ladm import (
     LadmConfig,
@@ -37,38 +38,35 @@ from tasks.scorers.ladm import (
     wanted_layers,
 )
 
-IMPLEMENTATION = "ladm"
-"""The name under which transformers knows our attention function."""
+__all__ = ["Calculator", "Passed", "Wanted", "load_calculator", "one_pass", "score_windows", "span_attention"]
 
-_BATCH_TOKENS_ON_CPU = 4_096
-_BATCH_TOKENS_ELSEWHERE = 65_536
+Wanted = Mapping[SpanPlan, Sequence[int]]
+"""Which pairs of spans to measure, and on which layers (ascending)."""
 
 
-@dataclass
-class Calculator:
-    """A loaded model, ready to score windows."""
+@dataclass(frozen=True)
+class Passed:
+    """What one forward pass of B windows found."""
 
-    model: Any
-    """The transformers base model: decoder layers, no language-model head."""
-    path: Path
-    config: LadmConfig
-    device: torch.device
-    dtype: torch.dtype
-    n_layers: int
-    max_positions: int | None
-    """The longest window, in tokens, that the model's own configuration provides for; None where it names none."""
-    most_windows: int | None = None
-    """Windows a batch may hold, once the device has run out of memory with more."""
+    pfs: dict[SpanPlan, npt.NDArray[np.float32]]
+    """plan → pfs_NBHP: N layers asked for (ascending), H heads, P pairs of the plan."""
+    log_p: npt.NDArray[np.float32] | None
+    """log_p_BT, natural logarithm of the probability of each target token; None where none was asked for."""
 
 
 @dataclass
 class _Pass:
     """One forward pass: what it is to measure, and what it has measured so far."""
 
-    plan: SpanPlan
-    layers: list[int]
-    measured: dict[int, Tensor] = field(default_factory=dict)
-    """Layer → pfs_BP."""
+    wanted: Wanted
+    last: int | None
+    """The layer after which it may end; None: it must run to its end."""
+    measured: dict[tuple[SpanPlan, int], Tensor] = field(default_factory=dict)
+    """(plan, layer) → pfs_BHP."""
+
+    def plans(self, layer: int | None) -> list[SpanPlan]:
+        """What to measure in a layer."""
+        return [plan for plan, layers in self.wanted.items() if layer in layers]
 
 
 class _Measured(Exception):  # noqa: N818  (no error: all that was asked for is there)
@@ -76,44 +74,6 @@ class _Measured(Exception):  # noqa: N818  (no error: all that was asked for is 
 
 
 _current: contextvars.ContextVar[_Pass | None] = contextvars.ContextVar("ladm_pass", default=None)
-
-
-def load_calculator(path: Path, config: LadmConfig) -> Calculator:
-    """Loads the model in folder `path` (config.json and safetensors), without its head, running none of its own code.
-
-    Raises:
-        ConfigError: `scorer.device` is not on this machine, or `scorer.layers` names a layer that the model lacks.
-        ModelError: there is no such model in the folder, or weights are missing from it.
-    """
-    device = _device(config.device)
-    dtype = _dtype(config.dtype, device)
-    try:
-        with quiet_transformers():
-            model, report = AutoModel.from_pretrained(
-                path,
-                dtype=dtype,
-                attn_implementation=IMPLEMENTATION,
-                trust_remote_code=False,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"scorer.model: {path} cannot be loaded: {' '.join(str(error).split())}") from error
-    if report["missing_keys"]:  # transformers would go on with random numbers in their place
-        missing = sorted(report["missing_keys"])
-        raise ModelError(f"scorer.model: {path} lacks {len(missing)} weights, the first {missing[0]}; fetch it again")
-    shape = model.config.get_text_config()
-    wanted_layers(config, shape.num_hidden_layers)
-    return Calculator(
-        model=model.eval().to(device),
-        path=path,
-        config=config,
-        device=device,
-        dtype=dtype,
-        n_layers=shape.num_hidden_layers,
-        max_positions=getattr(shape, "max_position_embeddings", None),
-    )
 
 
 def score_windows(
@@ -130,14 +90,14 @@ def score_windows(
             (under `layers: all`, every layer is asked for: `measured_layers` tells those that have).
         torch.OutOfMemoryError: one window alone is too much.
     """
-    ids_BL = _token_ids(calculator, input_ids_BL)
+    ids_BL = token_ids(calculator, input_ids_BL)
     count, length = ids_BL.shape
     check_window_length(config, length)
     layers = wanted_layers(config, calculator.n_layers)
     plan = scoring_plan(config, length)
     scores: list[WindowScore] = []
     while len(scores) < count:
-        size = _windows_at_once(calculator, config, length)
+        size = windows_at_once(calculator, config, length)
         try:
             pfs_NBP = _measure(calculator, plan, layers, ids_BL[len(scores) : len(scores) + size])
         except torch.OutOfMemoryError:
@@ -170,7 +130,7 @@ def span_attention(
         `span`. NaN where a span is not measured: on later spans, and (`formula: published`) on itself.
     """
     chosen = config if layer is None else config.model_copy(update={"layers": (layer,)})
-    ids_BL = _token_ids(calculator, torch.as_tensor(ids_L)[None])
+    ids_BL = token_ids(calculator, torch.as_tensor(ids_L)[None])
     plan = grid_plan(config, ids_BL.shape[1])
     pfs_P = _measure(calculator, plan, wanted_layers(chosen, calculator.n_layers), ids_BL).mean(axis=0)[0]
     size = ids_BL.shape[1] // config.span
@@ -184,21 +144,63 @@ def span_attention(
 
 
 def _measure(calculator: Calculator, plan: SpanPlan, layers: list[int], ids_BL: Tensor) -> npt.NDArray[np.float32]:
-    """pfs_NBP of N layers (ascending), B windows and P span pairs, by one forward pass up to the last of the layers."""
-    this_pass = _Pass(plan, layers)
+    """pfs_NBP of N layers (ascending), B windows and P span pairs, mean over heads, by one pass to the last one."""
+    pfs_NBP: npt.NDArray[np.float32] = one_pass(calculator, {plan: layers}, ids_BL).pfs[plan].mean(axis=2)
+    return pfs_NBP
+
+
+def one_pass(calculator: Calculator, wanted: Wanted, ids_BL: Tensor, targets: Sequence[int] = ()) -> Passed:
+    """Puts B windows through the model once and measures all that is wanted of it.
+
+    Args:
+        calculator: the loaded model; with its head if there are targets.
+        wanted: the pairs of spans to measure, and where.
+        ids_BL: windows of one length.
+        targets: places in the window, each at least 1, of tokens whose probability, given all tokens before them, is
+            wanted. Without any, the pass ends at the last layer that is measured.
+
+    Returns:
+        What was found, in float32.
+
+    Raises:
+        ModelError: a layer asked for has no full causal attention to read.
+    """
+    layers = sorted({layer for plan_layers in wanted.values() for layer in plan_layers})
+    this_pass = _Pass(wanted, None if targets or not layers else layers[-1])
+    log_p_BT = None
     token = _current.set(this_pass)
     try:
         with torch.inference_mode():
-            calculator.model(input_ids=ids_BL.to(calculator.device), use_cache=False)
+            if targets:
+                log_p_BT = _target_log_p(calculator, ids_BL.to(calculator.device), targets)
+            elif layers:
+                calculator.model(input_ids=ids_BL.to(calculator.device), use_cache=False)
     except _Measured:
         pass
     finally:
         _current.reset(token)
-    unread = [layer for layer in layers if layer not in this_pass.measured]
-    if unread:
+    found = {layer for _, layer in this_pass.measured}
+    if unread := [layer for layer in layers if layer not in found]:
         raise ModelError(f"scorer.layers: layer {unread[0]} of this model has no attention to read; leave it out")
-    pfs_NBP: npt.NDArray[np.float32] = torch.stack([this_pass.measured[layer] for layer in layers]).cpu().numpy()
-    return pfs_NBP
+    pfs = {
+        plan: torch.stack([this_pass.measured[plan, layer] for layer in sorted(plan_layers)]).cpu().numpy()
+        for plan, plan_layers in wanted.items()
+        if plan_layers
+    }
+    return Passed(pfs, log_p_BT)
+
+
+def _target_log_p(calculator: Calculator, ids_BL: Tensor, targets: Sequence[int]) -> npt.NDArray[np.float32]:
+    """log_p_BT of the tokens at `targets`, given those before them; logits are formed for these alone."""
+    assert calculator.causal is not None, "the calculator was loaded without its head"
+    assert min(targets) >= 1, "nothing is known of the first token"
+    places_T = torch.as_tensor(targets, device=ids_BL.device)
+    # The model's own forward calls the head, so that whatever the architecture does to its logits is done.
+    out = calculator.causal(input_ids=ids_BL, use_cache=False, logits_to_keep=places_T - 1)
+    logits_BTV = out.logits.float()
+    chosen_BT = logits_BTV.gather(2, ids_BL[:, places_T, None])[..., 0]
+    log_p_BT: npt.NDArray[np.float32] = (chosen_BT - logits_BTV.logsumexp(-1)).cpu().numpy()
+    return log_p_BT
 
 
 def _attention(
@@ -222,18 +224,19 @@ def _attention(
     if more is not None:
         raise ModelError(f"scorer.model: the model's attention has {more}, which no formula covers; use another model")
     this_pass = _current.get()
+    plans = this_pass.plans(layer) if this_pass else []
     if reach is not None and reach < query.shape[2]:
-        if this_pass is not None and layer in this_pass.layers:
+        if plans:
             raise ModelError(
                 f"scorer.layers: layer {layer} sees only {reach} tokens back, fewer than the window has; "
                 f"choose full-attention layers{_full_layers(module)}, or set window.length to {reach} or less"
             )
         return sliding_attention(query, key, value, scale, reach).transpose(1, 2).contiguous(), None
-    if this_pass is None or layer is None or layer not in this_pass.layers:
+    if this_pass is None or layer is None or not plans:
         return causal_attention(query, key, value, scale).transpose(1, 2).contiguous(), None
-    is_last = layer == this_pass.layers[-1]
-    out_BHLD, pfs_BP = attend_and_measure(query, key, value, scale, this_pass.plan, output=not is_last)
-    this_pass.measured[layer] = pfs_BP
+    is_last = layer == this_pass.last
+    out_BHLD, found = attend_and_measure(query, key, value, scale, plans, output=not is_last)
+    this_pass.measured |= {(plan, layer): pfs_BHP for plan, pfs_BHP in zip(plans, found, strict=True)}
     if is_last:
         raise _Measured
     assert out_BHLD is not None
@@ -248,40 +251,3 @@ def _full_layers(module: torch.nn.Module) -> str:
     kinds = getattr(getattr(module, "config", None), "layer_types", None) or []
     full = [str(number) for number, kind in enumerate(kinds) if kind == "full_attention"]
     return f" ({', '.join(full)})" if full else ""
-
-
-def _device(name: str) -> torch.device:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    device = torch.device(name)
-    if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f"scorer.device: {name} is not on this machine; set it to auto or cpu")
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-
-
-def _token_ids(calculator: Calculator, input_ids_BL: npt.NDArray[np.integer] | Tensor) -> Tensor:
-    """The windows as an int64 tensor; an id outside the vocabulary would kill a CUDA process, so it is refused here."""
-    ids_BL = torch.as_tensor(input_ids_BL).long()
-    assert ids_BL.ndim == 2, "windows of one length, one a row"
-    vocabulary = calculator.model.get_input_embeddings().num_embeddings
-    if ids_BL.numel() and (int(ids_BL.min()) < 0 or int(ids_BL.max()) >= vocabulary):
-        wrong = ids_BL[(ids_BL < 0) | (ids_BL >= vocabulary)][0]
-        raise ModelError(
-            f"input_ids: token {int(wrong)} is not in the calculator's vocabulary of {vocabulary}; "
-            "tokenize with the calculator's own tokenizer"
-        )
-    return ids_BL
-
-
-def _windows_at_once(calculator: Calculator, config: LadmConfig, length: int) -> int:
-    tokens = config.batch_tokens or (
-        _BATCH_TOKENS_ON_CPU if calculator.device.type == "cpu" else _BATCH_TOKENS_ELSEWHERE
-    )
-    return max(1, min(tokens // length, calculator.most_windows or tokens))

@@ -12,14 +12,15 @@ and the lse over the earlier keys is there before the last merge. That path runs
 rows' lse is computed on its own.
 
 Dimensions in names: B windows, H query heads, K key heads (H is a multiple of K), L tokens of the window, S tokens of a
-span, M key spans of one query span, D a head's width, R rows, C columns.
+span, N query spans, M key spans of one query span, P pairs of spans, G = H/K query heads a key head, D a head's width,
+R rows, C columns, X matrices of a batch.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -36,39 +37,51 @@ _SLIDING_ROWS = 512
 
 
 def attend_and_measure(
-    q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, scale: float, plan: SpanPlan, *, output: bool
-) -> tuple[Tensor | None, Tensor]:
-    """One layer's causal attention, and the pairwise focus scores (PFS) that `plan` asks for.
+    q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, scale: float, plans: Sequence[SpanPlan], *, output: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """One layer's causal attention, and the pairwise focus scores (PFS) of each head that `plans` ask for.
 
     Args:
         q_BHLD: queries after the rotary embedding.
         k_BKLD: keys after the rotary embedding; query head h reads key head h // (H/K).
         v_BKLD: values.
         scale: logits are q·k·scale.
-        plan: which spans to measure, and over which keys their softmax runs.
+        plans: which spans to measure, and over which keys their softmax runs; several share one attention.
         output: whether the attention's own output is needed. The last layer measured needs none.
 
     Returns:
-        (out_BHLD, or None without `output`; pfs_BP float32: all pairs of `plan`, query span by query span).
+        (out_BHLD, or None without `output`; a pfs_BHP a plan, float32: all pairs of it, query span by query span).
     """
     kernel = fused_kernel(q_BHLD, v_BKLD)
     out_BHLD: Tensor | None = None
-    lse_of: dict[int, Tensor] = {}  # first token of a query span → lse_BHS of its rows
+    lse_BHL: Tensor | None = None  # over all keys up to the row itself
+    lse_before: dict[tuple[int, int], Tensor] = {}  # query span → lse_BHS of its rows over the keys before the span
+    strict = sorted({_rows(query, plan) for plan in plans if not plan.own_keys for query in plan.queries})
     if kernel is None:
         out_BHLD = causal_attention(q_BHLD, k_BKLD, v_BKLD, scale) if output else None
-        for query in plan.queries:
-            lse_of[query.start] = _sampled_lse(q_BHLD, k_BKLD, scale, query.start, plan)
-    elif not output:
-        for query in plan.queries:
-            lse_of[query.start] = _sampled_lse_by_kernel(kernel, q_BHLD, k_BKLD, v_BKLD, scale, query.start, plan)
-    elif plan.own_keys:
+    elif output and strict:
+        out_BHLD, lse_BHL, lse_before = _cut_attention(kernel, q_BHLD, k_BKLD, v_BKLD, scale, strict)
+    elif output or any(plan.own_keys and _covers_most(plan) for plan in plans):
         out_BHLD, lse_BHL = kernel(q_BHLD, k_BKLD, v_BKLD, True, scale)
-        for query in plan.queries:
-            lse_of[query.start] = lse_BHL[:, :, query.start : query.start + plan.span]
-    else:
-        out_BHLD, lse_of = _cut_attention(kernel, q_BHLD, k_BKLD, v_BKLD, scale, plan)
-    pfs = [_focus(q_BHLD, k_BKLD, lse_of[query.start], scale, query, plan) for query in plan.queries]
-    return out_BHLD, torch.cat(pfs, dim=1)
+
+    def lse_of(query: QuerySpan, plan: SpanPlan) -> Tensor:
+        rows = _rows(query, plan)
+        if plan.own_keys and lse_BHL is not None:
+            return lse_BHL[:, :, slice(*rows)]
+        if not plan.own_keys and rows in lse_before:
+            return lse_before[rows]
+        if kernel is None:
+            return _sampled_lse(q_BHLD, k_BKLD, scale, query.start, plan)
+        return _sampled_lse_by_kernel(kernel, q_BHLD, k_BKLD, v_BKLD, scale, query.start, plan)
+
+    found = []
+    for plan in plans:
+        pfs = []
+        for alike in _alike(plan, q_BHLD):
+            lse_BHNS = torch.stack([lse_of(query, plan) for query in alike], dim=2)
+            pfs.append(_focus(q_BHLD, k_BKLD, lse_BHNS, scale, alike, plan).flatten(2))
+        found.append(torch.cat(pfs, dim=2))
+    return out_BHLD if output else None, found
 
 
 def fused_kernel(q_BHLD: Tensor, v_BKLD: Tensor) -> Kernel | None:
@@ -140,19 +153,28 @@ def _cpu_kernel_works(dtype: torch.dtype) -> bool:
 
 
 def _cut_attention(
-    kernel: Kernel, q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, scale: float, plan: SpanPlan
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """Causal attention out_BHLD, with the lse_BHS of each query span's rows over the keys before the span."""
+    kernel: Kernel, q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, scale: float, strict: Sequence[tuple[int, int]]
+) -> tuple[Tensor, Tensor, dict[tuple[int, int], Tensor]]:
+    """Causal attention (out_BHLD, lse_BHL), with the lse_BHS of each of the spans' rows over the keys before it.
+
+    `strict` holds the spans' first rows and ends. Spans of several plans may overlap where they begin alike.
+    """
+    assert all(start == other or end <= other for (start, end), (other, _) in itertools.pairwise(strict)), (
+        "spans overlap"
+    )
     B, H, L, _ = q_BHLD.shape
-    measured = {query.start for query in plan.queries}
-    lse_of: dict[int, Tensor] = {}
+    ends_of: dict[int, list[int]] = {}
+    for start, end in strict:
+        ends_of.setdefault(start, []).append(end)
+    lse_before: dict[tuple[int, int], Tensor] = {}
     # The layout that the model reads next: (B, L, H, D) contiguous.
     out_BHLD = q_BHLD.new_empty(B, L, H, v_BKLD.shape[-1], dtype=torch.float32).transpose(1, 2)
     lse_BHL = q_BHLD.new_empty(B, H, L, dtype=torch.float32)
-    for rows, columns in _pieces(_cuts(plan)):
+    for rows, columns in _pieces(_cuts(strict, L)):
         out_BHRD, lse_BHR = out_BHLD[:, :, rows], lse_BHL[:, :, rows]
-        if rows == columns and rows.start in measured:
-            lse_of[rows.start] = lse_BHR[:, :, : plan.span].clone()
+        if rows == columns:
+            for end in ends_of.get(rows.start, ()):
+                lse_before[rows.start, end] = lse_BHL[:, :, rows.start : end].clone()
         new_BHRD, new_BHR = kernel(
             q_BHLD[:, :, rows], k_BKLD[:, :, columns], v_BKLD[:, :, columns], rows == columns, scale
         )
@@ -162,7 +184,7 @@ def _cut_attention(
         else:
             out_BHRD.lerp_(new_BHRD.float(), torch.sigmoid(new_BHR - lse_BHR)[..., None])
             torch.logaddexp(lse_BHR, new_BHR, out=lse_BHR)
-    return out_BHLD.to(q_BHLD.dtype), lse_of
+    return out_BHLD.to(q_BHLD.dtype), lse_BHL, lse_before
 
 
 def _pieces(cuts: list[int]) -> Iterator[tuple[slice, slice]]:
@@ -182,18 +204,18 @@ def _pieces(cuts: list[int]) -> Iterator[tuple[slice, slice]]:
     yield from _pieces(cuts[half:])
 
 
-def _cuts(plan: SpanPlan) -> list[int]:
-    """Where to cut the causal triangle, ascending, 0 and L included: at each query span's first row, and more.
+def _cuts(strict: Sequence[tuple[int, int]], length: int) -> list[int]:
+    """Where to cut the causal triangle, ascending, 0 and L included: at each span's first row, and more.
 
     The kernel forms all logits of a small triangle and masks half of them, so triangles are cut on down to
-    `_FINEST_TRIANGLE` rows, though never inside a query span.
+    `_FINEST_TRIANGLE` rows, though never inside a span.
     """
-    needed = sorted({0, plan.length} | {query.start for query in plan.queries})
+    longest = dict(sorted(strict))
     cuts = []
-    for start, end in itertools.pairwise(needed):
-        step = max(_FINEST_TRIANGLE, plan.span)
+    for start, end in itertools.pairwise(sorted({0, length} | set(longest))):
+        step = max(_FINEST_TRIANGLE, longest.get(start, start) - start)
         cuts += [start, *range(start + step, end - step // 2, step)]
-    return [*cuts, plan.length]
+    return [*cuts, length]
 
 
 def _sampled_lse_by_kernel(
@@ -230,25 +252,52 @@ def _sampled_lse(q_BHLD: Tensor, k_BKLD: Tensor, scale: float, start: int, plan:
     return functools.reduce(torch.logaddexp, parts).view(B, H, S)
 
 
-def _focus(q_BHLD: Tensor, k_BKLD: Tensor, lse_BHS: Tensor, scale: float, query: QuerySpan, plan: SpanPlan) -> Tensor:
-    """pfs_BM of one query span: mean over heads of the mass that its rows put on each of its key spans."""
-    B, H = q_BHLD.shape[:2]
-    S = plan.span
-    q_XRD = _by_key_head(q_BHLD[:, :, query.start : query.start + S], k_BKLD.shape[1])
-    lse_XR1 = lse_BHS.reshape(*q_XRD.shape[:2], 1)
-    step = max(1, _columns_at_once(q_BHLD, S) // S)
+def _rows(query: QuerySpan, plan: SpanPlan) -> tuple[int, int]:
+    """A query span's first row and the row after its last."""
+    return query.start, query.start + plan.span
+
+
+def _covers_most(plan: SpanPlan) -> bool:
+    """Whether the plan's query rows are so many that one kernel call over the whole window is cheaper than many."""
+    return 2 * len(plan.queries) * plan.span > plan.length
+
+
+def _alike(plan: SpanPlan, q_BHLD: Tensor) -> Iterator[list[QuerySpan]]:
+    """The plan's query spans, in order, in runs with equally many key spans whose logits fit in memory at once."""
+    for count, run in itertools.groupby(plan.queries, key=lambda query: len(query.key_starts)):
+        queries = list(run)
+        at_once = max(1, _columns_at_once(q_BHLD, plan.span) // (plan.span * count))
+        for first in range(0, len(queries), at_once):
+            yield queries[first : first + at_once]
+
+
+def _focus(
+    q_BHLD: Tensor, k_BKLD: Tensor, lse_BHNS: Tensor, scale: float, queries: Sequence[QuerySpan], plan: SpanPlan
+) -> Tensor:
+    """pfs_BHNM of N query spans with M key spans each: the mass that a span's rows put on each of its key spans."""
+    B, H, _, D = q_BHLD.shape
+    K, N, S = k_BKLD.shape[1], len(queries), plan.span
+    G = H // K
+    own = [query.start for query in queries]
+    q_BHNSD = torch.stack([q_BHLD[:, :, start : start + S] for start in own], dim=2).float()
+    # One matrix a window, key head and query span: the rows of all query heads that share the key head.
+    q_XRD = q_BHNSD.view(B, K, G, N, S, D).transpose(2, 3).reshape(B * K * N, G * S, D)
+    lse_XR1 = lse_BHNS.reshape(B, K, G, N, S).transpose(2, 3).reshape(B * K * N, G * S, 1)
+    step = max(1, _columns_at_once(q_BHLD, S) // (S * N))
     pfs = []
-    for first in range(0, len(query.key_starts), step):
-        starts = query.key_starts[first : first + step]
-        k_BKMSD = torch.stack([k_BKLD[:, :, start : start + S] for start in starts], dim=2).float()
-        k_XCD = k_BKMSD.flatten(0, 1).flatten(1, 2)
+    for first in range(0, len(queries[0].key_starts), step):
+        starts_NM = [query.key_starts[first : first + step] for query in queries]
+        M = len(starts_NM[0])
+        k_BKCD = torch.cat([k_BKLD[:, :, start : start + S] for starts_M in starts_NM for start in starts_M], dim=2)
+        k_XCD = k_BKCD.float().view(B * K * N, M * S, D)
         mass_XRC = torch.baddbmm(lse_XR1, q_XRD, k_XCD.transpose(1, 2), beta=-1, alpha=scale).exp_()
-        if plan.own_keys and query.start in starts:  # the span on itself: its rows do not see later keys
-            own = mass_XRC.view(mass_XRC.shape[0], -1, S, len(starts), S)[:, :, :, starts.index(query.start)]
-            own.tril_()
-        mass_BM = mass_XRC.sum(1).view(B, -1, len(starts), S).sum((1, 3))
-        pfs.append(mass_BM / H)
-    return torch.cat(pfs, dim=1)
+        mass_BKNGSMS = mass_XRC.view(B, K, N, G, S, M, S)
+        if plan.own_keys:  # the span on itself: its rows do not see later keys
+            for number, starts_M in enumerate(starts_NM):
+                if own[number] in starts_M:
+                    mass_BKNGSMS[:, :, number, :, :, starts_M.index(own[number])].tril_()
+        pfs.append(mass_BKNGSMS.sum((4, 6)).transpose(2, 3).reshape(B, H, N, M))
+    return torch.cat(pfs, dim=3)
 
 
 def _by_key_head(q_BHSD: Tensor, key_heads: int) -> Tensor:

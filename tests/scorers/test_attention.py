@@ -124,13 +124,13 @@ def test_rows_that_put_all_their_mass_on_their_own_span(path_taken: str) -> None
     last = plan.queries[-1].start
     q_BHLD[:, :, last:, 0] = 7.0
     k_BKLD[:, :, last:, 0] = 7.0
-    out_BHLD, pfs_BP = focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 1.0, plan, output=True)
+    out_BHLD, (pfs_BHP,) = focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 1.0, [plan], output=True)
     logits_BHLL = (q_BHLD @ k_BKLD.repeat_interleave(2, 1).transpose(2, 3)).double()
     earlier_BHSL = logits_BHLL[:, :, last:, :last].softmax(-1)
     expected = [
         earlier_BHSL[..., start : start + span].sum((2, 3)).mean().item() for start in plan.queries[-1].key_starts
     ]
-    np.testing.assert_allclose(pfs_BP[0, -len(expected) :], expected, rtol=1e-4)
+    np.testing.assert_allclose(pfs_BHP[0].mean(0)[-len(expected) :], expected, rtol=1e-4)
     causal_LL = torch.ones(length, length, dtype=torch.bool).triu(1)
     whole_BHLL = logits_BHLL.masked_fill(causal_LL, -torch.inf).softmax(-1)
     assert whole_BHLL[:, :, last:, :last].sum(-1).max() < 1e-6
@@ -146,7 +146,7 @@ def test_attention_output_with_triangles_of_several_sizes(span: int) -> None:
     plan = attention.scoring_plan(LadmConfig(span=span, d_afs=1, d_cds=2), length)
     generator = torch.Generator().manual_seed(0)
     q_BHLD, k_BKLD, v_BKLD = (torch.randn(2, heads, length, 8, generator=generator) for heads in (4, 2, 2))
-    out_BHLD, _ = focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 0.7, plan, output=True)
+    out_BHLD, _ = focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 0.7, [plan], output=True)
     assert out_BHLD is not None
     torch.testing.assert_close(out_BHLD, focus.causal_attention(q_BHLD, k_BKLD, v_BKLD, 0.7), rtol=1e-4, atol=1e-5)
 
@@ -158,7 +158,7 @@ def test_a_layer_keeps_nothing_alive(path_taken: str) -> None:
     alive = [weakref.ref(each) for each in (q_BHLD, k_BKLD, v_BKLD)]
     gc.disable()
     try:
-        focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 1.0, plan, output=True)
+        focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 1.0, [plan], output=True)
         del q_BHLD, k_BKLD, v_BKLD
         assert [each() for each in alive] == [None, None, None]
     finally:
