@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from tasks.errors import ConfigError, UserError
@@ -43,6 +44,12 @@ GC_EXAMPLE = """examples:
   ladm gc --keep 7 --store s3://bucket/prefix
 
 kept, too: the latest run, and failed or partial runs that are newer than the oldest one kept
+"""
+EVALUATE_EXAMPLE = """examples:
+  ladm evaluate                                                   the bundled sample under the embedded model
+  ladm evaluate config.yaml --windows 100 --out evaluation        then: scorer.layers=calibrated,
+                                                                  scorer.calibration=evaluation/calibration.json
+  ladm evaluate other.yaml --calibration evaluation/calibration.json --format json
 """
 SCORE_EXAMPLE = """examples:
   ladm score book.txt --length 4096 --format json
@@ -152,6 +159,40 @@ def gc(options: argparse.Namespace) -> int:
     return DONE
 
 
+def evaluate(options: argparse.Namespace) -> int:
+    """`ladm evaluate`."""
+    from flows.config import load_config  # noqa: PLC0415
+    from flows.console import Console  # noqa: PLC0415
+    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
+    from flows.question import question_of  # noqa: PLC0415
+    from tasks.model_cache import cache_root  # noqa: PLC0415
+
+    config = load_config(options.config, options.set, options.store)
+    with Console(sys.stderr) as console, _stopping_at_once(console):
+        question = question_of(
+            config,
+            {"windows": options.windows, "seed": options.seed, "lists": options.lists},
+            options.calibration,
+            options.out,
+            console,
+        )
+        quiet_prefect(cache_root())
+        from flows.evaluate import asked, evaluate  # noqa: PLC0415
+        from flows.evaluation_files import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
+
+        asked.set(question)
+        with prefect_server(cache_root()):
+            found = evaluate()
+        written = write_evaluation(found, Path(options.out))
+        if options.format == "json":
+            _print_json([{name: row[name] for name in CONTRACT} for row in found.rows])
+        else:
+            print_evaluation(found)
+        for path in written:
+            console.say(f"written: {path}")
+    return DONE
+
+
 def score(options: argparse.Namespace) -> int:
     """`ladm score`."""
     import orjson  # noqa: PLC0415
@@ -190,7 +231,7 @@ def model_fetch(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _print_json(record: dict[str, object]) -> None:
+def _print_json(record: object) -> None:
     import orjson  # noqa: PLC0415
 
     print(orjson.dumps(record).decode())
@@ -222,6 +263,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
     command.add_argument("--run", metavar="ID", help="default: the newest completed run")
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+
+    command = add("evaluate", evaluate, "measure how well each way to score works, and calibrate", EVALUATE_EXAMPLE)
+    command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="default: the bundled sample")
+    command.add_argument("--store", metavar="URI", help="default: the configuration's, $LADM_STORE or ./ladm-store")
+    command.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change one setting; repeatable")
+    command.add_argument("--windows", type=int, metavar="N", help="whole windows in all; default: 20 a domain")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of pieces, halves and bootstrap; default 0")
+    command.add_argument("--lists", metavar="REGEX", help="domains that are lists; default: dictionaries, changelogs …")
+    command.add_argument("--calibration", metavar="PATH", help="measure this calibration and make none")
+    command.add_argument("--out", default="ladm-evaluation", metavar="DIR", help="default: ./ladm-evaluation")
+    command.add_argument("--format", choices=["table", "json"], default="table", help="json: the table as a list")
 
     command = add("gc", gc, "delete what no kept run refers to", GC_EXAMPLE)
     command.add_argument("--keep", type=int, required=True, metavar="N", help="keep the newest N whole runs")

@@ -25,7 +25,7 @@ from flows.config import RunConfig
 from flows.console import Console
 from flows.preflight import Plan, preflight
 from flows.record import Done, Failure, RunRecord, versions
-from tasks import card, export, ingest, length, progress, rank, score, tokenize
+from tasks import card, contrast, export, ingest, length, progress, rank, scan, score, tokenize
 from tasks.export import export_key_config
 from tasks.ingest import ingest_key_config
 from tasks.job import Job, Stage
@@ -36,7 +36,8 @@ from tasks.sources import ListedFile
 from tasks.stage import StoreRecords, stage_task
 
 STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE for module in (ingest, length, tokenize, score, rank, export, card)
+    module.STAGE.name: module.STAGE
+    for module in (ingest, length, tokenize, score, rank, export, card, contrast, scan)  # the last two for `evaluate`
 }
 PER_SHARD = ("ingest", "length", "tokenize", "score")
 
@@ -91,7 +92,7 @@ class Dag:
         self.tasks = _prefect_tasks(plan)
         workers = plan.config.execution.workers or os.cpu_count() or 1
         self.limits = dict.fromkeys(STAGES, workers)
-        self.limits["score"] = 1  # one model a process
+        self.limits["score"] = self.limits["scan"] = 1  # one model a process
         self.ready: dict[str, deque[tuple[str, Job]]] = {stage: deque() for stage in STAGES}
         self.running: Counter[str] = Counter()
         self.finished: SimpleQueue[tuple[PrefectFuture[Any], str, Job]] = SimpleQueue()
@@ -100,9 +101,7 @@ class Dag:
         """Do all stages of the plan, write the run record, and publish what a completed run made."""
         token = progress.listener.set(self.console.advance)
         try:
-            for listed in self.plan.files:
-                self.offer(listed.file.uri, self.ingest_job(listed))
-            self.drain()
+            self.do_shards()
             self.after_shards()
         finally:
             progress.listener.reset(token)
@@ -110,6 +109,12 @@ class Dag:
         self.record.check_accounts()
         publish.publish(self.record)
         return self.record
+
+    def do_shards(self) -> None:
+        """Every source file through the stages that work shard by shard, as far as the plan goes."""
+        for listed in self.plan.files:
+            self.offer(listed.file.uri, self.ingest_job(listed))
+        self.drain()
 
     def after_shards(self) -> None:
         """The barrier: rank and export if every shard is there, else leave it to the next run."""

@@ -21,21 +21,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pydantic import Field
 
+from tasks.job import Job, Outcome, Stage
+from tasks.manifest import Counts
 from tasks.settings import Settings
+from tasks.store import Store, table_of
 
 Ids = npt.NDArray[np.int32]
 
 WHOLE, SPLICED, SHUFFLED, HALVES = "whole", "spliced", "shuffled", "halves"
 BROKEN = (SPLICED, SHUFFLED, HALVES)
 """The kinds of window that are made from whole ones."""
+KINDS = (WHOLE, *BROKEN)
 LISTS = "lists"
 CONTRASTS = (*BROKEN, LISTS)
 CALIBRATE, TEST = "calibrate", "test"
 
 _SHORTEST_PIECE, _LONGEST_PIECE = 0.05, 0.22  # of the window: 205 to 901 tokens of 4,096
 _EARLIEST_HALF, _LATEST_HALF = 0.4, 0.6
+MOST_DOCUMENTS = 200
+"""Documents of a domain's half that are drawn on, at most: the set, and memory, do not grow with the corpus."""
 FEWEST_DOCUMENTS = 3
 """A domain's half with fewer documents gives no contrast: a spliced window would have too few to draw on."""
 
@@ -51,6 +58,8 @@ class ContrastConfig(Settings):
     """Regular expression: domains whose name it finds, whatever the case, are lists, not texts."""
     halves: bool = True
     """Whether documents are parted into a calibrating and a testing half; else all of them test."""
+    exclude: tuple[str, ...] = ()
+    """Documents, by doc_id, that are left out: those that a calibration to be tested was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,5 +220,85 @@ def _piece_lengths(length: int, random: np.random.Generator) -> list[int]:
     return lengths
 
 
+CONTRAST = pa.schema(
+    [
+        pa.field("window_id", pa.string(), nullable=False),
+        pa.field("base", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("half", pa.string(), nullable=False),
+        pa.field("input_ids", pa.large_list(pa.int32()), nullable=False),
+        pa.field("documents", pa.list_(pa.string()), nullable=False),
+        pa.field("cuts", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+"""contrast/: one row a window of the contrast set, four a shard."""
+
+NOT_DRAWN = "not drawn for the contrast set"
+
+
+def contrast(job: Job, store: Store, key: str) -> Outcome:
+    """Make the contrast set of all token shards: a shard for each document chosen, its whole window first.
+
+    Only document ids are read of all windows; token ids only of those that are drawn on.
+    """
+    config = ContrastConfig.model_validate(job.config)
+    drawn = _drawn(store, job, config)
+    windows = []
+    for shard in job.inputs:
+        for batch in store.shard_batches(shard, rows=64):
+            for row in batch.select(["window_id", "doc_id", "domain", "input_ids"]).to_pylist():
+                if row["window_id"] in drawn:
+                    windows.append(SourceWindow(row["doc_id"], row["domain"], np.array(row["input_ids"], np.int32)))
+    made = contrast_set(windows, config)
+    shards = []
+    for number in range(0, len(made), len(KINDS)):
+        four = made[number : number + len(KINDS)]
+        rows = {
+            name: [getattr(window, "ids" if name == "input_ids" else name) for window in four]
+            for name in CONTRAST.names
+        }
+        shards.append(store.write_shard("contrast", _content_key(four), table_of(rows, CONTRAST)))
+    received = sum(shard.rows for shard in job.inputs)
+    dropped = {NOT_DRAWN: received - len(windows)} if received > len(windows) else {}
+    return Outcome(
+        counts=Counts(received=received, kept=len(windows), dropped=dropped),
+        shards=shards,
+        measures={"windows": len(made)},
+    )
+
+
+def _content_key(four: Sequence[ContrastWindow]) -> str:
+    """The key of a shard: of its content alone, so that a larger set measures only what it adds to a smaller one."""
+    digest = hashlib.sha256(b"contrast 1")
+    for window in four:
+        digest.update(f"\0{window.window_id}\0{window.domain}\0{window.half}\0{window.cuts}\0".encode())
+        digest.update(window.ids.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _drawn(store: Store, job: Job, config: ContrastConfig) -> set[str]:
+    """The windows to draw on: the first of each document, of the `MOST_DOCUMENTS` first by hash in a domain's half."""
+    excluded = set(config.exclude)
+    pools: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    seen: set[str] = set()
+    for shard in job.inputs:
+        for batch in store.shard_batches(shard, rows=4096, columns=["window_id", "doc_id", "domain", "window_index"]):
+            for row in batch.to_pylist():
+                doc_id = row["doc_id"]
+                if row["window_index"] or doc_id in excluded or doc_id in seen:
+                    continue
+                seen.add(doc_id)
+                pool = pools.setdefault((row["domain"], half_of(config, doc_id)), [])
+                pool.append((_hash(config.seed, "order", doc_id), row["window_id"]))
+                if len(pool) > 2 * MOST_DOCUMENTS:
+                    pool.sort()
+                    del pool[MOST_DOCUMENTS:]
+    return {window_id for pool in pools.values() for _, window_id in sorted(pool)[:MOST_DOCUMENTS]}
+
+
 def _hash(seed: int, purpose: str, doc_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {doc_id}".encode()).digest()[:8], "big")
+
+
+STAGE = Stage(name="contrast", version="1", compute=contrast)

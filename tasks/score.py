@@ -57,21 +57,32 @@ def _calculator(path: Path, device: str, dtype: str) -> Any:
     return load_calculator(path, LadmConfig.model_validate({"device": device, "dtype": dtype}))
 
 
+def calculator_for(config: LadmConfig, digest: str) -> tuple[Any, threading.Lock]:
+    """The process's one calculator, loaded at the first call, and the lock to hold while it is used.
+
+    `digest` is the model's when the run began; a model that changed since is our own mistake to go on with.
+    """
+    from tasks.model import resolve_model  # noqa: PLC0415
+
+    resolved = resolve_model(config.model)
+    assert resolved.digest == digest, f"the model {config.model} changed during the run"
+    with _model_lock:
+        return _calculator(resolved.path, config.device, config.dtype), _model_lock
+
+
 def score(job: Job, store: Store, key: str) -> Outcome:
     """Score every window of one shard, in batches of windows of one length."""
-    from tasks.model import resolve_model  # noqa: PLC0415
     from tasks.scorers.attention import score_windows  # noqa: PLC0415
 
     (shard,) = job.inputs
     config = LadmConfig.model_validate({**job.config, **job.environment})
-    resolved = resolve_model(config.model)
-    assert resolved.digest == job.identity[0], f"the model {config.model} changed during the run"
+    calculator, lock = calculator_for(config, job.identity[0])
     rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
     quarantine: list[QuarantineEntry] = []
     for batch in store.shard_batches(shard, rows=windows_a_batch(config)):
         ids_BL = np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
-        with _model_lock:
-            scores = score_windows(_calculator(resolved.path, config.device, config.dtype), config, ids_BL)
+        with lock:
+            scores = score_windows(calculator, config, ids_BL)
         carried = {name: batch[name].to_pylist() for name in CARRIED}
         for number, result in enumerate(scores):
             if not math.isfinite(result.cds):

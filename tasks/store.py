@@ -238,10 +238,11 @@ class Store:
         with self.fs.open(self.full(shard.path), "rb") as file:
             return pq.read_table(file)
 
-    def shard_batches(self, shard: Shard, rows: int) -> Iterator[pa.RecordBatch]:
-        """The shard's rows in batches, holding one row group at a time."""
+    def shard_batches(self, shard: Shard, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The shard's rows in batches, holding one row group at a time; all columns, or those named."""
         with self.fs.open(self.full(shard.path), "rb") as file:
-            yield from pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=rows)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            yield from parquet.iter_batches(batch_size=rows, columns=columns)
 
 
 class ShardWriter:

@@ -1,0 +1,195 @@
+"""`ladm evaluate`: how well each way to score tells whole documents from broken ones, on the user's corpus and model.
+
+The corpus goes through the DAG up to tokenization, a contrast set is made of its windows, and the model measures each
+of them once; both are stages like any other, cached in the store, so that a killed evaluation goes on where it stopped
+and another look at the same windows costs no model. The rest is arithmetic: the table, the calibration, the plots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.curate import Dag
+from flows.question import Question
+from flows.record import versions
+from tasks import progress
+from tasks.calibrate import choose_layers, fit_order
+from tasks.contrast import CALIBRATE, KINDS, TEST, WHOLE
+from tasks.errors import ConfigError, UserError
+from tasks.evaluate import Setting, all_scores, forward_passes, stability, table
+from tasks.job import Job
+from tasks.manifest import Shard
+from tasks.scan import Measurement, read_measurements
+from tasks.score import resolved_scorer
+from tasks.scorers.calibration import Calibration
+from tasks.store import Store
+
+MOST_ROUNDED = 8
+"""Whole windows measured once more in bfloat16."""
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation found."""
+
+    rows: list[dict[str, Any]]
+    """The table of the testing half (of all windows, where an existing calibration is measured)."""
+    stability: list[dict[str, Any]]
+    costs: list[dict[str, Any]]
+    """Seconds a window, as measured; not the same on every machine, and not part of the table."""
+    calibration: Calibration | None
+    """The one made, or the one that was measured."""
+    made: bool
+    """Whether the calibration was made here."""
+    calibrating_rows: list[dict[str, Any]] = field(default_factory=list)
+    """The same table of the half that the calibration was made from."""
+
+
+# What the command line prepared; a Prefect flow's parameters would have to be JSON.
+asked: ContextVar[Question | None] = ContextVar("asked", default=None)
+
+
+@flow(
+    name="evaluate",
+    description="Measure how well each scorer tells whole documents from broken ones, and calibrate",
+    task_runner=ThreadPoolTaskRunner(max_workers=64),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def evaluate() -> Evaluation:
+    """Answer the question that was put.
+
+    Raises:
+        UserError: the corpus holds too little to make a contrast of, or a shard failed.
+    """
+    question = asked.get()
+    assert question is not None, "evaluate() answers what `asked` holds"
+    dag = Dag(question.plan, question.console)
+    token = progress.listener.set(question.console.advance)
+    try:
+        dag.do_shards()
+        _refuse_failures(dag)
+        shards = _contrast(dag, question)
+        measured = _scan(dag, question, shards, "float32", KINDS)
+        rounded = _scan(dag, question, shards[:MOST_ROUNDED], "bfloat16", (WHOLE,))
+    finally:
+        progress.listener.reset(token)
+    return _answer(question, measured, rounded)
+
+
+def _contrast(dag: Dag, question: Question) -> list[Shard]:
+    """The contrast set, in its own order."""
+    windows = sorted(dag.record.shards("tokenize"), key=lambda shard: shard.key)
+    job = Job(
+        stage="contrast",
+        label="contrast set",
+        store=question.plan.config.store,
+        config=question.contrast.model_dump(mode="json"),
+        inputs=windows,
+    )
+    dag.offer("", job)
+    dag.drain()
+    _refuse_failures(dag)
+    shards = [shard for done in dag.record.of("contrast") for shard in done.manifest.shards]
+    if not shards:
+        raise ConfigError(
+            "sources: no domain has 3 documents that fill a window in each half; give more documents, "
+            f"or lower window.length ({question.plan.config.window.length})"
+        )
+    return shards
+
+
+def _scan(dag: Dag, question: Question, shards: Sequence[Shard], dtype: str, kinds: Sequence[str]) -> list[Measurement]:
+    """Measure windows of some shards of the contrast set; what the store has is not measured again."""
+    config, model = question.plan.config, question.plan.model
+    assert model is not None
+    scorer = resolved_scorer(config.scorer)
+    before = len(dag.record.done)
+    for shard in shards:
+        dag.offer(
+            "",
+            Job(
+                stage="scan",
+                label=f"{shard.key[:8]} {dtype}",
+                store=config.store,
+                config={
+                    "span": scorer.span,
+                    "d_afs": scorer.d_afs,
+                    "d_cds": scorer.d_cds,
+                    "dtype": dtype,
+                    "kinds": list(kinds),
+                },
+                inputs=[shard],
+                identity=[model.digest],
+                environment={"model": scorer.model, "device": scorer.device, "layers": list(question.layers)},
+            ),
+        )
+    dag.drain()
+    _refuse_failures(dag)
+    jobs = [done.manifest for done in dag.record.done[before:] if done.manifest.stage == "scan"]
+    written = {manifest.label: manifest.shards for manifest in jobs}
+    ordered = [one for shard in shards for one in written[f"{shard.key[:8]} {dtype}"]]
+    return read_measurements(Store(config.store), ordered, len(question.layers))
+
+
+def _answer(question: Question, measured: list[Measurement], rounded: list[Measurement]) -> Evaluation:
+    """The table, and the calibration where one is to be made."""
+    config = resolved_scorer(question.plan.config.scorer)
+    length = question.plan.config.window.length
+    setting = Setting(config, length, tuple(question.layers), question.n_layers)
+    calibration = question.calibration or _calibration(question, setting, measured)
+    scores = all_scores(setting, measured, calibration)
+    rows = table(setting, measured, scores, question.contrast, TEST)
+    calibrating = [] if question.calibration else table(setting, measured, scores, question.contrast, CALIBRATE)
+    if calibration and not question.calibration:
+        told = [row for row in rows if row["formula"] in ("calibrated", "order")]
+        calibration = calibration.model_copy(update={"expected": tuple(told)})
+    seconds = sum(one.seconds for one in measured) / len(measured)
+    costs = [
+        {
+            "formula": choice.formula,
+            "layers": choice.layers,
+            "forward_passes": round(forward_passes(setting, choice), 3),
+        }
+        for choice in scores
+        if not choice.layers.isdigit()
+    ]
+    costs.insert(0, {"formula": "everything, as measured here", "layers": "all", "seconds": round(seconds, 2)})
+    by_base = {one.base: one for one in rounded if one.kind == WHOLE}
+    stable = stability(setting, measured, by_base, calibration)
+    return Evaluation(rows, stable, costs, calibration, question.calibration is None, calibrating)
+
+
+def _calibration(question: Question, setting: Setting, measured: Sequence[Measurement]) -> Calibration | None:
+    """The calibration that the calibrating half supports; None where it is empty."""
+    half = [one for one in measured if one.half == CALIBRATE]
+    if not half:
+        return None
+    chosen = choose_layers(setting, half)
+    model = question.plan.model
+    assert model is not None
+    return Calibration(
+        model=model.reference,
+        model_digest=model.digest,
+        window_length=setting.length,
+        span=setting.config.span,
+        d_afs=setting.config.d_afs,
+        d_cds=setting.config.d_cds,
+        layers=chosen.layers,
+        ablation=chosen.ablation,
+        order=fit_order(setting, half),
+        documents=tuple(sorted({document for one in half for document in one.documents})),
+        seed=question.contrast.seed,
+        versions=versions(),
+    )
+
+
+def _refuse_failures(dag: Dag) -> None:
+    if dag.record.failures:
+        first = dag.record.failures[0]
+        raise UserError(f"{first.stage} {first.label}: {first.error}; the same command goes on where this one stopped")

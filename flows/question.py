@@ -1,0 +1,92 @@
+"""What `ladm evaluate` is asked, checked before any work: the corpus, the model, the contrast set, the calibration."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from flows.config import RunConfig, explain
+from flows.console import Console
+from flows.preflight import Plan, check_model, preflight
+from tasks.contrast import ContrastConfig
+from tasks.errors import ConfigError
+from tasks.model import model_facts
+from tasks.scorers.calibration import Calibration, load_calibration
+from tasks.scorers.ladm import check_window_length
+from tasks.scorers.profile import CELLS
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of an evaluation."""
+
+    plan: Plan
+    layers: tuple[int, ...]
+    """All layers that see the whole window, ascending."""
+    n_layers: int
+    contrast: ContrastConfig
+    calibration: Calibration | None
+    """One to measure; None: make one."""
+    console: Console
+
+
+def question_of(
+    config: RunConfig, contrast: dict[str, Any], calibration: str | None, out: str, console: Console
+) -> Question:
+    """The question, once it is found possible to answer it.
+
+    Args:
+        config: The run's configuration; of the scorer, its model and spans count.
+        contrast: Settings of `ContrastConfig`; None leaves the default.
+        calibration: Path of a calibration to measure.
+        out: Folder for the results.
+        console: Told of downloads.
+
+    Raises:
+        UserError: One line that names the field and the fix.
+    """
+    settings = _contrast_config(contrast)
+    length = config.window.length
+    scorer = config.scorer.model_copy(update={"formula": "published", "layers": "all", "ablation": "none"})
+    check_window_length(scorer, length)
+    if length < CELLS:
+        raise ConfigError(f"window.length: {length} tokens are too few to evaluate; set it to {CELLS} or more")
+    _check_folder(out)
+    config = config.model_copy(update={"scorer": scorer})
+    plan = preflight(config, "tokenize", console.say)
+    assert plan.model is not None
+    facts = model_facts(plan.model)
+    layers, _ = check_model(config, facts)
+    found = None
+    if calibration is not None:
+        found = load_calibration(calibration, plan.model.reference, plan.model.digest, length)
+        plan = Plan(config.model_copy(update={"scorer": found.applied(scorer)}), plan.until, plan.files, plan.model)
+        settings = settings.model_copy(update={"halves": False, "exclude": found.documents})
+    return Question(plan, tuple(layers), facts.n_layers, settings, found, console)
+
+
+def _check_folder(out: str) -> None:
+    """Make the folder for the results, or refuse it."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ConfigError(f"--out: {out!r} cannot be written ({error.strerror}); give another folder") from None
+
+
+def _contrast_config(given: dict[str, Any]) -> ContrastConfig:
+    try:
+        settings = ContrastConfig.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(f"--{explain(error, ContrastConfig)}") from None
+    try:
+        re.compile(settings.lists)
+    except re.error as error:
+        raise ConfigError(f"--lists: {settings.lists!r} is not a regular expression ({error})") from None
+    return settings

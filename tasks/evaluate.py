@@ -1,0 +1,284 @@
+"""Evaluation: how well each way to score tells whole windows from broken ones, and the calibration that follows.
+
+All of it is arithmetic on the measurements that `scan.py` kept, without the model. The figure is the area under the
+ROC curve (AUC): how often a whole window of a domain scores above a broken one of the same domain, 0.5 being chance.
+Intervals are bootstrapped over documents: 95 %, percentiles, seeded.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.contrast import BROKEN, LISTS, TEST, WHOLE, ContrastConfig, is_list
+from tasks.scan import Measurement, fine_plan, halved, paper_config
+from tasks.scorers.calibration import Calibration, order_score
+from tasks.scorers.ladm import LadmConfig, SpanPlan, dependency_scores, scoring_plan
+
+DRAWS = 500
+ALL_DOMAINS = "all"
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to score a window: a scorer, a formula, and the layers it averages.
+
+    Attributes:
+        scorer: `ladm`, or another scorer's name.
+        formula: `published`, `no-std`, `paper`, `calibrated` or `order`.
+        layers: As the table names them.
+        last: The last layer that has to be run; None: the whole model; -1: none.
+    """
+
+    scorer: str
+    formula: str
+    layers: str
+    last: int | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the measurements were taken with."""
+
+    config: LadmConfig
+    length: int
+    layers: tuple[int, ...]
+    """The layers measured, ascending, N of them."""
+    n_layers: int
+    """All layers of the model."""
+
+
+Scores = dict[Choice, Floats]
+"""choice → a score for each measurement."""
+
+
+def per_layer(setting: Setting, found: Sequence[Measurement], ablation: str, *, fine: bool = False) -> Floats:
+    """cds_WN: the published formula's score of each window in each layer; with halved strides where `fine`."""
+    config = setting.config.model_copy(update={"formula": "published", "ablation": ablation})
+    plan, fines = scoring_plan(config, setting.length), fine_plan(config, setting.length)
+    pfs_wnp = np.stack([one.pfs_nhp.mean(axis=1, dtype=np.float32) for one in found])
+    if fine:
+        config, plan = halved(config), fines
+    else:
+        pfs_wnp = pfs_wnp[:, :, _places(plan, fines)]
+    cds_WN: Floats = np.stack([dependency_scores(config, plan, pfs_wp) for pfs_wp in pfs_wnp.swapaxes(0, 1)], axis=1)
+    return cds_WN
+
+
+def all_scores(setting: Setting, found: Sequence[Measurement], calibration: Calibration | None) -> Scores:
+    """Every choice that the table compares: whole formulas, thirds of the model, single layers, the calibration."""
+    scores: Scores = {}
+    n = len(setting.layers)
+    thirds = {
+        _named(setting.layers[n * k // 3 : n * (k + 1) // 3]): slice(n * k // 3, n * (k + 1) // 3) for k in (0, 1, 2)
+    }
+    for formula, ablation in (("published", "none"), ("no-std", "no-std")):
+        cds_WN = per_layer(setting, found, ablation)
+        scores[Choice("ladm", formula, "all", None)] = cds_WN.mean(axis=1)
+        for name, third in thirds.items():
+            if n >= 3:
+                scores[Choice("ladm", formula, name, setting.layers[third.stop - 1])] = cds_WN[:, third].mean(axis=1)
+        for place, layer in enumerate(setting.layers):
+            scores[Choice("ladm", formula, str(layer), layer)] = cds_WN[:, place]
+    paper = paper_config(setting.config)
+    plan = scoring_plan(paper, setting.length)
+    if plan.queries:
+        paper_WNR = np.stack([one.paper_nr for one in found])
+        by_layer = [dependency_scores(paper, plan, pfs_WR) for pfs_WR in paper_WNR.swapaxes(0, 1)]
+        scores[Choice("ladm", "paper", "all", None)] = np.mean(by_layer, axis=0)
+    if calibration:
+        places = [setting.layers.index(layer) for layer in calibration.layers]
+        cds_WN = per_layer(setting, found, calibration.ablation)
+        named = Choice("ladm", "calibrated", _named(calibration.layers), max(calibration.layers))
+        scores[named] = cds_WN[:, places].mean(axis=1)
+        if calibration.order:
+            order, places = calibration.order, [setting.layers.index(layer) for layer in calibration.order.layers]
+            named = Choice("ladm", "order", _named(order.layers), max(order.layers))
+            scores[named] = np.array([order_score(order, one.profile_nhf[places]) for one in found])
+    return scores
+
+
+def table(
+    setting: Setting, found: Sequence[Measurement], scores: Scores, config: ContrastConfig, half: str = TEST
+) -> list[dict[str, Any]]:
+    """The evaluation's rows: contrast, domain, scorer, formula, layers, AUC with its interval, pairs, cost, half."""
+    rows = []
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, one in enumerate(found):
+        if one.half == half:
+            places.setdefault((one.domain, one.kind), []).append(place)
+    domains = sorted({domain for domain, _ in places})
+    for contrast in (*BROKEN, LISTS):
+        against: dict[str, tuple[list[int], list[int]]] = {}
+        if contrast == LISTS:
+            texts = [place for domain in domains if not is_list(config, domain) for place in places[domain, WHOLE]]
+            against = {
+                domain: (texts, places[domain, WHOLE]) for domain in domains if is_list(config, domain) and texts
+            }
+        else:
+            against = {domain: (places[domain, WHOLE], places[domain, contrast]) for domain in domains}
+        for choice, values in scores.items():
+            aucs = {
+                domain: _auc(values[whole], values[broken], contrast != LISTS, (config.seed, contrast, domain))
+                for domain, (whole, broken) in against.items()
+            }
+            if not aucs:
+                continue
+            for domain, auc in [*aucs.items(), (ALL_DOMAINS, _pooled(list(aucs.values())))]:
+                low, high = np.percentile(auc.draws, [2.5, 97.5])
+                rows.append(
+                    {
+                        "contrast": contrast,
+                        "domain": domain,
+                        "scorer": choice.scorer,
+                        "formula": choice.formula,
+                        "layers": choice.layers,
+                        "auc": round(auc.auc, 4),
+                        "auc_low": round(float(low), 4),
+                        "auc_high": round(float(high), 4),
+                        "pairs": auc.pairs,
+                        "forward_passes": round(forward_passes(setting, choice), 3),
+                        "half": half,
+                    }
+                )
+    return rows
+
+
+def forward_passes(setting: Setting, choice: Choice) -> float:
+    """What a choice costs, in plain forward passes: layers run ÷ layers.
+
+    Counted, so that a table is the same on every machine; of the last layer only queries and keys are needed, a
+    quarter of it. `costs` gives what was measured, and `benchmarks/` the ratio of measured times.
+    """
+    if choice.last is None:
+        return 1.0
+    return (choice.last + 0.25) / setting.n_layers if choice.last >= 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Auc:
+    auc: float
+    draws: Floats
+    pairs: int
+
+
+def _pooled(aucs: Sequence[_Auc]) -> _Auc:
+    """All domains together: a whole window is only ever compared with broken ones of its own domain."""
+    weights = np.array([one.pairs for one in aucs], dtype=float)
+    auc = float(np.average([one.auc for one in aucs], weights=weights))
+    draws: Floats = np.average([one.draws for one in aucs], axis=0, weights=weights)
+    return _Auc(auc, draws, int(weights.sum()))
+
+
+def _auc(whole: Floats, broken: Floats, paired: bool, seed: tuple[int, str, str]) -> _Auc:
+    """The AUC and its bootstrap draws, over documents: those of a counterpart go with their base where `paired`."""
+    above_ij = (whole[:, None] > broken[None]) + 0.5 * (whole[:, None] == broken[None])
+    random = np.random.default_rng(zlib.crc32(repr(seed).encode()))
+    counts_di = random.multinomial(len(whole), np.full(len(whole), 1 / len(whole)), size=DRAWS)
+    counts_dj = counts_di
+    if not paired or len(whole) != len(broken):
+        counts_dj = random.multinomial(len(broken), np.full(len(broken), 1 / len(broken)), size=DRAWS)
+    draws: Floats = ((counts_di @ above_ij) * counts_dj).sum(axis=1) / (len(whole) * len(broken))
+    return _Auc(float(above_ij.mean()), draws, above_ij.size)
+
+
+def spearman(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
+    """Spearman's rank correlation; ties get their mean rank. NaN for fewer than three values."""
+    import pandas as pd  # noqa: PLC0415
+
+    if len(np.asarray(one)) < 3:
+        return float("nan")
+    return float(pd.Series(np.asarray(one)).rank().corr(pd.Series(np.asarray(other)).rank()))
+
+
+def stability(
+    setting: Setting, found: Sequence[Measurement], rounded: Mapping[str, Measurement], calibration: Calibration | None
+) -> list[dict[str, Any]]:
+    """How far the ranking of whole windows stays the same, by Spearman's correlation, for each formula.
+
+    Against: strides halved; the model in bfloat16 (`rounded`, by document); and, for how sure the choice of layers is,
+    the AUC of every single layer from half of the windows against that from the other half.
+    """
+    whole = [one for one in found if one.kind == WHOLE]
+    rows = []
+
+    def of(measured: Sequence[Measurement], ablation: str, layers: Sequence[int], *, fine: bool = False) -> Floats:
+        places = [setting.layers.index(layer) for layer in layers]
+        mean_W: Floats = per_layer(setting, measured, ablation, fine=fine)[:, places].mean(axis=1)
+        return mean_W
+
+    formulas: list[tuple[str, str, tuple[int, ...]]] = [
+        ("published", "none", setting.layers),
+        ("no-std", "no-std", setting.layers),
+    ]
+    if calibration:
+        formulas.append(("calibrated", calibration.ablation, calibration.layers))
+    both = [one for one in whole if one.base in rounded]
+    for formula, ablation, layers in formulas:
+        exact = of(whole, ablation, layers)
+        rows.append(_stable(formula, layers, "strides halved", exact, of(whole, ablation, layers, fine=True)))
+        if both:
+            other = of([rounded[one.base] for one in both], ablation, layers)
+            rows.append(_stable(formula, layers, "bfloat16", of(both, ablation, layers), other))
+    for formula, ablation in (("published", "none"), ("no-std", "no-std")):
+        cds_WN = per_layer(setting, found, ablation)
+        halves = [_layer_aucs(found, cds_WN, half) for half in (0, 1)]
+        rows.append(_stable(formula, setting.layers, "half the windows: AUC by layer", *halves))
+    return rows
+
+
+def _stable(formula: str, layers: Sequence[int], against: str, one: Floats, other: Floats) -> dict[str, Any]:
+    value = spearman(one, other)
+    return {
+        "formula": formula,
+        "layers": _named(layers),
+        "against": against,
+        "spearman": None if np.isnan(value) else round(value, 4),
+        "windows": len(one),
+    }
+
+
+def _layer_aucs(found: Sequence[Measurement], cds_WN: Floats, half: int) -> Floats:
+    """Mean over domains of each layer's AUC, whole against spliced, from every other document."""
+    numbers: dict[str, dict[str, int]] = {}
+    for one in found:
+        numbers.setdefault(one.domain, {}).setdefault(one.base, len(numbers.get(one.domain, {})))
+    sums = []
+    for domain, bases in numbers.items():
+        chosen = {
+            kind: [
+                place
+                for place, one in enumerate(found)
+                if one.domain == domain and one.kind == kind and bases[one.base] % 2 == half
+            ]
+            for kind in (WHOLE, BROKEN[0])
+        }
+        whole_IN, broken_JN = cds_WN[chosen[WHOLE]], cds_WN[chosen[BROKEN[0]]]
+        if len(whole_IN) and len(broken_JN):
+            sums.append((whole_IN[:, None] > broken_JN[None]).mean(axis=(0, 1)))
+    mean_N: Floats = np.mean(sums, axis=0) if sums else np.zeros(0)
+    return mean_N
+
+
+def _places(plan: SpanPlan, fine: SpanPlan) -> list[int]:
+    """Where each pair of `plan` stands among those of `fine`."""
+    where: dict[tuple[int, int], int] = {}
+    for query in fine.queries:
+        for key in query.key_starts:
+            where[query.start, key] = len(where)
+    return [where[query.start, key] for query in plan.queries for key in query.key_starts]
+
+
+def _named(layers: Sequence[int]) -> str:
+    """Layers in the table: `14-18`, or `3,7,9`."""
+    first, last = min(layers), max(layers)
+    if len(layers) > 1 and list(layers) == list(range(first, last + 1)):
+        return f"{first}-{last}"
+    return ",".join(map(str, layers))

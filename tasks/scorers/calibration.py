@@ -1,0 +1,148 @@
+"""A calibration: which layers of one model, at one window length, tell whole documents from broken ones.
+
+`ladm evaluate` makes it from the user's corpus and writes it as JSON; `scorer: {layers: calibrated, calibration: PATH}`
+scores by it. Two scores come out of the one pass, and neither replaces the other:
+
+- *dependency*, by which documents are ranked: the published formula, with or without its standard deviation, over the
+  layers that tell whole windows from spliced and halved ones best;
+- *order*: a weighted sum over the profile of attention by distance (`profile.py`), which tells whole windows from their
+  own pieces in another order. Dependency is blind to that.
+
+A calibration holds for its model (by digest), its window length and its spans, and for nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import Field, ValidationError, model_validator
+
+from tasks.errors import ConfigError
+from tasks.scorers.ladm import LadmConfig
+from tasks.scorers.profile import FEATURES
+from tasks.settings import Settings
+
+VERSION = 1
+
+
+class OrderWeights(Settings):
+    """What the order score adds up."""
+
+    layers: tuple[int, ...]
+    """N layers, from 0, ascending."""
+    features: tuple[str, ...] = FEATURES
+    """F features of the profile."""
+    weights: tuple[tuple[tuple[float, ...], ...], ...]
+    """w_NHF: a weight a layer, head and feature."""
+    offset: float = 0.0
+    """Added to the sum."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> OrderWeights:
+        if self.features != FEATURES:
+            raise ValueError("the profile's features are not those of this version; run `ladm evaluate` again")
+        shapes = {(len(layer), len(head)) for layer in self.weights for head in layer}
+        if len(self.weights) != len(self.layers) or len({heads for heads, _ in shapes}) != 1:
+            raise ValueError("weights do not fit layers and heads")
+        if {features for _, features in shapes} != {len(self.features)}:
+            raise ValueError("weights do not fit features")
+        return self
+
+
+class Calibration(Settings):
+    """What `ladm evaluate` found out about one model at one window length."""
+
+    version: int = VERSION
+    model: str
+    """The model's reference, for people."""
+    model_digest: str
+    window_length: int
+    span: int
+    d_afs: int
+    d_cds: int
+    layers: tuple[int, ...] = Field(min_length=1)
+    """Layers of the dependency score, from 0."""
+    ablation: str = Field(pattern="^(none|no-std)$")
+    """Whether the dependency score keeps the standard deviation."""
+    order: OrderWeights | None = None
+    expected: tuple[dict[str, Any], ...] = ()
+    """The rows of the evaluation on the testing half: what to expect of it."""
+    documents: tuple[str, ...] = ()
+    """doc_ids of everything it was made from; `ladm evaluate --calibration` leaves them out."""
+    seed: int = 0
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def last_layer(self) -> int:
+        """The layer after which the forward pass ends."""
+        return max(*self.layers, *(self.order.layers if self.order else (0,)))
+
+    def applied(self, config: LadmConfig) -> LadmConfig:
+        """The scorer's configuration with what the calibration says in its place."""
+        return config.model_copy(
+            update={
+                "formula": "published",
+                "layers": self.layers,
+                "ablation": self.ablation,
+                "span": self.span,
+                "d_afs": self.d_afs,
+                "d_cds": self.d_cds,
+            }
+        )
+
+
+def load_calibration(path: str | None, model: str, model_digest: str, window_length: int) -> Calibration:
+    """The calibration at `path`, or, without a path, the one shipped for this model and window length.
+
+    Raises:
+        ConfigError: there is none, it is damaged, or it was made for another model or window length.
+    """
+    if path is None:
+        shipped = files("flows.sample") / "calibrations"
+        found = sorted(entry.name for entry in shipped.iterdir()) if shipped.is_dir() else []
+        loaded = [_parsed(name, (shipped / name).read_bytes()) for name in found if name.endswith(".json")]
+        fitting = [one for one in loaded if (one.model_digest, one.window_length) == (model_digest, window_length)]
+        if fitting:
+            return fitting[0]
+        raise ConfigError(
+            f"scorer.calibration: none is shipped for {model!r} and windows of {window_length} tokens; "
+            "make one with `ladm evaluate` and give its path"
+        )
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"scorer.calibration: cannot read {path!r} ({error.strerror}); give a calibration.json of `ladm evaluate`"
+        ) from None
+    calibration = _parsed(path, content)
+    if calibration.model_digest != model_digest:
+        raise ConfigError(
+            f"scorer.calibration: {path!r} was made for the model {calibration.model!r} with digest "
+            f"{calibration.model_digest[:12]}…, not for {model!r} ({model_digest[:12]}…); run `ladm evaluate` with it"
+        )
+    if calibration.window_length != window_length:
+        raise ConfigError(
+            f"scorer.calibration: {path!r} was made for windows of {calibration.window_length} tokens, and "
+            f"window.length is {window_length}; run `ladm evaluate` with that length"
+        )
+    return calibration
+
+
+def order_score(order: OrderWeights, profile_NHF: npt.NDArray[np.floating]) -> float:
+    """The order score of one window, from the profile of the layers that `order` names."""
+    return float((profile_NHF * np.array(order.weights)).sum() + order.offset)
+
+
+def _parsed(name: str, content: bytes) -> Calibration:
+    try:
+        return Calibration.model_validate(orjson.loads(content))
+    except (orjson.JSONDecodeError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
+        raise ConfigError(
+            f"scorer.calibration: {name!r} is not a calibration ({reason}); give a calibration.json of `ladm evaluate`"
+        ) from None
