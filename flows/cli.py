@@ -202,7 +202,10 @@ def score(options: argparse.Namespace) -> int:
     from flows.score_files import score_files  # noqa: PLC0415
     from tasks.scorers.ladm import LadmConfig  # noqa: PLC0415
 
-    names = ("model", "span", "d_afs", "d_cds", "formula", "layers", "ablation", "dtype", "device", "batch_tokens")
+    names = (
+        *("model", "span", "d_afs", "d_cds", "formula", "layers", "calibration"),
+        *("ablation", "dtype", "device", "batch_tokens"),
+    )
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     try:
         scorer = LadmConfig.model_validate(given)
@@ -288,7 +291,12 @@ def _parser() -> argparse.ArgumentParser:
         ("--d-afs", int, "every so many-th earlier span is a key span; default 4"),
         ("--d-cds", int, "every so many-th span is a query span; default 4"),
         ("--formula", str, "published (default) or paper"),
-        ("--layers", str, "all (default), 14-24 or 3,7,9"),
+        ("--layers", str, "all (default), 14-24 or 3,7,9, or calibrated"),
+        (
+            "--calibration",
+            str,
+            "for --layers calibrated: a calibration.json of `ladm evaluate`; default: the shipped one",
+        ),
         ("--ablation", str, "none (default), no-std or no-length-weights"),
         ("--dtype", str, "auto (default), float32, bfloat16 or float16"),
         ("--device", str, "auto (default), cpu, cuda or cuda:N"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tasks.errors import ConfigError
 from tasks.export import ExportConfig
@@ -23,7 +23,7 @@ from tasks.ingest import IngestConfig
 from tasks.length import LengthConfig
 from tasks.rank import SelectConfig
 from tasks.readers import SourceConfig
-from tasks.scorers.ladm import LadmConfig
+from tasks.scorers.ladm import CALIBRATED, LadmConfig
 from tasks.settings import Settings
 from tasks.windows import WindowConfig
 
@@ -57,6 +57,15 @@ class RunConfig(Settings):
     select: SelectConfig = SelectConfig()
     export: list[ExportConfig] = Field(default=[ExportConfig(format="parquet"), ExportConfig(format="jsonl.zst")])
     execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _ranked_by_what_is_scored(self) -> RunConfig:
+        by = self.select.rank_by
+        if by == "order" and self.scorer.layers != CALIBRATED:
+            raise ValueError("select.rank_by: order comes with a calibration; set scorer.layers=calibrated")
+        if by not in ("ladm", "order", *self.scorer.beside.names):
+            raise ValueError(f"select.rank_by: {by} is not scored; add it to scorer.beside, or rank by another score")
+        return self
 
     @field_validator("sources", mode="before")
     @classmethod

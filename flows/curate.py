@@ -208,7 +208,8 @@ class Dag:
                     "environment": {"model": config.scorer.model},
                 }
             )
-        scorer = resolved_scorer(config.scorer)
+        scorer = resolved_scorer(self.plan.scorer)
+        calibration = self.plan.calibration
         environment = {
             "model": scorer.model,
             "device": scorer.device,
@@ -218,8 +219,9 @@ class Dag:
         }
         return job.model_copy(
             update={
-                "config": score_key_config(scorer),
-                "identity": [model.digest],
+                "config": score_key_config(scorer, calibration.order if calibration else None),
+                # The tokenizer counts where a scorer reads the text that the tokens stand for.
+                "identity": [model.digest, *([model.tokenizer_digest] if scorer.beside.text else [])],
                 "environment": environment,
             }
         )

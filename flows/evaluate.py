@@ -27,9 +27,12 @@ from tasks.job import Job
 from tasks.manifest import Shard
 from tasks.scan import Measurement, read_measurements
 from tasks.score import resolved_scorer
+from tasks.scorers.beside import BesideConfig
 from tasks.scorers.calibration import Calibration
 from tasks.store import Store
 
+FEWEST_BESIDE = 8
+"""Documents whose windows are scored by the scorers beside `ladm` too, or a third of all where that is more."""
 MOST_ROUNDED = 8
 """Whole windows measured once more in bfloat16."""
 
@@ -75,7 +78,10 @@ def evaluate() -> Evaluation:
         dag.do_shards()
         _refuse_failures(dag)
         shards = _contrast(dag, question)
-        measured = _scan(dag, question, shards, "float32", KINDS)
+        # The scorers beside ladm need passes of their own, so some of the documents have to do.
+        some = max(FEWEST_BESIDE, len(shards) // 3)
+        measured = _scan(dag, question, shards[:some], "float32", KINDS, question.beside)
+        measured += _scan(dag, question, shards[some:], "float32", KINDS)
         rounded = _scan(dag, question, shards[:MOST_ROUNDED], "bfloat16", (WHOLE,))
     finally:
         progress.listener.reset(token)
@@ -104,31 +110,33 @@ def _contrast(dag: Dag, question: Question) -> list[Shard]:
     return shards
 
 
-def _scan(dag: Dag, question: Question, shards: Sequence[Shard], dtype: str, kinds: Sequence[str]) -> list[Measurement]:
+def _scan(
+    dag: Dag,
+    question: Question,
+    shards: Sequence[Shard],
+    dtype: str,
+    kinds: Sequence[str],
+    beside: BesideConfig | None = None,
+) -> list[Measurement]:
     """Measure windows of some shards of the contrast set; what the store has is not measured again."""
     config, model = question.plan.config, question.plan.model
     assert model is not None
     scorer = resolved_scorer(config.scorer)
+    settings = {"span": scorer.span, "d_afs": scorer.d_afs, "d_cds": scorer.d_cds, "dtype": dtype, "kinds": list(kinds)}
+    if beside:
+        settings["beside"] = beside.model_dump(mode="json", exclude_none=True)
     before = len(dag.record.done)
     for shard in shards:
-        dag.offer(
-            "",
-            Job(
-                stage="scan",
-                label=f"{shard.key[:8]} {dtype}",
-                store=config.store,
-                config={
-                    "span": scorer.span,
-                    "d_afs": scorer.d_afs,
-                    "d_cds": scorer.d_cds,
-                    "dtype": dtype,
-                    "kinds": list(kinds),
-                },
-                inputs=[shard],
-                identity=[model.digest],
-                environment={"model": scorer.model, "device": scorer.device, "layers": list(question.layers)},
-            ),
+        job = Job(
+            stage="scan",
+            label=f"{shard.key[:8]} {dtype}",
+            store=config.store,
+            config=settings,
+            inputs=[shard],
+            identity=[model.digest, *([model.tokenizer_digest] if beside else [])],
+            environment={"model": scorer.model, "device": scorer.device, "layers": list(question.layers)},
         )
+        dag.offer("", job)
     dag.drain()
     _refuse_failures(dag)
     jobs = [done.manifest for done in dag.record.done[before:] if done.manifest.stage == "scan"]

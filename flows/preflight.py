@@ -9,7 +9,16 @@ from flows.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.file_systems import io_errors, is_s3, reason_of
 from tasks.model import ModelFacts, ResolvedModel, model_facts, resolve_model
-from tasks.scorers.ladm import check_window_length, layers_left_out, left_out_line, measured_layers
+from tasks.scorers.beside import BESIDE
+from tasks.scorers.calibration import Calibration, load_calibration
+from tasks.scorers.ladm import (
+    CALIBRATED,
+    LadmConfig,
+    check_window_length,
+    layers_left_out,
+    left_out_line,
+    measured_layers,
+)
 from tasks.sources import ListedFile, list_sources
 from tasks.store import Store
 
@@ -29,6 +38,13 @@ class Plan:
     """The model's layers that make the score; empty when the run ends before scoring."""
     layers_left_out: list[int] = field(default_factory=list)
     """The layers that `scorer.layers: all` does not mean, since they do not see the whole window."""
+    calibration: Calibration | None = None
+    """What `scorer.layers: calibrated` means."""
+
+    @property
+    def scorer(self) -> LadmConfig:
+        """The scorer's configuration, with what the calibration says in its place."""
+        return self.calibration.applied(self.config.scorer) if self.calibration else self.config.scorer
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -49,37 +65,57 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     """
     if until not in STAGES:
         raise ConfigError(f"--until: {until!r} is no stage; choose one of {', '.join(STAGES)}")
-    if "score" in STAGES[: STAGES.index(until) + 1]:
+    calibrated = config.scorer.layers == CALIBRATED
+    scored = "score" in STAGES[: STAGES.index(until) + 1]
+    if scored and not calibrated:
         check_window_length(config.scorer, config.window.length)
     files = list_sources(config.sources, config.ingest.identity)
     _check_store(config.store)
-    model = None
+    model = calibration = None
     layers: list[int] = []
     left_out: list[int] = []
     if until not in ("ingest", "length"):
         model = resolve_model(config.scorer.model, tell)
         if model.tokenizer_digest is None:
             raise ConfigError(f"scorer.model: {config.scorer.model!r} has no tokenizer; give a model that has one")
-        if until != "tokenize":
-            layers, left_out = check_model(config, model_facts(model))
+        if scored:
+            scorer = config.scorer
+            if calibrated:
+                calibration = load_calibration(scorer.calibration, scorer.model, model.digest, config.window.length)
+                scorer = calibration.applied(scorer)
+                check_window_length(scorer, config.window.length)
+            layers, left_out = check_model(scorer, config.window.length, model_facts(model))
+            check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:
-                tell(left_out_line(config.scorer, left_out, config.window.length))
-    return Plan(config, until, files, model, layers, left_out)
+                tell(left_out_line(scorer, left_out, config.window.length))
+    return Plan(config, until, files, model, layers, left_out, calibration)
 
 
-def check_model(config: RunConfig, facts: ModelFacts) -> tuple[list[int], list[int]]:
+def check_model(scorer: LadmConfig, length: int, facts: ModelFacts) -> tuple[list[int], list[int]]:
     """Refuse layers that the model does not have or that do not see the whole window, and windows it cannot hold.
 
     Returns:
         The layers that make the score, and the layers that `scorer.layers: all` leaves out.
     """
-    layers = measured_layers(config.scorer, facts, config.window.length)
-    if facts.max_positions is not None and config.window.length > facts.max_positions:
+    layers = measured_layers(scorer, facts, length)
+    if facts.max_positions is not None and length > facts.max_positions:
         raise ConfigError(
-            f"window.length: {config.window.length} is more than the {facts.max_positions} positions of "
-            f"{config.scorer.model!r}; shorten the window or choose a model of longer context"
+            f"window.length: {length} is more than the {facts.max_positions} positions of "
+            f"{scorer.model!r}; shorten the window or choose a model of longer context"
         )
-    return layers, layers_left_out(config.scorer, facts, layers)
+    return layers, layers_left_out(scorer, facts, layers)
+
+
+def check_beside(scorer: LadmConfig, facts: ModelFacts, length: int) -> None:
+    """Refuse a scorer beside `ladm` that asks for attention which the model does not have."""
+    whole = facts.whole_layers(length)
+    for name in scorer.beside.names:
+        layers = BESIDE[name].needs(getattr(scorer.beside, name), length).layers
+        if wrong := [layer for layer in layers if layer not in whole]:
+            raise ConfigError(
+                f"scorer.beside.{name}: layer {wrong[0]} of {scorer.model!r} is not there or does not see all {length} "
+                f"tokens of a window; set scorer.beside.{name}.layer to one of {', '.join(map(str, whole))}"
+            )
 
 
 def _check_store(uri: str) -> None:

@@ -15,6 +15,7 @@ from flows.preflight import Plan, check_model, preflight
 from tasks.contrast import ContrastConfig
 from tasks.errors import ConfigError
 from tasks.model import model_facts
+from tasks.scorers.beside import BESIDE, BesideConfig
 from tasks.scorers.calibration import Calibration, load_calibration
 from tasks.scorers.ladm import check_window_length
 from tasks.scorers.profile import CELLS
@@ -31,6 +32,8 @@ class Question:
     contrast: ContrastConfig
     calibration: Calibration | None
     """One to measure; None: make one."""
+    beside: BesideConfig
+    """The scorers to compare with: all, with the configuration's settings or their defaults."""
     console: Console
 
 
@@ -51,7 +54,9 @@ def question_of(
     """
     settings = _contrast_config(contrast)
     length = config.window.length
-    scorer = config.scorer.model_copy(update={"formula": "published", "layers": "all", "ablation": "none"})
+    scorer = config.scorer.model_copy(
+        update={"formula": "published", "layers": "all", "calibration": None, "ablation": "none"}
+    )
     check_window_length(scorer, length)
     if length < CELLS:
         raise ConfigError(f"window.length: {length} tokens are too few to evaluate; set it to {CELLS} or more")
@@ -60,13 +65,16 @@ def question_of(
     plan = preflight(config, "tokenize", console.say)
     assert plan.model is not None
     facts = model_facts(plan.model)
-    layers, _ = check_model(config, facts)
+    layers, _ = check_model(scorer, length, facts)
     found = None
     if calibration is not None:
         found = load_calibration(calibration, plan.model.reference, plan.model.digest, length)
         plan = Plan(config.model_copy(update={"scorer": found.applied(scorer)}), plan.until, plan.files, plan.model)
         settings = settings.model_copy(update={"halves": False, "exclude": found.documents})
-    return Question(plan, tuple(layers), facts.n_layers, settings, found, console)
+    beside: dict[str, Any] = {name: {} for name in BESIDE} | {"longattn": {"layer": layers[0]}}
+    beside |= config.scorer.beside.model_dump(exclude_none=True)
+    every = BesideConfig.model_validate(beside)
+    return Question(plan, tuple(layers), facts.n_layers, settings, found, every, console)
 
 
 def _check_folder(out: str) -> None:

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from tasks.errors import ConfigError, ModelError, SourceError
 from tasks.model import ModelFacts, ResolvedModel, load_tokenizer, model_facts, resolve_model
 from tasks.score import resolved_scorer
+from tasks.scorers.calibration import OrderWeights, load_calibration
 from tasks.scorers.ladm import (
+    CALIBRATED,
     LadmConfig,
     check_window_length,
     layers_left_out,
@@ -45,17 +47,22 @@ def score_files(
     context allow). A Parquet file's `input_ids` rows are windows as they stand.
 
     Yields:
-        One object a window: file, window (its index in the file), tokens, cds, cds_per_layer, layers.
+        One object a window: file, window (its index in the file), tokens, cds, cds_per_layer, layers; and order_score,
+        where a calibration gives one. With `layers: calibrated`, windows are as long as the calibration's.
 
     Raises:
         UserError: A file that cannot be read or is too short, or a model that cannot be used.
     """
     config = resolved_scorer(scorer)
     files = [_existing(path) for path in paths]
-    if length is not None:
+    if length is not None and config.layers != CALIBRATED:
         check_window_length(config, length)
     resolved = resolve_model(config.model)
     facts = model_facts(resolved)
+    order = None
+    if config.layers == CALIBRATED:
+        calibration = load_calibration(config.calibration, config.model, resolved.digest, length)
+        config, length, order = calibration.applied(config), calibration.window_length, calibration.order
     wanted_layers(config, facts.n_layers)
     windows = [
         window
@@ -67,15 +74,22 @@ def score_files(
         )
     ]
     sizes = sorted({len(window.input_ids) for window in windows})
+    if scorer.layers == CALIBRATED and sizes != [length]:
+        other = next(window for window in windows if len(window.input_ids) != length)
+        raise SourceError(f"{other.file}: {len(other.input_ids)} tokens; the calibration is for windows of {length}")
     layers_at = {size: measured_layers(config, facts, size) for size in sizes}
     # One line, about the longest windows: in shorter ones fewer layers may be left out, as each window's `layers` show.
     if sizes and (left_out := layers_left_out(config, facts, layers_at[sizes[-1]])):
         print(left_out_line(config, left_out, sizes[-1]), file=sys.stderr)
-    yield from _scored(windows, config, resolved, layers_at)
+    yield from _scored(windows, config, resolved, layers_at, order)
 
 
 def _scored(
-    windows: list[FileWindow], config: LadmConfig, resolved: ResolvedModel, layers_at: dict[int, list[int]]
+    windows: list[FileWindow],
+    config: LadmConfig,
+    resolved: ResolvedModel,
+    layers_at: dict[int, list[int]],
+    order: OrderWeights | None,
 ) -> Iterator[dict[str, Any]]:
     from tasks.scorers.attention import load_calculator, score_windows  # noqa: PLC0415  (torch, after all checks)
 
@@ -89,7 +103,7 @@ def _scored(
             same += 1
         batch = windows[first:same]
         chosen = config.model_copy(update={"layers": tuple(layers_at[size])})
-        scores = score_windows(calculator, chosen, np.stack([window.input_ids for window in batch]))
+        scores = score_windows(calculator, chosen, np.stack([window.input_ids for window in batch]), order)
         for window, score in zip(batch, scores, strict=True):
             yield {
                 "file": window.file,
@@ -98,7 +112,7 @@ def _scored(
                 "cds": score.cds,
                 "cds_per_layer": score.cds_per_layer,
                 "layers": score.layers,
-            }
+            } | ({} if score.order is None else {"order_score": score.order})
         first = same
 
 

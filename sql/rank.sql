@@ -1,24 +1,39 @@
 -- Ranks documents within their domain by the scores of their windows.
 --
 -- Reads     scores      one row a window (views.sql)
--- Variable  aggregate   max | mean | first: a document's score from its windows
+-- Variables rank_by     ladm | order | longattn | prolong | longfilter | gzip | random: the score that counts
+--           aggregate   max | mean | first: a document's score from its windows
 -- Makes     ranked      one row a document; rank 1 is the best of its domain
 --
 -- Ties are broken by doc_id, so that the same scores give the same ranking on any machine.
 create or replace temp table ranked as
-with documents_scored as (
+with windows_scored as (
+    select
+        *,
+        case getvariable('rank_by')
+            when 'order' then order_score
+            when 'longattn' then longattn
+            when 'prolong' then prolong
+            when 'longfilter' then longfilter
+            when 'gzip' then gzip
+            when 'random' then random
+            else cds
+        end as window_score
+    from scores
+),
+documents_scored as (
     select
         doc_id,
         any_value(domain) as domain,
         case getvariable('aggregate')
-            when 'max' then max(cds)
-            when 'mean' then avg(cds order by window_index)
-            when 'first' then arg_min(cds, window_index)
+            when 'max' then max(window_score)
+            when 'mean' then avg(window_score order by window_index)
+            when 'first' then arg_min(window_score, window_index)
         end as score,
         count(*) as windows,
         any_value(doc_tokens) as doc_tokens,
         bool_and(doc_tokens_exact) as doc_tokens_exact
-    from scores
+    from windows_scored
     group by doc_id
 )
 select

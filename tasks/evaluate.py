@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.contrast import BROKEN, LISTS, TEST, WHOLE, ContrastConfig, is_list
-from tasks.scan import Measurement, fine_plan, halved, paper_config
+from tasks.scan import Measurement, fine_plan, halved, pair_places, paper_config
 from tasks.scorers.calibration import Calibration, order_score
-from tasks.scorers.ladm import LadmConfig, SpanPlan, dependency_scores, scoring_plan
+from tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
 
+BESIDE_LAST = {"longattn": 0, "gzip": -1, "random": -1}
+"""The last layer that a scorer beside `ladm` runs; the others run the whole model, and snippets on top of it."""
 DRAWS = 500
 ALL_DOMAINS = "all"
 
@@ -67,7 +69,7 @@ def per_layer(setting: Setting, found: Sequence[Measurement], ablation: str, *, 
     if fine:
         config, plan = halved(config), fines
     else:
-        pfs_wnp = pfs_wnp[:, :, _places(plan, fines)]
+        pfs_wnp = pfs_wnp[:, :, pair_places(plan, fines)]
     cds_WN: Floats = np.stack([dependency_scores(config, plan, pfs_wp) for pfs_wp in pfs_wnp.swapaxes(0, 1)], axis=1)
     return cds_WN
 
@@ -102,6 +104,11 @@ def all_scores(setting: Setting, found: Sequence[Measurement], calibration: Cali
             order, places = calibration.order, [setting.layers.index(layer) for layer in calibration.order.layers]
             named = Choice("ladm", "order", _named(order.layers), max(order.layers))
             scores[named] = np.array([order_score(order, one.profile_nhf[places]) for one in found])
+    for name in dict.fromkeys(name for one in found for name in one.beside):
+        last = BESIDE_LAST.get(name)
+        scores[Choice(name, name, "–" if last is not None else "all", last)] = np.array(
+            [one.beside.get(name, np.nan) for one in found]
+        )
     return scores
 
 
@@ -126,8 +133,10 @@ def table(
             against = {domain: (places[domain, WHOLE], places[domain, contrast]) for domain in domains}
         for choice, values in scores.items():
             aucs = {
-                domain: _auc(values[whole], values[broken], contrast != LISTS, (config.seed, contrast, domain))
+                domain: _auc(_scored(values, whole), _scored(values, broken), contrast != LISTS, seed)
                 for domain, (whole, broken) in against.items()
+                if len(_scored(values, whole)) and len(_scored(values, broken))
+                for seed in [(config.seed, contrast, domain)]
             }
             if not aucs:
                 continue
@@ -167,6 +176,12 @@ class _Auc:
     auc: float
     draws: Floats
     pairs: int
+
+
+def _scored(values: Floats, places: Sequence[int]) -> Floats:
+    """The scores at some places, less those that were not measured: a document's windows all are, or none is."""
+    found: Floats = values[list(places)]
+    return found[~np.isnan(found)]
 
 
 def _pooled(aucs: Sequence[_Auc]) -> _Auc:
@@ -265,15 +280,6 @@ def _layer_aucs(found: Sequence[Measurement], cds_WN: Floats, half: int) -> Floa
             sums.append((whole_IN[:, None] > broken_JN[None]).mean(axis=(0, 1)))
     mean_N: Floats = np.mean(sums, axis=0) if sums else np.zeros(0)
     return mean_N
-
-
-def _places(plan: SpanPlan, fine: SpanPlan) -> list[int]:
-    """Where each pair of `plan` stands among those of `fine`."""
-    where: dict[tuple[int, int], int] = {}
-    for query in fine.queries:
-        for key in query.key_starts:
-            where[query.start, key] = len(where)
-    return [where[query.start, key] for query in plan.queries for key in query.key_starts]
 
 
 def _named(layers: Sequence[int]) -> str:

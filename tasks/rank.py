@@ -70,6 +70,8 @@ class SelectConfig(Settings):
     same tokens of every domain; `quotas`: as listed in `quotas`."""
     quotas: list[Quota] = Field(default=[])
     """For `allocation: quotas`: `{domain, bucket: [at least, fewer than], tokens}`, without overlaps."""
+    rank_by: Literal["ladm", "order", "longattn", "prolong", "longfilter", "gzip", "random"] = "ladm"
+    """The score that documents are ranked by; any but `ladm` must be among those that the run computes."""
     document_score: Literal["max", "mean", "first"] = "max"
     """A document's score from its windows'."""
     drop_top: float = Field(default=0.0, ge=0, lt=1)
@@ -171,6 +173,7 @@ def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None
     connection.register("quotas", _quotas_table(config.quotas))
     variables: dict[str, Any] = {
         "aggregate": config.document_score,
+        "rank_by": config.rank_by,
         "budget_tokens": config.budget_tokens,
         "min_tokens_per_domain": config.min_tokens_per_domain,
         "drop_top": config.drop_top,
@@ -206,4 +209,4 @@ def _write_allocation(store: Store, key: str, allocation: pa.Table) -> Shard:
     return writer.shard()
 
 
-STAGE = Stage(name="rank", version="2", compute=rank)
+STAGE = Stage(name="rank", version="3", compute=rank)

@@ -19,7 +19,8 @@ import pyarrow as pa
 from tasks import progress
 from tasks.job import Job, Outcome, Stage
 from tasks.manifest import Counts, Shard
-from tasks.score import calculator_for
+from tasks.score import calculator_for, text_reader
+from tasks.scorers.beside import gather
 from tasks.scorers.ladm import LadmConfig, SpanPlan, scoring_plan
 from tasks.scorers.profile import FEATURES, profile_features, profile_plan
 from tasks.store import Store, table_of
@@ -35,6 +36,7 @@ MEASUREMENTS = pa.schema(
         pa.field("pfs", pa.list_(pa.float32()), nullable=False),  # [layers, heads, pairs of `fine_plan`]
         pa.field("paper", pa.list_(pa.float32()), nullable=False),  # [layers, pairs of the paper's plan], mean of heads
         pa.field("profile", pa.list_(pa.float32()), nullable=False),  # [layers, heads, features]
+        pa.field("beside", pa.map_(pa.string(), pa.float64())),  # scores of the scorers beside ladm, by name
         pa.field("seconds", pa.float64(), nullable=False),
     ]
 )
@@ -59,6 +61,8 @@ class Measurement:
     pfs_nhp: npt.NDArray[np.float32]
     paper_nr: npt.NDArray[np.float32]
     profile_nhf: npt.NDArray[np.float32]
+    beside: dict[str, float]
+    """Scores of the scorers beside `ladm`, where they were asked for."""
     seconds: float
 
 
@@ -78,6 +82,15 @@ def halved(config: LadmConfig) -> LadmConfig:
     return config.model_copy(update={**strides, "formula": "published"})
 
 
+def pair_places(plan: SpanPlan, fine: SpanPlan) -> list[int]:
+    """Where each pair of `plan` stands among those of `fine`."""
+    where: dict[tuple[int, int], int] = {}
+    for query in fine.queries:
+        for key in query.key_starts:
+            where[query.start, key] = len(where)
+    return [where[query.start, key] for query in plan.queries for key in query.key_starts]
+
+
 def scan(job: Job, store: Store, key: str) -> Outcome:
     """Measure the windows of one shard of the contrast set that are of the kinds asked for."""
     from tasks.scorers.attention import one_pass  # noqa: PLC0415  (torch; not needed when all is cached)
@@ -89,7 +102,8 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
     kinds = job.config["kinds"]
     scorer = {name: value for name, value in job.config.items() if name != "kinds"}
     config = LadmConfig.model_validate({**scorer, **environment})
-    calculator, lock = calculator_for(config, job.identity[0])
+    text_of = text_reader(config.model, job.identity[1]) if config.beside.text else None
+    calculator, lock = calculator_for(config, job.identity[0], head=True)
     windows = [row for row in store.read_shard(shard).to_pylist() if row["kind"] in kinds]
     rows: dict[str, list[Any]] = {name: [] for name in MEASUREMENTS.names}
     for window in windows:
@@ -103,7 +117,8 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
         wanted = {plan: layers for plan in (fine, paper, profile) if plan.queries}
         with lock:
             started = time.perf_counter()
-            passed = one_pass(calculator, wanted, ids_BL)
+            needs = config.beside.needs(length)
+            passed = one_pass(calculator, wanted, ids_BL, needs.targets)
             seconds = time.perf_counter() - started
         for name in ("window_id", "base", "domain", "kind", "half", "documents"):
             rows[name].append(window[name])
@@ -111,6 +126,13 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
         rows["pfs"].append(passed.pfs[fine][:, 0].ravel())
         rows["paper"].append(passed.pfs[paper][:, 0].mean(axis=1).ravel() if paper.queries else [])
         rows["profile"].append(profile_features(profile, passed.pfs[profile])[0].ravel())
+        rows["beside"].append(None)
+        if config.beside.names:
+            plan = scoring_plan(config, length)
+            pfs_NBP = passed.pfs[fine].mean(axis=2)[:, :, pair_places(plan, fine)]
+            with lock:
+                (evidence,) = gather(calculator, needs, plan, ids_BL.numpy(), layers, pfs_NBP, passed.log_p, text_of)
+            rows["beside"][-1] = list(config.beside.scores(evidence).items())
         rows["seconds"].append(seconds)
         progress.report("scan", 1)
     left = shard.rows - len(windows)
@@ -139,6 +161,7 @@ def read_measurements(store: Store, shards: list[Shard], n_layers: int) -> list[
                     pfs_nhp=np.array(row["pfs"], dtype=np.float32).reshape(n_layers, heads, -1),
                     paper_nr=np.array(row["paper"], dtype=np.float32).reshape(n_layers, -1),
                     profile_nhf=profile.reshape(n_layers, heads, -1),
+                    beside=dict(row.get("beside") or []),
                     seconds=row["seconds"],
                 )
             )

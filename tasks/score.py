@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tasks import progress
 from tasks.job import Job, Outcome, QuarantineEntry, Stage
 from tasks.manifest import Counts
 from tasks.schema import SCORES
+from tasks.scorers.beside import BESIDE
+from tasks.scorers.calibration import OrderWeights
 from tasks.scorers.ladm import LadmConfig
 from tasks.store import Store, table_of
+from tasks.tokenize import tokenizer_of
 
 CARRIED = ["window_id", "doc_id", "domain", "window_index", "n_tokens", "doc_tokens", "doc_tokens_exact"]
-UNKEYED = {"model", "device", "batch_tokens"}
+UNKEYED = {"model", "device", "batch_tokens", "calibration"}
 
 # One model serves a process; two threads must neither load it twice nor run it side by side.
 _model_lock = threading.Lock()
@@ -45,29 +50,44 @@ def resolved_scorer(config: LadmConfig) -> LadmConfig:
     return config.model_copy(update={"device": device, "dtype": dtype})
 
 
-def score_key_config(config: LadmConfig) -> dict[str, Any]:
-    """What scoring computes with. The model counts by its digest, and where it runs does not count."""
-    return resolved_scorer(config).model_dump(mode="json", exclude=UNKEYED)
+def score_key_config(config: LadmConfig, order: OrderWeights | None = None) -> dict[str, Any]:
+    """What scoring computes with. The model counts by its digest, and where it runs does not count.
+
+    `config` is what a calibration, if there is one, says it to be, and `order` its weights: they count, not its path.
+    """
+    key = resolved_scorer(config).model_dump(mode="json", exclude=UNKEYED | {"beside"})
+    beside = config.beside.model_dump(mode="json", exclude_none=True)
+    key |= {"beside": beside} if beside else {}
+    return key | ({"order": order.model_dump(mode="json")} if order else {})
 
 
 @lru_cache(maxsize=1)
-def _calculator(path: Path, device: str, dtype: str) -> Any:
+def _calculator(path: Path, device: str, dtype: str, head: bool) -> Any:
     from tasks.scorers.attention import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
 
-    return load_calculator(path, LadmConfig.model_validate({"device": device, "dtype": dtype}))
+    return load_calculator(path, LadmConfig.model_validate({"device": device, "dtype": dtype}), head=head)
 
 
-def calculator_for(config: LadmConfig, digest: str) -> tuple[Any, threading.Lock]:
+def text_reader(reference: str, digest: str | None) -> Callable[[npt.NDArray[np.integer]], str] | None:
+    """Decodes token ids by the model's own tokenizer; None where the model has none."""
+    if digest is None:
+        return None
+    tokenizer = tokenizer_of(reference, digest)
+    return lambda ids_L: str(tokenizer.decode(ids_L.tolist(), skip_special_tokens=False))
+
+
+def calculator_for(config: LadmConfig, digest: str, *, head: bool = False) -> tuple[Any, threading.Lock]:
     """The process's one calculator, loaded at the first call, and the lock to hold while it is used.
 
-    `digest` is the model's when the run began; a model that changed since is our own mistake to go on with.
+    `digest` is the model's when the run began; a model that changed since is our own mistake to go on with. `head`
+    asks for the language-model head as well.
     """
     from tasks.model import resolve_model  # noqa: PLC0415
 
     resolved = resolve_model(config.model)
     assert resolved.digest == digest, f"the model {config.model} changed during the run"
     with _model_lock:
-        return _calculator(resolved.path, config.device, config.dtype), _model_lock
+        return _calculator(resolved.path, config.device, config.dtype, head), _model_lock
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:
@@ -75,19 +95,23 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     from tasks.scorers.attention import score_windows  # noqa: PLC0415
 
     (shard,) = job.inputs
-    config = LadmConfig.model_validate({**job.config, **job.environment})
-    calculator, lock = calculator_for(config, job.identity[0])
+    scorer = {name: value for name, value in job.config.items() if name != "order"}
+    config = LadmConfig.model_validate({**scorer, **job.environment})
+    order = OrderWeights.model_validate(job.config["order"]) if job.config.get("order") else None
+    calculator, lock = calculator_for(config, job.identity[0], head=config.beside.head)
+    text_of = text_reader(config.model, job.identity[1]) if config.beside.text else None
     rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
     quarantine: list[QuarantineEntry] = []
     for batch in store.shard_batches(shard, rows=windows_a_batch(config)):
         ids_BL = np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
         with lock:
-            scores = score_windows(calculator, config, ids_BL)
+            scores = score_windows(calculator, config, ids_BL, order, text_of)
         carried = {name: batch[name].to_pylist() for name in CARRIED}
         for number, result in enumerate(scores):
-            if not math.isfinite(result.cds):
+            found = {"score": result.cds, "order score": result.order or 0.0} | result.beside
+            if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
                 doc_id, window_id = carried["doc_id"][number], carried["window_id"][number]
-                reason = f"the score of window {window_id} is {result.cds}"
+                reason = f"the {wrong[0]} of window {window_id} is {found[wrong[0]]}"
                 quarantine.append(QuarantineEntry(source=shard.path, line=None, reason=reason, doc_id=doc_id))
                 continue
             for name in CARRIED:
@@ -95,6 +119,9 @@ def score(job: Job, store: Store, key: str) -> Outcome:
             rows["cds"].append(result.cds)
             rows["cds_per_layer"].append(result.cds_per_layer)
             rows["layers"].append(result.layers)
+            rows["order_score"].append(result.order)
+            for name in BESIDE:
+                rows[name].append(result.beside.get(name))
         progress.report("score", len(scores))
     written = store.write_shard("score", key, table_of(rows, SCORES))
     return Outcome(
@@ -110,4 +137,4 @@ def windows_a_batch(config: LadmConfig) -> int:
     return 4 if config.device == "cpu" else 64
 
 
-STAGE = Stage(name="score", version="1", compute=score)
+STAGE = Stage(name="score", version="2", compute=score)

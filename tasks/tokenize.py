@@ -23,7 +23,8 @@ BATCH_DOCUMENTS = 64
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(reference: str, digest: str) -> Any:
+def tokenizer_of(reference: str, digest: str) -> Any:
+    """The tokenizer of the model `reference`, loaded once a process; `digest` is what it was when the run began."""
     from tasks.model import load_tokenizer, resolve_model  # noqa: PLC0415  (not needed when all is cached)
 
     resolved = resolve_model(reference)
@@ -68,7 +69,7 @@ def tokenize(job: Job, store: Store, key: str) -> Outcome:
     """Cut the windows of one document shard; no shard is written if no document fills one."""
     (shard,) = job.inputs
     config = WindowConfig.model_validate(job.config)
-    tokenizer = _tokenizer(job.environment["model"], job.identity[0])
+    tokenizer = tokenizer_of(job.environment["model"], job.identity[0])
     kept = tokens = 0
     with store.shard_writer("tokenize", key, WINDOWS) as writer:
         for batch in store.shard_batches(shard, rows=BATCH_DOCUMENTS):

@@ -154,11 +154,11 @@ def test_a_shard_that_fails_for_good(
     working = attention.score_windows
     attempts: list[int] = []
 
-    def failing(calculator: Any, config: Any, ids_BL: Any) -> Any:
+    def failing(calculator: Any, config: Any, ids_BL: Any, *more: Any) -> Any:
         if len(ids_BL) == 3:  # the poems
             attempts.append(1)
             raise OSError("the disk under the poems is gone")
-        return working(calculator, config, ids_BL)
+        return working(calculator, config, ids_BL, *more)
 
     monkeypatch.setattr(attention, "score_windows", failing)
     failed = ladm(*run_arguments(corpus, store, "execution.retries=2"))
@@ -193,11 +193,11 @@ def test_a_passing_fault_is_retried(tmp_path: Path, corpus: Corpus, ladm: Cli, m
 
     working, attempts = attention.score_windows, []
 
-    def flaky(calculator: Any, config: Any, ids_BL: Any) -> Any:
+    def flaky(calculator: Any, config: Any, ids_BL: Any, *more: Any) -> Any:
         attempts.append(1)
         if len(attempts) == 1:
             raise ConnectionError("a passing fault")
-        return working(calculator, config, ids_BL)
+        return working(calculator, config, ids_BL, *more)
 
     monkeypatch.setattr(attention, "score_windows", flaky)
     answer = ladm(*run_arguments(corpus, tmp_path / "store", "execution.retries=1"))
@@ -212,8 +212,8 @@ def test_a_score_that_is_not_finite_is_quarantined_and_never_ranked(
 
     working = attention.score_windows
 
-    def with_a_nan(calculator: Any, config: Any, ids_BL: Any) -> Any:
-        scores = working(calculator, config, ids_BL)
+    def with_a_nan(calculator: Any, config: Any, ids_BL: Any, *more: Any) -> Any:
+        scores = working(calculator, config, ids_BL, *more)
         if len(scores) == 3:
             scores[0].__dict__["cds"] = float("nan")
         return scores

@@ -29,7 +29,7 @@ def score_shard(store: Store, key: str, rows: list[dict[str, Any]]) -> Shard:
         for row in rows
     ]
     return store.write_shard(
-        "score", key, table_of({name: [row[name] for row in full] for name in SCORES.names}, SCORES)
+        "score", key, table_of({name: [row.get(name) for row in full] for name in SCORES.names}, SCORES)
     )
 
 
@@ -120,3 +120,15 @@ def test_a_budget_smaller_than_any_document_selects_nothing(tmp_path: Path) -> N
     store = Store(str(tmp_path))
     shard = score_shard(store, "one", [{"doc_id": "a", "domain": "x", "cds": 1.0, "doc_tokens": 7}])
     assert [row["selected"] for row in ranked(store, [shard], budget_tokens=6)] == [False]
+
+
+def test_ranks_by_the_score_that_is_asked_for(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    rows = [
+        {"doc_id": "a", "domain": "x", "cds": 1.0, "doc_tokens": 5, "gzip": 0.1, "order_score": 9.0},
+        {"doc_id": "b", "domain": "x", "cds": 2.0, "doc_tokens": 5, "gzip": 0.3, "order_score": 7.0},
+        {"doc_id": "c", "domain": "x", "cds": 3.0, "doc_tokens": 5, "gzip": 0.2, "order_score": 8.0},
+    ]
+    shard = score_shard(store, "one", rows)
+    for rank_by, order in (("ladm", "cba"), ("gzip", "bca"), ("order", "acb")):
+        assert "".join(row["doc_id"] for row in ranked(store, [shard], rank_by=rank_by)) == order

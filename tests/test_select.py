@@ -62,7 +62,7 @@ def shards_of(store: Store, documents: list[Document]) -> list[Shard]:
     texts |= {name: [""] * len(documents) for name in ("text", "sha256", "meta")}  # type: ignore[dict-item]
     shards = []
     for stage, columns, schema in (("score", scores, SCORES), ("length", texts, DOCUMENTS)):
-        rest = {name: [document[name] for document in documents] for name in schema.names if name not in columns}
+        rest = {name: [document.get(name) for document in documents] for name in schema.names if name not in columns}
         shards.append(store.write_shard(stage, f"{stage}key", table_of({**columns, **rest}, schema)))
     return shards
 

@@ -25,7 +25,9 @@ from transformers import AttentionInterface
 
 from tasks.errors import ModelError
 from tasks.model_facts import read_call
+from tasks.scorers.beside import TextOf, gather
 from tasks.scorers.calculator import IMPLEMENTATION, Calculator, load_calculator, token_ids, windows_at_once
+from tasks.scorers.calibration import OrderWeights, order_score
 from tasks.scorers.focus import attend_and_measure, causal_attention, sliding_attention
 from tasks.scorers.ladm import (
     LadmConfig,
@@ -37,6 +39,7 @@ from tasks.scorers.ladm import (
     scoring_plan,
     wanted_layers,
 )
+from tasks.scorers.profile import profile_features, profile_plan
 
 __all__ = ["Calculator", "Passed", "Wanted", "load_calculator", "one_pass", "score_windows", "span_attention"]
 
@@ -77,12 +80,18 @@ _current: contextvars.ContextVar[_Pass | None] = contextvars.ContextVar("ladm_pa
 
 
 def score_windows(
-    calculator: Calculator, config: LadmConfig, input_ids_BL: npt.NDArray[np.integer] | Tensor
+    calculator: Calculator,
+    config: LadmConfig,
+    input_ids_BL: npt.NDArray[np.integer] | Tensor,
+    order: OrderWeights | None = None,
+    text_of: TextOf | None = None,
 ) -> list[WindowScore]:
     """Scores B windows of one length L, as many at a time as `scorer.batch_tokens` allows.
 
     A window's score depends on the other windows by float rounding at most. When the device runs out of memory the
-    batch is halved, down to one window.
+    batch is halved, down to one window. With `order`, the same pass gives each window's order score too,
+    and as far as they can be had from it, the scores of `config.beside`. `text_of` decodes token ids, for those that
+    ask for text.
 
     Raises:
         ConfigError: L is too short for a query span, or a layer asked for is not in the model.
@@ -95,19 +104,38 @@ def score_windows(
     check_window_length(config, length)
     layers = wanted_layers(config, calculator.n_layers)
     plan = scoring_plan(config, length)
+    profile = profile_plan(length) if order else None
+    needs = config.beside.needs(length)
+    read = sorted({*layers, *needs.layers})
+    own = [read.index(layer) for layer in layers]
+    wanted: dict[SpanPlan, Sequence[int]] = {plan: read} | ({profile: order.layers} if profile and order else {})
     scores: list[WindowScore] = []
     while len(scores) < count:
         size = windows_at_once(calculator, config, length)
         try:
-            pfs_NBP = _measure(calculator, plan, layers, ids_BL[len(scores) : len(scores) + size])
+            batch_BL = ids_BL[len(scores) : len(scores) + size]
+            passed = one_pass(calculator, wanted, batch_BL, needs.targets)
         except torch.OutOfMemoryError:
             size = min(size, count - len(scores))
             if size == 1:
                 raise
             calculator.most_windows = size // 2
             continue
-        cds_BN = np.stack([dependency_scores(config, plan, pfs_BP) for pfs_BP in pfs_NBP], axis=1)
-        scores += [WindowScore(float(cds_N.mean()), cds_N.tolist(), layers) for cds_N in cds_BN]
+        pfs_NBP = passed.pfs[plan].mean(axis=2)
+        cds_BN = np.stack([dependency_scores(config, plan, pfs_BP) for pfs_BP in pfs_NBP[own]], axis=1)
+        orders: Sequence[float | None] = [None] * len(cds_BN)
+        if profile and order:
+            orders = [order_score(order, f_NHF) for f_NHF in profile_features(profile, passed.pfs[profile])]
+        beside: Sequence[dict[str, float]] = [{}] * len(cds_BN)
+        if config.beside.names:
+            beside = [
+                config.beside.scores(evidence)
+                for evidence in gather(calculator, needs, plan, batch_BL.numpy(), read, pfs_NBP, passed.log_p, text_of)
+            ]
+        scores += [
+            WindowScore(float(cds_N.mean()), cds_N.tolist(), layers, one, others)
+            for cds_N, one, others in zip(cds_BN, orders, beside, strict=True)
+        ]
     return scores
 
 
@@ -132,7 +160,8 @@ def span_attention(
     chosen = config if layer is None else config.model_copy(update={"layers": (layer,)})
     ids_BL = token_ids(calculator, torch.as_tensor(ids_L)[None])
     plan = grid_plan(config, ids_BL.shape[1])
-    pfs_P = _measure(calculator, plan, wanted_layers(chosen, calculator.n_layers), ids_BL).mean(axis=0)[0]
+    passed = one_pass(calculator, {plan: wanted_layers(chosen, calculator.n_layers)}, ids_BL)
+    pfs_P = passed.pfs[plan].mean(axis=(0, 2))[0]
     size = ids_BL.shape[1] // config.span
     pfs_NN = np.full((size, size), np.nan, dtype=np.float32)
     done = 0
@@ -141,12 +170,6 @@ def span_attention(
             pfs_NN[query.start // config.span, start // config.span] = pfs_P[done]
             done += 1
     return pfs_NN
-
-
-def _measure(calculator: Calculator, plan: SpanPlan, layers: list[int], ids_BL: Tensor) -> npt.NDArray[np.float32]:
-    """pfs_NBP of N layers (ascending), B windows and P span pairs, mean over heads, by one pass to the last one."""
-    pfs_NBP: npt.NDArray[np.float32] = one_pass(calculator, {plan: layers}, ids_BL).pfs[plan].mean(axis=2)
-    return pfs_NBP
 
 
 def one_pass(calculator: Calculator, wanted: Wanted, ids_BL: Tensor, targets: Sequence[int] = ()) -> Passed:

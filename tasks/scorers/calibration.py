@@ -88,6 +88,7 @@ class Calibration(Settings):
             update={
                 "formula": "published",
                 "layers": self.layers,
+                "calibration": None,
                 "ablation": self.ablation,
                 "span": self.span,
                 "d_afs": self.d_afs,
@@ -96,8 +97,10 @@ class Calibration(Settings):
         )
 
 
-def load_calibration(path: str | None, model: str, model_digest: str, window_length: int) -> Calibration:
+def load_calibration(path: str | None, model: str, model_digest: str, window_length: int | None) -> Calibration:
     """The calibration at `path`, or, without a path, the one shipped for this model and window length.
+
+    `window_length` None takes the calibration's own; without a path, that must be the only one shipped for the model.
 
     Raises:
         ConfigError: there is none, it is damaged, or it was made for another model or window length.
@@ -106,11 +109,14 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
         shipped = files("flows.sample") / "calibrations"
         found = sorted(entry.name for entry in shipped.iterdir()) if shipped.is_dir() else []
         loaded = [_parsed(name, (shipped / name).read_bytes()) for name in found if name.endswith(".json")]
-        fitting = [one for one in loaded if (one.model_digest, one.window_length) == (model_digest, window_length)]
-        if fitting:
-            return fitting[0]
+        for_model = {one.window_length: one for one in loaded if one.model_digest == model_digest}
+        if window_length is None and len(for_model) == 1:
+            return next(iter(for_model.values()))
+        if window_length in for_model:
+            return for_model[window_length]
+        lengths = f"windows of {', '.join(map(str, sorted(for_model)))} tokens" if for_model else "no window length"
         raise ConfigError(
-            f"scorer.calibration: none is shipped for {model!r} and windows of {window_length} tokens; "
+            f"scorer.calibration: for {model!r} one is shipped for {lengths}, and none for {window_length}; "
             "make one with `ladm evaluate` and give its path"
         )
     try:
@@ -125,7 +131,7 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
             f"scorer.calibration: {path!r} was made for the model {calibration.model!r} with digest "
             f"{calibration.model_digest[:12]}…, not for {model!r} ({model_digest[:12]}…); run `ladm evaluate` with it"
         )
-    if calibration.window_length != window_length:
+    if window_length is not None and calibration.window_length != window_length:
         raise ConfigError(
             f"scorer.calibration: {path!r} was made for windows of {calibration.window_length} tokens, and "
             f"window.length is {window_length}; run `ladm evaluate` with that length"

