@@ -41,7 +41,7 @@ def measurement(chance: np.random.Generator, domain: str, number: int, kind: str
         pfs[list(GOOD)] *= 0.6
     profile = chance.normal(size=(LAYERS, HEADS, len(FEATURES)))
     if kind == SHUFFLED:
-        profile[5, 1, 3] -= 4
+        profile[5, :, 3:9] -= 2
     return Measurement(
         base=f"{domain}{number}",
         domain=domain,
