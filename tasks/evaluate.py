@@ -78,15 +78,13 @@ def all_scores(setting: Setting, found: Sequence[Measurement], calibration: Cali
     """Every choice that the table compares: whole formulas, thirds of the model, single layers, the calibration."""
     scores: Scores = {}
     n = len(setting.layers)
-    thirds = {
-        _named(setting.layers[n * k // 3 : n * (k + 1) // 3]): slice(n * k // 3, n * (k + 1) // 3) for k in (0, 1, 2)
-    }
+    thirds = [slice(n * k // 3, n * (k + 1) // 3) for k in range(3)] if n >= 3 else []
     for formula, ablation in (("published", "none"), ("no-std", "no-std")):
         cds_WN = per_layer(setting, found, ablation)
         scores[Choice("ladm", formula, "all", None)] = cds_WN.mean(axis=1)
-        for name, third in thirds.items():
-            if n >= 3:
-                scores[Choice("ladm", formula, name, setting.layers[third.stop - 1])] = cds_WN[:, third].mean(axis=1)
+        for third in thirds:
+            layers = setting.layers[third]
+            scores[Choice("ladm", formula, _named(layers), layers[-1])] = cds_WN[:, third].mean(axis=1)
         for place, layer in enumerate(setting.layers):
             scores[Choice("ladm", formula, str(layer), layer)] = cds_WN[:, place]
     paper = paper_config(setting.config)
