@@ -12,11 +12,13 @@ from rich.table import Table
 from flows.record import Done
 from tasks.manifest import Counts
 
-SHOWN = ("ingest", "length", "tokenize", "score", "rank", "export")
+SHOWN = ("ingest", "length", "tokenize", "score", "scan", "rank", "export")
+BY_WINDOWS = ("score", "scan")
+"""Stages whose bar counts windows; the others count shards or jobs."""
 
 
 class Console:
-    """Shows the progress of one run. The scoring bar counts windows, the others count shards."""
+    """Shows the progress of one run."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._rich = RichConsole(file=stream, stderr=stream is None, quiet=stream is None)
@@ -55,8 +57,13 @@ class Console:
 
     def expect(self, stage: str) -> None:
         """One more job of a stage is to be done."""
-        if self._progress and stage in SHOWN and stage != "score":
+        if self._progress and stage in SHOWN and stage not in BY_WINDOWS:
             self._grow(stage, 1, "shards" if stage not in ("rank", "export") else "jobs")
+
+    def expect_windows(self, stage: str, windows: int) -> None:
+        """So many more windows are to be scored or scanned."""
+        if self._progress:
+            self._grow(stage, windows, "windows")
 
     def advance(self, stage: str, windows: int) -> None:
         """A running job of a stage got further by so many windows."""
@@ -72,11 +79,9 @@ class Console:
             self.say(f"{manifest.stage:<9} {state:<7} {manifest.label}  {account(manifest.counts)}")
         if not self._progress or manifest.stage not in SHOWN:
             return
-        if manifest.stage == "tokenize":
-            self._grow("score", windows, "windows")
-        if manifest.stage == "score":
+        if manifest.stage in BY_WINDOWS:
             if done.cached:
-                self._progress.advance(self._bars["score"], windows)
+                self._progress.advance(self._bars[manifest.stage], windows)
         else:
             self._progress.advance(self._bars[manifest.stage], 1)
 

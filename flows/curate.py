@@ -174,6 +174,8 @@ class Dag:
         done = Done(source, manifest, cached=state.name == "Cached")
         self.record.done.append(done)
         self.console.finished(done)
+        if job.stage == "tokenize" and "score" in self.plan.stages:
+            self.console.expect_windows("score", int(manifest.measures.get("windows", 0)))
         if job.stage in PER_SHARD[:-1]:
             following = PER_SHARD[PER_SHARD.index(job.stage) + 1]
             if following in self.plan.stages:

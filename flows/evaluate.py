@@ -126,6 +126,7 @@ def _scan(
     if beside:
         settings["beside"] = beside.model_dump(mode="json", exclude_none=True)
     before = len(dag.record.done)
+    question.console.expect_windows("scan", len(shards) * len(kinds))
     for shard in shards:
         job = Job(
             stage="scan",

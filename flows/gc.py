@@ -3,7 +3,8 @@
 Kept are the newest N runs that went all the way through export, the one that `latest` names, and every run since the
 oldest of these that failed or stopped early, since its shards are what a rerun starts from. A run that was killed, or
 is still going, has no `run.json` yet: therefore a file that no run names is kept, too, if it is younger than the
-oldest kept run, or than an hour. Where no run went all the way, nothing but old temporary files is deleted.
+oldest kept run, or than an hour. So is what `ladm evaluate` measured, which no run names either. Where no run went all
+the way, nothing but old temporary files is deleted.
 
 What cannot be seen is a run under way that reuses shards of a run that is being removed: its shard then fails, is
 named, and is made again by the next run. Deleting is in an order that can be interrupted: first the run's record,
@@ -26,7 +27,7 @@ from flows.publish import LATEST
 from tasks.errors import ConfigError
 from tasks.store import Store, StoredFile
 
-FOLDERS = ("runs", "records", *STAGES, "quarantine")
+FOLDERS = ("runs", "records", *STAGES, "contrast", "scan", "quarantine")
 """What `ladm` wrote, in the order of deleting; anything else below the store's root is not ours."""
 
 HOUR = 3600.0

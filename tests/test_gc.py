@@ -93,7 +93,8 @@ def test_failed_and_partial_runs_are_kept_while_a_rerun_may_need_them() -> None:
 def test_files_that_no_run_names() -> None:
     records = [run_record("a", 72, ["aa"]), run_record("b", 48, ["bb"])]
     old = {"score/killed-before", "records/ki/killed.json", "runs/killed/ranking.parquet", "score/x.parquet.0f.tmp"}
-    young = {"score/killed-since", "records/ki/since.json", "runs/writing/ranking.parquet"}
+    old |= {"contrast/evaluated", "scan/evaluated"}
+    young = {"score/killed-since", "records/ki/since.json", "runs/writing/ranking.parquet", "scan/evaluated-since"}
     more = [*((path, 49) for path in old), *((path, 47) for path in young), ("score/y.parquet.0f.tmp", 23)]
     assert swept(plan(listing(records, more), records, "b", 2, NOW)) == {"score/x.parquet.0f.tmp"}
     assert swept(plan(listing(records, more), records, "b", 1, NOW)) == {"runs/a/run.json", *files_of_key("aa"), *old}

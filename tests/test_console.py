@@ -1,0 +1,58 @@
+"""What a terminal shows: bars that count windows where a model works, and shards elsewhere."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from flows.console import Console
+from flows.record import Done
+from tasks.manifest import Counts, Manifest
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def manifest(stage: str, windows: int) -> Manifest:
+    counts = Counts(received=windows, kept=windows)
+    return Manifest(stage=stage, key="k", label="a shard", counts=counts, seconds=0.0, measures={"windows": windows})
+
+
+def bars(console: Console) -> dict[str, tuple[Any, Any]]:
+    assert console._progress is not None
+    return {bar.description: (bar.completed, bar.total) for bar in console._progress.tasks}
+
+
+@pytest.mark.parametrize("stage", ["score", "scan"])
+def test_windows_are_counted_where_a_model_works(stage: str) -> None:
+    with Console(Terminal()) as console:
+        console.expect(stage)
+        assert bars(console) == {}
+        console.expect_windows(stage, 8)
+        console.advance(stage, 3)
+        console.finished(Done("a", manifest(stage, 3), cached=False))
+        assert bars(console) == {stage: (3, 8)}
+        console.finished(Done("a", manifest(stage, 5), cached=True))
+        assert bars(console) == {stage: (8, 8)}
+
+
+def test_shards_are_counted_elsewhere_and_what_is_not_shown_does_no_harm() -> None:
+    with Console(Terminal()) as console:
+        for stage in ("tokenize", "tokenize", "contrast"):
+            console.expect(stage)
+        console.finished(Done("a", manifest("tokenize", 5), cached=False))
+        console.finished(Done("", manifest("contrast", 5), cached=False))
+        assert bars(console) == {"tokenize": (1, 2)}
+
+
+def test_piped_output_is_plain_lines() -> None:
+    out = io.StringIO()
+    with Console(out) as console:
+        console.expect_windows("scan", 8)
+        console.advance("scan", 3)
+        console.finished(Done("a", manifest("scan", 8), cached=False))
+    assert out.getvalue() == "scan      done    a shard  8 in, 8 kept\n"
