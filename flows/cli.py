@@ -174,6 +174,7 @@ def evaluate(options: argparse.Namespace) -> int:
             {"windows": options.windows, "seed": options.seed, "lists": options.lists},
             options.calibration,
             options.out,
+            options.thorough,
             console,
         )
         quiet_prefect(cache_root())
@@ -275,6 +276,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of pieces, halves and bootstrap; default 0")
     command.add_argument("--lists", metavar="REGEX", help="domains that are lists; default: dictionaries, changelogs …")
     command.add_argument("--calibration", metavar="PATH", help="measure this calibration and make none")
+    command.add_argument(
+        "--thorough", action="store_true", help="all layers and scorers on all documents, not a quarter"
+    )
     command.add_argument("--out", default="ladm-evaluation", metavar="DIR", help="default: ./ladm-evaluation")
     command.add_argument("--format", choices=["table", "json"], default="table", help="json: the table as a list")
 

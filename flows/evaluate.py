@@ -7,10 +7,11 @@ and another look at the same windows costs no model. The rest is arithmetic: the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -19,21 +20,22 @@ from flows.curate import Dag
 from flows.question import Question
 from flows.record import versions
 from tasks import progress
-from tasks.calibrate import choose_layers, fit_order
-from tasks.contrast import CALIBRATE, KINDS, TEST, WHOLE
+from tasks.calibrate import choose_layers, fit_order, layers_allowed, order_layers
+from tasks.contrast import BROKEN, CALIBRATE, KINDS, TEST, WHOLE
 from tasks.errors import ConfigError, UserError
 from tasks.evaluate import Setting, all_scores, forward_passes, stability, table
 from tasks.job import Job
 from tasks.manifest import Shard
-from tasks.scan import Measurement, read_measurements
+from tasks.scan import Measurement, ScanConfig, read_measurements
 from tasks.score import resolved_scorer
 from tasks.scorers.beside import BesideConfig
 from tasks.scorers.calibration import Calibration
 from tasks.store import Store
 
-FEWEST_BESIDE = 8
-"""Documents whose windows are scored by the scorers beside `ladm` too, or a third of all where that is more."""
-MOST_ROUNDED = 8
+COMPLETE = 0.25
+"""Share of the documents, the first ones, that are measured in all layers and by all scorers."""
+FEWEST_COMPLETE = 6
+MOST_ROUNDED = 6
 """Whole windows measured once more in bfloat16."""
 
 
@@ -78,14 +80,57 @@ def evaluate() -> Evaluation:
         dag.do_shards()
         _refuse_failures(dag)
         shards = _contrast(dag, question)
-        # The scorers beside ladm need passes of their own, so some of the documents have to do.
-        some = max(FEWEST_BESIDE, len(shards) // 3)
-        measured = _scan(dag, question, shards[:some], "float32", KINDS, question.beside)
-        measured += _scan(dag, question, shards[some:], "float32", KINDS)
-        rounded = _scan(dag, question, shards[:MOST_ROUNDED], "bfloat16", (WHOLE,))
+        setting, native = _setting(question), question.device != "cpu"
+        most = calibration_layers(question, setting)
+        complete = _scan_config(setting, KINDS, setting.layers, paper=True, beside=question.beside)
+        partial = _scan_config(setting, KINDS, most)
+        rounded = _scan_config(setting, (WHOLE,), setting.layers, dtype="bfloat16" if native else "bfloat16-rounded")
+        # All layers, and the passes of the other scorers, cost most; of a balanced set, a part of it tells.
+        some = len(shards) if question.thorough else max(FEWEST_COMPLETE, int(len(shards) * COMPLETE))
+        measured = _scan(dag, question, shards[:some], complete)
+        measured += _scan(dag, question, shards[some:], partial)
+        in_bfloat16 = _scan(dag, question, shards[:MOST_ROUNDED], rounded)
     finally:
         progress.listener.reset(token)
-    return _answer(question, measured, rounded)
+    return _answer(question, setting, measured, in_bfloat16, native)
+
+
+def calibration_layers(question: Question, setting: Setting) -> tuple[int, ...]:
+    """The layers that a calibration may use, or those that the one to be measured does."""
+    if question.calibration is None:
+        return layers_allowed(setting)
+    return tuple(layer for layer in setting.layers if layer <= question.calibration.last_layer)
+
+
+def _setting(question: Question) -> Setting:
+    config, length = resolved_scorer(question.plan.config.scorer), question.plan.config.window.length
+    setting = Setting(config, length, question.layers, question.n_layers)
+    order = question.calibration.order if question.calibration else None
+    profiled = order.layers if order else () if question.calibration else order_layers(setting)
+    return dataclasses.replace(setting, profile_layers=profiled)
+
+
+def _scan_config(
+    setting: Setting,
+    kinds: Sequence[str],
+    layers: Sequence[int],
+    dtype: Literal["float32", "bfloat16", "bfloat16-rounded"] = "float32",
+    *,
+    paper: bool = False,
+    beside: BesideConfig | None = None,
+) -> ScanConfig:
+    config = setting.config
+    return ScanConfig(
+        span=config.span,
+        d_afs=config.d_afs,
+        d_cds=config.d_cds,
+        dtype=dtype,
+        kinds=tuple(kinds),
+        layers=tuple(layers),
+        profile_layers=setting.profile_layers if BROKEN[0] in kinds else (),
+        paper=paper,
+        beside=beside or BesideConfig(),
+    )
 
 
 def _contrast(dag: Dag, question: Question) -> list[Shard]:
@@ -110,47 +155,36 @@ def _contrast(dag: Dag, question: Question) -> list[Shard]:
     return shards
 
 
-def _scan(
-    dag: Dag,
-    question: Question,
-    shards: Sequence[Shard],
-    dtype: str,
-    kinds: Sequence[str],
-    beside: BesideConfig | None = None,
-) -> list[Measurement]:
+def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConfig) -> list[Measurement]:
     """Measure windows of some shards of the contrast set; what the store has is not measured again."""
     config, model = question.plan.config, question.plan.model
     assert model is not None
     scorer = resolved_scorer(config.scorer)
-    settings = {"span": scorer.span, "d_afs": scorer.d_afs, "d_cds": scorer.d_cds, "dtype": dtype, "kinds": list(kinds)}
-    if beside:
-        settings["beside"] = beside.model_dump(mode="json", exclude_none=True)
     before = len(dag.record.done)
-    question.console.expect_windows("scan", len(shards) * len(kinds))
+    question.console.expect_windows("scan", len(shards) * len(asked.kinds))
     for shard in shards:
         job = Job(
             stage="scan",
-            label=f"{shard.key[:8]} {dtype}",
+            label=f"{shard.key[:8]} {asked.dtype}",
             store=config.store,
-            config=settings,
+            config=asked.model_dump(mode="json", exclude_none=True),
             inputs=[shard],
-            identity=[model.digest, *([model.tokenizer_digest] if beside else [])],
-            environment={"model": scorer.model, "device": scorer.device, "layers": list(question.layers)},
+            identity=[model.digest, *([model.tokenizer_digest] if asked.beside.text else [])],
+            environment={"model": scorer.model, "device": scorer.device},
         )
         dag.offer("", job)
     dag.drain()
     _refuse_failures(dag)
     jobs = [done.manifest for done in dag.record.done[before:] if done.manifest.stage == "scan"]
     written = {manifest.label: manifest.shards for manifest in jobs}
-    ordered = [one for shard in shards for one in written[f"{shard.key[:8]} {dtype}"]]
-    return read_measurements(Store(config.store), ordered, len(question.layers))
+    ordered = [one for shard in shards for one in written[f"{shard.key[:8]} {asked.dtype}"]]
+    return read_measurements(Store(config.store), ordered, asked, question.layers)
 
 
-def _answer(question: Question, measured: list[Measurement], rounded: list[Measurement]) -> Evaluation:
+def _answer(
+    question: Question, setting: Setting, measured: list[Measurement], in_bfloat16: list[Measurement], native: bool
+) -> Evaluation:
     """The table, and the calibration where one is to be made."""
-    config = resolved_scorer(question.plan.config.scorer)
-    length = question.plan.config.window.length
-    setting = Setting(config, length, tuple(question.layers), question.n_layers)
     calibration = question.calibration or _calibration(question, setting, measured)
     scores = all_scores(setting, measured, calibration)
     rows = table(setting, measured, scores, question.contrast, TEST)
@@ -158,8 +192,7 @@ def _answer(question: Question, measured: list[Measurement], rounded: list[Measu
     if calibration and not question.calibration:
         told = [row for row in rows if row["formula"] in ("calibrated", "order")]
         calibration = calibration.model_copy(update={"expected": tuple(told)})
-    seconds = sum(one.seconds for one in measured) / len(measured)
-    costs = [
+    costs: list[dict[str, Any]] = [
         {
             "formula": choice.formula,
             "layers": choice.layers,
@@ -168,9 +201,11 @@ def _answer(question: Question, measured: list[Measurement], rounded: list[Measu
         for choice in scores
         if not choice.layers.isdigit()
     ]
-    costs.insert(0, {"formula": "everything, as measured here", "layers": "all", "seconds": round(seconds, 2)})
-    by_base = {one.base: one for one in rounded if one.kind == WHOLE}
-    stable = stability(setting, measured, by_base, calibration)
+    complete = [one.seconds for one in measured if one.paper_nr is not None]
+    seconds = round(sum(complete) / len(complete), 2) if complete else None
+    costs.insert(0, {"formula": "all formulas, as measured here", "layers": "all", "seconds": seconds})
+    by_base = {one.base: one for one in in_bfloat16}
+    stable = stability(setting, measured, by_base, calibration, native=native)
     return Evaluation(rows, stable, costs, calibration, question.calibration is None, calibrating)
 
 

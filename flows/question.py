@@ -15,6 +15,7 @@ from flows.preflight import Plan, check_model, preflight
 from tasks.contrast import ContrastConfig
 from tasks.errors import ConfigError
 from tasks.model import model_facts
+from tasks.score import resolved_scorer
 from tasks.scorers.beside import BESIDE, BesideConfig
 from tasks.scorers.calibration import Calibration, load_calibration
 from tasks.scorers.ladm import check_window_length
@@ -34,11 +35,14 @@ class Question:
     """One to measure; None: make one."""
     beside: BesideConfig
     """The scorers to compare with: all, with the configuration's settings or their defaults."""
+    device: str
+    thorough: bool
+    """Whether every document is measured in all layers and by all scorers, not only some."""
     console: Console
 
 
 def question_of(
-    config: RunConfig, contrast: dict[str, Any], calibration: str | None, out: str, console: Console
+    config: RunConfig, contrast: dict[str, Any], calibration: str | None, out: str, thorough: bool, console: Console
 ) -> Question:
     """The question, once it is found possible to answer it.
 
@@ -47,6 +51,7 @@ def question_of(
         contrast: Settings of `ContrastConfig`; None leaves the default.
         calibration: Path of a calibration to measure.
         out: Folder for the results.
+        thorough: Whether every document is measured in all layers and by all scorers.
         console: Told of downloads.
 
     Raises:
@@ -74,7 +79,8 @@ def question_of(
     beside: dict[str, Any] = {name: {} for name in BESIDE} | {"longattn": {"layer": layers[0]}}
     beside |= config.scorer.beside.model_dump(exclude_none=True)
     every = BesideConfig.model_validate(beside)
-    return Question(plan, tuple(layers), facts.n_layers, settings, found, every, console)
+    device = resolved_scorer(scorer).device
+    return Question(plan, tuple(layers), facts.n_layers, settings, found, every, device, thorough, console)
 
 
 def _check_folder(out: str) -> None:

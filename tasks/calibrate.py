@@ -24,6 +24,17 @@ _ORDER_LAYERS = 5  # the last so many that the cost allows; the early ones see n
 _AS_GOOD = 0.01  # of AUC: among choices this close to the best, the one with most layers is taken
 
 
+def layers_allowed(setting: Setting, cost_limit: float = COST_LIMIT) -> tuple[int, ...]:
+    """The measured layers that scoring within the cost can use; the first one in any case."""
+    reached = [layer for layer in setting.layers if layer + 0.25 <= cost_limit * setting.n_layers]
+    return tuple(reached) or setting.layers[:1]
+
+
+def order_layers(setting: Setting, cost_limit: float = COST_LIMIT) -> tuple[int, ...]:
+    """The layers whose profile the order score reads: the last ones allowed."""
+    return layers_allowed(setting, cost_limit)[-_ORDER_LAYERS:]
+
+
 @dataclass(frozen=True)
 class LayerChoice:
     """What the dependency score averages."""
@@ -43,7 +54,7 @@ def choose_layers(setting: Setting, found: Sequence[Measurement], cost_limit: fl
     half = [one for one in found if one.half == CALIBRATE]
     if not half:
         raise ValueError("the calibrating half is empty")
-    allowed = [place for place, layer in enumerate(setting.layers) if layer + 0.25 <= cost_limit * setting.n_layers]
+    allowed = layers_allowed(setting, cost_limit)
     choices = []
     for ablation in ("no-std", "none"):
         cds_WN = per_layer(setting, half, ablation)
@@ -66,9 +77,9 @@ def fit_order(setting: Setting, found: Sequence[Measurement], cost_limit: float 
     half = [one for one in found if one.half == CALIBRATE and one.kind in (WHOLE, SHUFFLED)]
     if len(half) < 8:
         return None
-    allowed = [place for place, layer in enumerate(setting.layers) if layer + 0.25 <= cost_limit * setting.n_layers]
-    places = allowed[-_ORDER_LAYERS:]
-    x_wf = np.stack([one.profile_nhf[places].astype(np.float64).ravel() for one in half])
+    layers = order_layers(setting, cost_limit)
+    places = [setting.profile_layers.index(layer) for layer in layers]
+    x_wf = np.stack([one.profile_mhf[places].astype(np.float64).ravel() for one in half])
     domains = np.array([one.domain for one in half])
     mean_f = x_wf.mean(axis=0)
     centred_wf = x_wf.copy()
@@ -82,9 +93,9 @@ def fit_order(setting: Setting, found: Sequence[Measurement], cost_limit: float 
     # In units of the spread of whole windows, about zero: a score a person can read.
     spread = float((x_wf[target_w > 0] @ weights_f).std()) or 1.0
     weights_f = weights_f / spread
-    shape = half[0].profile_nhf[places].shape
+    shape = half[0].profile_mhf[places].shape
     return OrderWeights(
-        layers=tuple(setting.layers[place] for place in places),
+        layers=layers,
         weights=tuple(
             tuple(tuple(round(float(w), 6) for w in head) for head in layer) for layer in weights_f.reshape(shape)
         ),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.contrast import BROKEN, LISTS, TEST, WHOLE, ContrastConfig, is_list
-from tasks.scan import Measurement, fine_plan, halved, pair_places, paper_config
+from tasks.scan import Measurement, fine_plan, halved, paper_config
 from tasks.scorers.calibration import Calibration, order_score
 from tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
 
@@ -55,6 +55,8 @@ class Setting:
     """The layers measured, ascending, N of them."""
     n_layers: int
     """All layers of the model."""
+    profile_layers: tuple[int, ...] = ()
+    """The layers whose profile was taken, ascending, M of them."""
 
 
 Scores = dict[Choice, Floats]
@@ -62,14 +64,15 @@ Scores = dict[Choice, Floats]
 
 
 def per_layer(setting: Setting, found: Sequence[Measurement], ablation: str, *, fine: bool = False) -> Floats:
-    """cds_WN: the published formula's score of each window in each layer; with halved strides where `fine`."""
+    """cds_WN: the published formula's score of each window in each layer; with halved strides where `fine`.
+
+    NaN in the layers that were not measured of a window.
+    """
     config = setting.config.model_copy(update={"formula": "published", "ablation": ablation})
-    plan, fines = scoring_plan(config, setting.length), fine_plan(config, setting.length)
-    pfs_wnp = np.stack([one.pfs_nhp.mean(axis=1, dtype=np.float32) for one in found])
+    plan = scoring_plan(config, setting.length)
     if fine:
-        config, plan = halved(config), fines
-    else:
-        pfs_wnp = pfs_wnp[:, :, pair_places(plan, fines)]
+        config, plan = halved(config), fine_plan(config, setting.length)
+    pfs_wnp = np.stack([one.fine_nq if fine and one.fine_nq is not None else one.pfs_np for one in found])
     cds_WN: Floats = np.stack([dependency_scores(config, plan, pfs_wp) for pfs_wp in pfs_wnp.swapaxes(0, 1)], axis=1)
     return cds_WN
 
@@ -89,19 +92,22 @@ def all_scores(setting: Setting, found: Sequence[Measurement], calibration: Cali
             scores[Choice("ladm", formula, str(layer), layer)] = cds_WN[:, place]
     paper = paper_config(setting.config)
     plan = scoring_plan(paper, setting.length)
-    if plan.queries:
-        paper_WNR = np.stack([one.paper_nr for one in found])
+    read = [place for place, one in enumerate(found) if one.paper_nr is not None]
+    if read:
+        paper_WNR = np.stack([paper_nr for one in found if (paper_nr := one.paper_nr) is not None])
         by_layer = [dependency_scores(paper, plan, pfs_WR) for pfs_WR in paper_WNR.swapaxes(0, 1)]
-        scores[Choice("ladm", "paper", "all", None)] = np.mean(by_layer, axis=0)
+        scores[Choice("ladm", "paper", "all", None)] = np.full(len(found), np.nan)
+        scores[Choice("ladm", "paper", "all", None)][read] = np.mean(by_layer, axis=0)
     if calibration:
         places = [setting.layers.index(layer) for layer in calibration.layers]
         cds_WN = per_layer(setting, found, calibration.ablation)
         named = Choice("ladm", "calibrated", _named(calibration.layers), max(calibration.layers))
         scores[named] = cds_WN[:, places].mean(axis=1)
         if calibration.order:
-            order, places = calibration.order, [setting.layers.index(layer) for layer in calibration.order.layers]
+            order = calibration.order
+            places = [setting.profile_layers.index(layer) for layer in order.layers]
             named = Choice("ladm", "order", _named(order.layers), max(order.layers))
-            scores[named] = np.array([order_score(order, one.profile_nhf[places]) for one in found])
+            scores[named] = np.array([order_score(order, one.profile_mhf[places]) for one in found])
     for name in dict.fromkeys(name for one in found for name in one.beside):
         last = BESIDE_LAST.get(name)
         scores[Choice(name, name, "–" if last is not None else "all", last)] = np.array(
@@ -177,7 +183,7 @@ class _Auc:
 
 
 def _scored(values: Floats, places: Sequence[int]) -> Floats:
-    """The scores at some places, less those that were not measured: a document's windows all are, or none is."""
+    """The scores at some places, less those that were not measured: a document's windows all were, or none was."""
     found: Floats = values[list(places)]
     return found[~np.isnan(found)]
 
@@ -212,12 +218,18 @@ def spearman(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
 
 
 def stability(
-    setting: Setting, found: Sequence[Measurement], rounded: Mapping[str, Measurement], calibration: Calibration | None
+    setting: Setting,
+    found: Sequence[Measurement],
+    rounded: Mapping[str, Measurement],
+    calibration: Calibration | None,
+    *,
+    native: bool = True,
 ) -> list[dict[str, Any]]:
     """How far the ranking of whole windows stays the same, by Spearman's correlation, for each formula.
 
-    Against: strides halved; the model in bfloat16 (`rounded`, by document); and, for how sure the choice of layers is,
-    the AUC of every single layer from half of the windows against that from the other half.
+    Against: strides halved; the model in bfloat16 (`rounded`, by document; `native`: computed, not only rounded so);
+    and, for how sure the choice of layers is, the AUC of every single layer from half of the windows against that from
+    the other half.
     """
     whole = [one for one in found if one.kind == WHOLE]
     rows = []
@@ -234,12 +246,13 @@ def stability(
     if calibration:
         formulas.append(("calibrated", calibration.ablation, calibration.layers))
     both = [one for one in whole if one.base in rounded]
+    name = "bfloat16" if native else "bfloat16 (rounded in float32)"
     for formula, ablation, layers in formulas:
         exact = of(whole, ablation, layers)
         rows.append(_stable(formula, layers, "strides halved", exact, of(whole, ablation, layers, fine=True)))
         if both:
             other = of([rounded[one.base] for one in both], ablation, layers)
-            rows.append(_stable(formula, layers, "bfloat16", of(both, ablation, layers), other))
+            rows.append(_stable(formula, layers, name, of(both, ablation, layers), other))
     for formula, ablation in (("published", "none"), ("no-std", "no-std")):
         cds_WN = per_layer(setting, found, ablation)
         halves = [_layer_aucs(found, cds_WN, half) for half in (0, 1)]
@@ -248,6 +261,8 @@ def stability(
 
 
 def _stable(formula: str, layers: Sequence[int], against: str, one: Floats, other: Floats) -> dict[str, Any]:
+    measured = ~np.isnan(one) & ~np.isnan(other)
+    one, other = one[measured], other[measured]
     value = spearman(one, other)
     return {
         "formula": formula,
@@ -275,8 +290,14 @@ def _layer_aucs(found: Sequence[Measurement], cds_WN: Floats, half: int) -> Floa
         }
         whole_IN, broken_JN = cds_WN[chosen[WHOLE]], cds_WN[chosen[BROKEN[0]]]
         if len(whole_IN) and len(broken_JN):
-            sums.append((whole_IN[:, None] > broken_JN[None]).mean(axis=(0, 1)))
-    mean_N: Floats = np.mean(sums, axis=0) if sums else np.zeros(0)
+            measured_IJN = ~np.isnan(whole_IN[:, None]) & ~np.isnan(broken_JN[None])
+            above_IJN = (whole_IN[:, None] > broken_JN[None]) & measured_IJN
+            pairs_N = measured_IJN.sum(axis=(0, 1))
+            sums.append(np.where(pairs_N > 0, above_IJN.sum(axis=(0, 1)) / np.maximum(pairs_N, 1), np.nan))
+    if not sums:
+        return np.full(cds_WN.shape[1], np.nan)
+    there_N = (~np.isnan(sums)).sum(axis=0)
+    mean_N: Floats = np.where(there_N > 0, np.nansum(sums, axis=0) / np.maximum(there_N, 1), np.nan)
     return mean_N
 
 

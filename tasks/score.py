@@ -62,10 +62,14 @@ def score_key_config(config: LadmConfig, order: OrderWeights | None = None) -> d
 
 
 @lru_cache(maxsize=1)
-def _calculator(path: Path, device: str, dtype: str, head: bool) -> Any:
+def _calculator(path: Path, device: str, dtype: str, head: bool, rounded: bool) -> Any:
     from tasks.scorers.attention import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
+    from tasks.scorers.rounding import round_to_bfloat16  # noqa: PLC0415
 
-    return load_calculator(path, LadmConfig.model_validate({"device": device, "dtype": dtype}), head=head)
+    calculator = load_calculator(path, LadmConfig.model_validate({"device": device, "dtype": dtype}), head=head)
+    if rounded:
+        round_to_bfloat16(calculator.model)
+    return calculator
 
 
 def text_reader(reference: str, digest: str | None) -> Callable[[npt.NDArray[np.integer]], str] | None:
@@ -76,18 +80,20 @@ def text_reader(reference: str, digest: str | None) -> Callable[[npt.NDArray[np.
     return lambda ids_L: str(tokenizer.decode(ids_L.tolist(), skip_special_tokens=False))
 
 
-def calculator_for(config: LadmConfig, digest: str, *, head: bool = False) -> tuple[Any, threading.Lock]:
+def calculator_for(
+    config: LadmConfig, digest: str, *, head: bool = False, rounded: bool = False
+) -> tuple[Any, threading.Lock]:
     """The process's one calculator, loaded at the first call, and the lock to hold while it is used.
 
     `digest` is the model's when the run began; a model that changed since is our own mistake to go on with. `head`
-    asks for the language-model head as well.
+    asks for the language-model head as well, `rounded` for one that rounds to bfloat16 (`rounding.py`).
     """
     from tasks.model import resolve_model  # noqa: PLC0415
 
     resolved = resolve_model(config.model)
     assert resolved.digest == digest, f"the model {config.model} changed during the run"
     with _model_lock:
-        return _calculator(resolved.path, config.device, config.dtype, head), _model_lock
+        return _calculator(resolved.path, config.device, config.dtype, head, rounded), _model_lock
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:
