@@ -32,10 +32,10 @@ from tasks.scorers.beside import BesideConfig
 from tasks.scorers.calibration import Calibration
 from tasks.store import Store
 
-COMPLETE = 0.25
-"""Share of the documents, the first ones, that are measured in all layers and by all scorers."""
-FEWEST_COMPLETE = 6
-MOST_ROUNDED = 6
+BESIDE_SHARE = 0.25
+"""Share of the testing documents that the scorers beside `ladm` score: they cost passes of their own."""
+FEWEST_BESIDE = 3
+MOST_ROUNDED = 4
 """Whole windows measured once more in bfloat16."""
 
 
@@ -81,25 +81,32 @@ def evaluate() -> Evaluation:
         _refuse_failures(dag)
         shards = _contrast(dag, question)
         setting, native = _setting(question), question.device != "cpu"
-        most = calibration_layers(question, setting)
-        complete = _scan_config(setting, KINDS, setting.layers, paper=True, beside=question.beside)
-        partial = _scan_config(setting, KINDS, most)
+        complete = _scan_config(setting, KINDS, setting.layers, paper=True)
+        complete_beside = _scan_config(setting, KINDS, setting.layers, paper=True, beside=question.beside)
+        partial = _scan_config(setting, KINDS, layers_allowed(setting))
         rounded = _scan_config(setting, (WHOLE,), setting.layers, dtype="bfloat16" if native else "bfloat16-rounded")
-        # All layers, and the passes of the other scorers, cost most; of a balanced set, a part of it tells.
-        some = len(shards) if question.thorough else max(FEWEST_COMPLETE, int(len(shards) * COMPLETE))
-        measured = _scan(dag, question, shards[:some], complete)
-        measured += _scan(dag, question, shards[some:], partial)
-        in_bfloat16 = _scan(dag, question, shards[:MOST_ROUNDED], rounded)
+        halves = _halves(question, shards)
+        testing = halves[TEST]
+        some = len(testing) if question.thorough else max(FEWEST_BESIDE, int(len(testing) * BESIDE_SHARE))
+        measured = _scan(dag, question, testing[:some], complete_beside)
+        measured += _scan(dag, question, testing[some:], complete)
+        measured += _scan(dag, question, halves[CALIBRATE], partial)
+        in_bfloat16 = _scan(dag, question, testing[:MOST_ROUNDED], rounded)
     finally:
         progress.listener.reset(token)
     return _answer(question, setting, measured, in_bfloat16, native)
 
 
-def calibration_layers(question: Question, setting: Setting) -> tuple[int, ...]:
-    """The layers that a calibration may use, or those that the one to be measured does."""
-    if question.calibration is None:
-        return layers_allowed(setting)
-    return tuple(layer for layer in setting.layers if layer <= question.calibration.last_layer)
+def _halves(question: Question, shards: Sequence[Shard]) -> dict[str, list[Shard]]:
+    """The contrast set's shards, one a document, by the half that the document belongs to.
+
+    The testing half is measured in all layers; of the calibrating half, the layers that a calibration may use will do.
+    """
+    store = Store(question.plan.config.store)
+    halves: dict[str, list[Shard]] = {CALIBRATE: [], TEST: []}
+    for shard in shards:
+        halves[store.read_shard(shard)["half"][0].as_py()].append(shard)
+    return halves
 
 
 def _setting(question: Question) -> Setting:
@@ -201,9 +208,9 @@ def _answer(
         for choice in scores
         if not choice.layers.isdigit()
     ]
-    complete = [one.seconds for one in measured if one.paper_nr is not None]
-    seconds = round(sum(complete) / len(complete), 2) if complete else None
-    costs.insert(0, {"formula": "all formulas, as measured here", "layers": "all", "seconds": seconds})
+    if complete := [one.seconds for one in measured if one.half == TEST]:
+        seconds = round(sum(complete) / len(complete), 2)
+        costs.insert(0, {"formula": "all, in one pass", "layers": "all", "seconds": seconds})
     by_base = {one.base: one for one in in_bfloat16}
     stable = stability(setting, measured, by_base, calibration, native=native)
     return Evaluation(rows, stable, costs, calibration, question.calibration is None, calibrating)

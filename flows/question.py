@@ -37,7 +37,7 @@ class Question:
     """The scorers to compare with: all, with the configuration's settings or their defaults."""
     device: str
     thorough: bool
-    """Whether every document is measured in all layers and by all scorers, not only some."""
+    """Whether the scorers beside `ladm` score all testing documents, not only some."""
     console: Console
 
 
@@ -51,7 +51,7 @@ def question_of(
         contrast: Settings of `ContrastConfig`; None leaves the default.
         calibration: Path of a calibration to measure.
         out: Folder for the results.
-        thorough: Whether every document is measured in all layers and by all scorers.
+        thorough: Whether the scorers beside `ladm` score all testing documents.
         console: Told of downloads.
 
     Raises:

@@ -106,7 +106,7 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
         ConfigError: there is none, it is damaged, or it was made for another model or window length.
     """
     if path is None:
-        shipped = files("flows.sample") / "calibrations"
+        shipped = files("tasks.scorers") / "calibrations"
         found = sorted(entry.name for entry in shipped.iterdir()) if shipped.is_dir() else []
         loaded = [_parsed(name, (shipped / name).read_bytes()) for name in found if name.endswith(".json")]
         for_model = {one.window_length: one for one in loaded if one.model_digest == model_digest}
