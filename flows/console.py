@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.record import Done
 from tasks.manifest import Counts
 
-SHOWN = ("ingest", "length", "tokenize", "score", "rank", "export")
+SHOWN = ("ingest", "length", "signatures", "tokenize", "dedup", "score", "rank", "export")
 
 
 class Console:
@@ -56,7 +56,7 @@ class Console:
     def expect(self, stage: str) -> None:
         """One more job of a stage is to be done."""
         if self._progress and stage in SHOWN and stage != "score":
-            self._grow(stage, 1, "shards" if stage not in ("rank", "export") else "jobs")
+            self._grow(stage, 1, "shards" if stage not in ("dedup", "rank", "export") else "jobs")
 
     def advance(self, stage: str, windows: int) -> None:
         """A running job of a stage got further by so many windows."""
@@ -74,6 +74,8 @@ class Console:
             return
         if manifest.stage == "tokenize":
             self._grow("score", windows, "windows")
+        if manifest.stage == "dedup":
+            self._grow("score", -sum(manifest.counts.dropped.values()), "windows")
         if manifest.stage == "score":
             if done.cached:
                 self._progress.advance(self._bars["score"], windows)
