@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from tasks.benchmarks import DecontaminateConfig
+from tasks.dedup import DeduplicateConfig
 from tasks.errors import ConfigError
 from tasks.export import ExportConfig
 from tasks.ingest import IngestConfig
@@ -53,6 +55,10 @@ class RunConfig(Settings):
     ingest: IngestConfig = IngestConfig()
     length: LengthConfig = LengthConfig()
     window: WindowConfig = WindowConfig()
+    deduplicate: DeduplicateConfig | None = None
+    """Which duplicates are not scored; none is looked for when not given."""
+    decontaminate: DecontaminateConfig | None = None
+    """Benchmark files whose passages no document may hold."""
     scorer: LadmConfig = LadmConfig()
     select: SelectConfig = SelectConfig()
     export: list[ExportConfig] = Field(default=[ExportConfig(format="parquet"), ExportConfig(format="jsonl.zst")])
@@ -73,6 +79,12 @@ class RunConfig(Settings):
         """Let `sources: data/*.jsonl` and a list of URIs stand for entries with only a `uri`."""
         entries = sources if isinstance(sources, list) else [sources]
         return [{"uri": entry} if isinstance(entry, str) else entry for entry in entries]
+
+    @field_validator("deduplicate", mode="before")
+    @classmethod
+    def _deduplicate_from_bool(cls, deduplicate: object) -> object:
+        """Let `deduplicate: true` stand for the defaults."""
+        return ({} if deduplicate else None) if isinstance(deduplicate, bool) else deduplicate
 
     @field_validator("export", mode="before")
     @classmethod
@@ -172,7 +184,7 @@ def _descend(place: Any, name: str, path: str) -> Any:
         _list_index(place, name, path)
         entry = place[int(name)]
         if isinstance(entry, str):  # a shorthand entry, see RunConfig
-            place[int(name)] = entry = {"uri" if path.startswith("sources") else "format": entry}
+            place[int(name)] = entry = {"format" if path.startswith("export") else "uri": entry}
         return entry
     if not isinstance(place, dict):
         raise ConfigError(f"--set: {path} leads into a value that has no fields")

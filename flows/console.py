@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.record import Done
 from tasks.manifest import Counts
 
-SHOWN = ("ingest", "length", "tokenize", "score", "scan", "rank", "export")
+SHOWN = ("ingest", "length", "signatures", "tokenize", "dedup", "score", "scan", "rank", "export")
 BY_WINDOWS = ("score", "scan")
 """Stages whose bar counts windows; the others count shards or jobs."""
 
@@ -58,7 +58,7 @@ class Console:
     def expect(self, stage: str) -> None:
         """One more job of a stage is to be done."""
         if self._progress and stage in SHOWN and stage not in BY_WINDOWS:
-            self._grow(stage, 1, "shards" if stage not in ("rank", "export") else "jobs")
+            self._grow(stage, 1, "shards" if stage not in ("dedup", "rank", "export") else "jobs")
 
     def expect_windows(self, stage: str, windows: int) -> None:
         """So many more windows are to be scored or scanned."""
@@ -79,6 +79,8 @@ class Console:
             self.say(f"{manifest.stage:<9} {state:<7} {manifest.label}  {account(manifest.counts)}")
         if not self._progress or manifest.stage not in SHOWN:
             return
+        if manifest.stage == "dedup" and "score" in self._bars:
+            self._grow("score", -sum(manifest.counts.dropped.values()), "windows")
         if manifest.stage in BY_WINDOWS:
             if done.cached:
                 self._progress.advance(self._bars[manifest.stage], windows)

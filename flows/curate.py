@@ -25,7 +25,22 @@ from flows.config import RunConfig
 from flows.console import Console
 from flows.preflight import Plan, preflight
 from flows.record import Done, Failure, RunRecord, versions
-from tasks import card, contrast, export, ingest, length, progress, rank, scan, score, tokenize
+from flows.sift import benchmark_jobs, dedup_job, shards_to_score, signatures_job
+from tasks import (
+    benchmarks,
+    card,
+    contrast,
+    dedup,
+    export,
+    ingest,
+    length,
+    progress,
+    rank,
+    scan,
+    score,
+    signatures,
+    tokenize,
+)
 from tasks.export import export_key_config
 from tasks.ingest import ingest_key_config
 from tasks.job import Job, Stage
@@ -37,7 +52,10 @@ from tasks.stage import StoreRecords, stage_task
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
-    for module in (ingest, length, tokenize, score, rank, export, card, contrast, scan)  # the last two for `evaluate`
+    for module in (
+        *(benchmarks, ingest, length, signatures, tokenize, dedup, score, rank, export, card),
+        *(contrast, scan),  # for `evaluate`
+    )
 }
 PER_SHARD = ("ingest", "length", "tokenize", "score")
 
@@ -112,16 +130,34 @@ class Dag:
 
     def do_shards(self) -> None:
         """Every source file through the stages that work shard by shard, as far as the plan goes."""
+        if "benchmarks" in self.plan.stages:
+            for listed, job in benchmark_jobs(self.plan):
+                self.offer(listed.file.uri, job)
+            self.drain()
+            if self.record.failures:
+                return
         for listed in self.plan.files:
             self.offer(listed.file.uri, self.ingest_job(listed))
         self.drain()
+        if "dedup" in self.plan.stages and self.record.shards("tokenize") and not self.record.failures:
+            self.sift()
+
+    def sift(self) -> None:
+        """The barrier that duplicates and benchmark passages need, and the scoring of what is left."""
+        self.offer("", dedup_job(self.plan, self.record))
+        self.drain()
+        if "score" in self.plan.stages and not self.record.failures:
+            for done, shard, drop_lists in shards_to_score(self.record):
+                job = self.shard_job("score", done.manifest.label, shard)
+                self.offer(done.source, job.model_copy(update={"inputs": [shard, *drop_lists]}))
+            self.drain()
 
     def after_shards(self) -> None:
         """The barrier: rank and export if every shard is there, else leave it to the next run."""
         if self.record.failures:
             return
         last = self.plan.stages[-1]
-        made = self.record.shards(last if last in PER_SHARD else "score")
+        made = self.record.shards(last if last not in ("rank", "export") else "score")
         if not made:
             reason = "no document was left; see the quarantine and the reasons for dropping in the run record"
             self.record.failures.append(Failure(last, "all shards", reason))
@@ -178,10 +214,14 @@ class Dag:
             self.console.expect_windows("score", int(manifest.measures.get("windows", 0)))
         if job.stage in PER_SHARD[:-1]:
             following = PER_SHARD[PER_SHARD.index(job.stage) + 1]
-            if following in self.plan.stages:
-                for number, shard in enumerate(manifest.shards):
-                    label = f"{job.label}#{number}" if len(manifest.shards) > 1 else job.label
+            waits = following == "score" and "dedup" in self.plan.stages
+            for number, shard in enumerate(manifest.shards):
+                label = f"{job.label}#{number}" if len(manifest.shards) > 1 else job.label
+                if following in self.plan.stages and not waits:
                     self.offer(source, self.shard_job(following, label, shard))
+                if job.stage == "length" and "signatures" in self.plan.stages:
+                    benchmarks = self.record.shards("benchmarks")
+                    self.offer(source, signatures_job(self.plan, label, shard, benchmarks))
 
     # -- jobs --------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flows.config import RunConfig
+from tasks.benchmarks import check_benchmark
 from tasks.errors import ConfigError
 from tasks.file_systems import io_errors, is_s3, reason_of
 from tasks.model import ModelFacts, ResolvedModel, model_facts, resolve_model
@@ -19,10 +20,12 @@ from tasks.scorers.ladm import (
     left_out_line,
     measured_layers,
 )
-from tasks.sources import ListedFile, list_sources
+from tasks.sources import ListedFile, list_files, list_sources
 from tasks.store import Store
 
-STAGES = ("ingest", "length", "tokenize", "score", "rank", "export")
+STAGES = ("ingest", "length", "tokenize", "benchmarks", "signatures", "dedup", "score", "rank", "export")
+SIFTING = ("benchmarks", "signatures", "dedup")
+"""The stages that are part of a run only if it drops duplicates or benchmark passages."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Plan:
     """The layers that `scorer.layers: all` does not mean, since they do not see the whole window."""
     calibration: Calibration | None = None
     """What `scorer.layers: calibrated` means."""
+    benchmarks: list[ListedFile] = field(default_factory=list)
+    """The files of `decontaminate.against`, with the entry of the list that each comes from."""
 
     @property
     def scorer(self) -> LadmConfig:
@@ -49,7 +54,15 @@ class Plan:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages this run does, in order."""
-        return STAGES[: STAGES.index(self.until) + 1]
+        left_out = set(SIFTING) - set(sifting_stages(self.config))
+        return tuple(stage for stage in STAGES[: STAGES.index(self.until) + 1] if stage not in left_out)
+
+
+def sifting_stages(config: RunConfig) -> tuple[str, ...]:
+    """Those of `SIFTING` that a run has."""
+    if config.decontaminate:
+        return SIFTING
+    return SIFTING[1:] if config.deduplicate else ()
 
 
 def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], None] | None = None) -> Plan:
@@ -65,11 +78,14 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     """
     if until not in STAGES:
         raise ConfigError(f"--until: {until!r} is no stage; choose one of {', '.join(STAGES)}")
+    if until in SIFTING and until not in sifting_stages(config):
+        raise ConfigError(f"--until: {until!r} is no stage of this run; set deduplicate or decontaminate")
     calibrated = config.scorer.layers == CALIBRATED
     scored = "score" in STAGES[: STAGES.index(until) + 1]
     if scored and not calibrated:
         check_window_length(config.scorer, config.window.length)
     files = list_sources(config.sources, config.ingest.identity)
+    benchmarks = _list_benchmarks(config)
     _check_store(config.store)
     model = calibration = None
     layers: list[int] = []
@@ -88,7 +104,19 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:
                 tell(left_out_line(scorer, left_out, config.window.length))
-    return Plan(config, until, files, model, layers, left_out, calibration)
+    return Plan(config, until, files, model, layers, left_out, calibration, benchmarks)
+
+
+def _list_benchmarks(config: RunConfig) -> list[ListedFile]:
+    """The files of `decontaminate.against`, each found to begin with a passage."""
+    listed = []
+    for number, entry in enumerate(config.decontaminate.against if config.decontaminate else []):
+        place = f"decontaminate.against[{number}]"
+        files = list_files(entry, f"{place}.uri", config.ingest.identity)
+        for file in files:
+            check_benchmark(file, entry, place)
+        listed += [ListedFile(file, entry) for file in files]
+    return listed
 
 
 def check_model(scorer: LadmConfig, length: int, facts: ModelFacts) -> tuple[list[int], list[int]]:

@@ -18,7 +18,7 @@ LATEST = "latest"
 
 
 def publish(record: RunRecord) -> None:
-    """Publish ranking, allocation, quarantine and exports, write `run.json`, then point `latest` at a complete run."""
+    """Publish ranking, allocation, drops, quarantine, exports and `run.json`; `latest` names a complete run."""
     store = Store(record.plan.config.store)
     folder = f"runs/{record.run_id}"
     names: list[str] = []
@@ -26,6 +26,8 @@ def publish(record: RunRecord) -> None:
         names.append(_link(store, shard, f"{folder}/ranking.parquet"))
     for done in record.of("rank"):
         names += [_link(store, file, f"{folder}/allocation.parquet") for file in done.manifest.files]
+    for done in record.of("dedup"):
+        names += [_link(store, file, f"{folder}/dropped.parquet") for file in done.manifest.files]
     for done in record.of("export"):
         names += [_link(store, part, f"{folder}/{name}") for part, name in export_names(done.manifest)]
     for done in record.of("card"):

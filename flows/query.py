@@ -20,7 +20,7 @@ from flows.record import shards_of
 from tasks import duck
 from tasks.errors import QueryError
 from tasks.manifest import Shard
-from tasks.schema import ALLOCATION, DOCUMENTS, RANKING, SCORES, WINDOWS
+from tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, RANKING, SCORES, WINDOWS
 from tasks.store import Store
 
 JOBS = pa.schema(
@@ -112,6 +112,8 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dic
     duck.view_of_shards(connection, "run_ranking", store, shards_of(record, "rank"), RANKING)
     allocations = [file for job in record["shards"] if job["stage"] == "rank" for file in job["files"]]
     duck.view_of_shards(connection, "run_allocation", store, [Shard(**file) for file in allocations], ALLOCATION)
+    dropped = [Shard(**file) for job in record["shards"] if job["stage"] == "dedup" for file in job["files"]]
+    duck.view_of_shards(connection, "run_dropped", store, dropped, DROPPED)
     quarantine = store.url(f"runs/{record['run_id']}/quarantine.parquet")
     connection.execute(f"create temp view run_quarantine as select * from read_parquet({duck.quote(quarantine)})")
     connection.register("run_jobs", _jobs_table(record))

@@ -123,10 +123,15 @@ class RunRecord:
         counts = {stage: self._counts(stage) for stage in self.plan.stages}
         # Tokenizing turns documents into windows, and ranking turns windows into documents.
         unit_changes = {stage: sum(shard.rows for shard in self.shards(stage)) for stage in ("tokenize", "rank")}
-        for before, after in itertools.pairwise(self.plan.stages):
+        # Signatures and benchmarks are read beside the documents and windows, which do not pass through them.
+        chain = [stage for stage in self.plan.stages if stage not in ("benchmarks", "signatures")]
+        for before, after in itertools.pairwise(chain):
             passed_on = unit_changes.get(before, counts[before].kept)
             received = counts[after].received
             assert received == passed_on, f"{before} passed on {passed_on} records, {after} got {received}"
+        if "signatures" in counts:
+            signed, long_enough = counts["signatures"].kept, counts["length"].kept
+            assert signed == long_enough, f"{long_enough} documents are long enough, {signed} have signatures"
 
     def as_json(self) -> dict[str, Any]:
         """The record as it stands in `run.json` and on `ladm run --json`."""

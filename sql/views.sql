@@ -1,5 +1,5 @@
--- What `ladm sql` shows of a run. The tables it reads (…_shards, run_ranking, run_allocation, run_quarantine,
--- run_jobs, all_runs) are made by flows/query.py from exactly the files that the run's record names.
+-- What `ladm sql` shows of a run. The tables it reads (…_shards, run_ranking, run_allocation, run_dropped,
+-- run_quarantine, run_jobs, all_runs) are made by flows/query.py from exactly the files that the run's record names.
 
 create view documents as
 select doc_id, domain, text, source, line, "offset", sha256, bytes, meta from ingest_shards;
@@ -19,6 +19,10 @@ select * from run_ranking where selected order by domain, rank;
 -- one row a domain or quota: what it should have got, what it got, what it is short of
 create view allocation as
 select * from run_allocation;
+
+-- one row a document that was not scored as a duplicate or for a benchmark passage: why, and its twin
+create view dropped as
+select * from run_dropped;
 
 create view quarantine as
 select * from run_quarantine;

@@ -54,6 +54,50 @@ SCORES = pa.schema(
 )
 """score/: one row a window, no text."""
 
+BENCHMARKS = pa.schema(
+    [
+        pa.field("gram", pa.uint64(), nullable=False),  # a run of words as a number (shingles.py)
+        pa.field("words", pa.int32(), nullable=False),  # how many words the run has
+        pa.field("source", pa.string(), nullable=False),  # the benchmark file
+        pa.field("line", pa.int64(), nullable=False),  # of the first passage there that has the run
+    ]
+)
+"""benchmarks/: one row a distinct run of words of the benchmark passages."""
+
+SIGNATURES = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),
+        pa.field("content", pa.string(), nullable=False),  # sha256 of the text's normal form
+        pa.field("minhash", pa.list_(pa.uint32())),  # null: not asked for, or too few words
+        pa.field("passage_source", pa.string()),  # the benchmark passage that it holds, if any
+        pa.field("passage_line", pa.int64()),
+        pa.field("passage_share", pa.float64()),  # share of the passage's n-grams that it holds
+    ]
+)
+"""signatures/: one row a long enough document, what duplicates and benchmark passages are told by."""
+
+DROPPED = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # exact duplicate | near duplicate | benchmark passage
+        pa.field("similarity", pa.float64(), nullable=False),  # to the twin; of a passage, the share that is in it
+        pa.field("twin_id", pa.string()),  # the document that is kept in its place; null: a benchmark passage
+        pa.field("twin_source", pa.string(), nullable=False),
+        pa.field("twin_line", pa.int64(), nullable=False),
+        pa.field("windows", pa.int64(), nullable=False),  # that are not scored therefore
+    ]
+)
+"""dedup/: one row a document that is not scored, and why."""
+
+DROP_LIST = pa.schema([pa.field("doc_id", pa.string(), nullable=False)])
+"""dedup/, one file a shard of windows: the documents whose windows are not scored."""
+
 QUARANTINE = pa.schema(
     [
         pa.field("stage", pa.string(), nullable=False),

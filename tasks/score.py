@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks import progress
 from tasks.job import Job, Outcome, QuarantineEntry, Stage
-from tasks.manifest import Counts
+from tasks.manifest import Counts, Shard
 from tasks.schema import SCORES
 from tasks.scorers.beside import BESIDE
 from tasks.scorers.calibration import OrderWeights
@@ -97,10 +99,14 @@ def calculator_for(
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:
-    """Score every window of one shard, in batches of windows of one length."""
+    """Score every window of one shard, in batches of windows of one length.
+
+    Inputs: the shard of windows and, if any of its documents are not to be scored, their list (`dedup.py`). Counts are
+    of the windows that are to be scored.
+    """
     from tasks.scorers.attention import score_windows  # noqa: PLC0415
 
-    (shard,) = job.inputs
+    shard, *drop_lists = job.inputs
     scorer = {name: value for name, value in job.config.items() if name != "order"}
     config = LadmConfig.model_validate({**scorer, **job.environment})
     order = OrderWeights.model_validate(job.config["order"]) if job.config.get("order") else None
@@ -108,7 +114,9 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     text_of = text_reader(config.model, job.identity[1]) if config.beside.text else None
     rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
     quarantine: list[QuarantineEntry] = []
-    for batch in store.shard_batches(shard, rows=windows_a_batch(config)):
+    windows = 0
+    for batch in batches_to_score(store, shard, drop_lists, windows_a_batch(config)):
+        windows += batch.num_rows
         ids_BL = np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
         with lock:
             scores = score_windows(calculator, config, ids_BL, order, text_of)
@@ -131,11 +139,22 @@ def score(job: Job, store: Store, key: str) -> Outcome:
         progress.report("score", len(scores))
     written = store.write_shard("score", key, table_of(rows, SCORES))
     return Outcome(
-        counts=Counts(received=shard.rows, kept=written.rows, quarantined=len(quarantine)),
+        counts=Counts(received=windows, kept=written.rows, quarantined=len(quarantine)),
         shards=store.kept(written),
         quarantine=quarantine,
-        measures={"windows": shard.rows, "tokens": sum(rows["n_tokens"])},
+        measures={"windows": windows, "tokens": sum(rows["n_tokens"])},
     )
+
+
+def batches_to_score(store: Store, shard: Shard, drop_lists: Sequence[Shard], rows: int) -> Iterator[pa.RecordBatch]:
+    """The shard's windows in batches of at most `rows`, without those of documents that are not to be scored."""
+    left_out = pa.array(
+        [doc_id for drops in drop_lists for doc_id in store.read_shard(drops)["doc_id"].to_pylist()], type=pa.string()
+    )
+    for batch in store.shard_batches(shard, rows):
+        wanted = batch.filter(pc.invert(pc.is_in(batch["doc_id"], left_out))) if len(left_out) else batch
+        if wanted.num_rows:
+            yield wanted
 
 
 def windows_a_batch(config: LadmConfig) -> int:

@@ -43,12 +43,13 @@ def list_sources(sources: Sequence[SourceConfig], identity: str = "stat") -> lis
     """
     listed: dict[str, ListedFile] = {}
     for number, source in enumerate(sources):
-        for file in _list_one(source, f"sources[{number}].uri", identity):
+        for file in list_files(source, f"sources[{number}].uri", identity):
             listed.setdefault(file.uri, ListedFile(file, source))
     return list(listed.values())
 
 
-def _list_one(source: SourceConfig, field: str, identity: str) -> list[SourceFile]:
+def list_files(source: SourceConfig, field: str, identity: str) -> list[SourceFile]:
+    """The files of one entry, by name; `field` of the configuration is named where there are none (`SourceError`)."""
     try:
         fs, path = file_system(source.uri, impatient=True)
     except (ValueError, ImportError) as error:

@@ -1,0 +1,56 @@
+"""Signatures: what tells whether a document is a duplicate of another, or holds a passage of a benchmark.
+
+Shard by shard, so that the corpus-wide comparison (`dedup.py`) reads a few hundred bytes a document and no text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from tasks.benchmarks import passages_of
+from tasks.job import Job, Outcome, Stage
+from tasks.manifest import Counts
+from tasks.schema import SIGNATURES
+from tasks.shingles import Hashes, WordHasher, minhashes, normal_form, shingles
+from tasks.store import Store, table_of
+
+BATCH_DOCUMENTS = 64
+CARRIED = ["doc_id", "domain", "source", "line"]
+
+
+def signatures(job: Job, store: Store, key: str) -> Outcome:
+    """The signatures of one document shard. Inputs: the shard, then the shards of benchmark passages."""
+    shard, *benchmarks = job.inputs
+    near = job.config["near"]
+    passages = passages_of(store.uri, tuple(benchmarks)) if benchmarks else None
+    hasher = WordHasher()
+    contaminated = 0
+    with store.shard_writer("signatures", key, SIGNATURES) as writer:
+        for batch in store.shard_batches(shard, rows=BATCH_DOCUMENTS, columns=[*CARRIED, "text"]):
+            rows: dict[str, list[Any]] = {name: batch[name].to_pylist() for name in CARRIED}
+            rows |= {name: [] for name in SIGNATURES.names if name not in CARRIED}
+            sets: list[Hashes] = []
+            for text in batch["text"]:
+                normal = normal_form(text.as_py())
+                rows["content"].append(hashlib.sha256(normal.encode()).hexdigest())
+                words = hasher.words(normal) if near or passages else None
+                found = passages.find(words) if passages and words is not None else None
+                contaminated += found is not None
+                rows["passage_source"].append(found and found.source)
+                rows["passage_line"].append(found and found.line)
+                rows["passage_share"].append(found and found.share)
+                if near and words is not None:
+                    sets.append(shingles(words, near["words"]))
+            rows["minhash"] = [None] * batch.num_rows
+            if near:
+                rows["minhash"] = list(minhashes(sets, near["permutations"], near["seed"]))
+            writer.write(table_of(rows, SIGNATURES))
+    return Outcome(
+        counts=Counts(received=shard.rows, kept=writer.rows),
+        shards=[writer.shard()],
+        measures={"contaminated": contaminated},
+    )
+
+
+STAGE = Stage(name="signatures", version="1", compute=signatures)
