@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tasks import progress
 from tasks.job import Job, Outcome, QuarantineEntry, Stage
 from tasks.manifest import Counts
+from tasks.model import ResolvedModel
 from tasks.schema import SCORES
 from tasks.scorers.beside import BESIDE
 from tasks.scorers.calibration import OrderWeights
@@ -62,10 +63,12 @@ def score_key_config(config: LadmConfig, order: OrderWeights | None = None) -> d
 
 
 @lru_cache(maxsize=1)
-def _calculator(path: Path, device: str, dtype: str, head: bool) -> Any:
+def _calculator(resolved: ResolvedModel, device: str, dtype: str, head: bool) -> Any:
+    from tasks.model import check_content  # noqa: PLC0415
     from tasks.scorers.attention import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
 
-    return load_calculator(path, LadmConfig.model_validate({"device": device, "dtype": dtype}), head=head)
+    check_content(resolved)
+    return load_calculator(resolved.path, LadmConfig.model_validate({"device": device, "dtype": dtype}), head=head)
 
 
 def text_reader(reference: str, digest: str | None) -> Callable[[npt.NDArray[np.integer]], str] | None:
@@ -87,7 +90,7 @@ def calculator_for(config: LadmConfig, digest: str, *, head: bool = False) -> tu
     resolved = resolve_model(config.model)
     assert resolved.digest == digest, f"the model {config.model} changed during the run"
     with _model_lock:
-        return _calculator(resolved.path, config.device, config.dtype, head), _model_lock
+        return _calculator(resolved, config.device, config.dtype, head), _model_lock
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:
