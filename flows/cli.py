@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except UserError as error:
-        print(f"ladm: {' '.join(str(error).split())}", file=sys.stderr)
+        from tasks.records import printable  # noqa: PLC0415
+
+        print(f"ladm: {printable(' '.join(str(error).split()), 4000)}", file=sys.stderr)
         return REFUSED
     except BrokenPipeError:  # `ladm sql … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
     from flows.preflight import preflight  # noqa: PLC0415
     from tasks.model_cache import cache_root  # noqa: PLC0415
 
-    config = load_config(options.config, options.set, options.store)
+    limits = [] if options.max_quarantined is None else [f"max_quarantined={options.max_quarantined}"]
+    config = load_config(options.config, [*options.set, *limits], options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
         plan = preflight(config, options.until, console.say)
         quiet_prefect(cache_root())
@@ -259,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--store", metavar="URI", help="default: the configuration's, $LADM_STORE or ./ladm-store")
     command.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change one setting; repeatable")
     command.add_argument("--until", default="export", metavar="STAGE", help="the last stage to do; default: export")
+    command.add_argument("--max-quarantined", metavar="SHARE", help="fail if more is quarantined, e.g. 0.01")
     command.add_argument("--runner", choices=["threads"], default="threads", help="where tasks run")
     command.add_argument("--json", action="store_true", help="print the run record as one JSON object on stdout")
 

@@ -21,6 +21,7 @@ from tasks.benchmarks import DecontaminateConfig
 from tasks.dedup import DeduplicateConfig
 from tasks.errors import ConfigError
 from tasks.export import ExportConfig
+from tasks.file_systems import without_secret
 from tasks.ingest import IngestConfig
 from tasks.length import LengthConfig
 from tasks.rank import SelectConfig
@@ -63,6 +64,9 @@ class RunConfig(Settings):
     select: SelectConfig = SelectConfig()
     export: list[ExportConfig] = Field(default=[ExportConfig(format="parquet"), ExportConfig(format="jsonl.zst")])
     execution: ExecutionConfig = ExecutionConfig()
+    max_quarantined: float | None = Field(default=None, ge=0, le=1)
+    """The run fails, and ranks nothing, if more than this share of what one stage got, or of the source files, had to
+    be quarantined. No limit when not given."""
 
     @model_validator(mode="after")
     def _ranked_by_what_is_scored(self) -> RunConfig:
@@ -72,6 +76,11 @@ class RunConfig(Settings):
         if by not in ("ladm", "order", *self.scorer.beside.names):
             raise ValueError(f"select.rank_by: {by} is not scored; add it to scorer.beside, or rank by another score")
         return self
+
+    @field_validator("store")
+    @classmethod
+    def _no_secret_in_the_store(cls, store: str) -> str:
+        return without_secret(store)
 
     @field_validator("sources", mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from flows.config import RunConfig
 from flows.console import Console
 from flows.preflight import Plan, preflight
 from flows.record import Done, Failure, RunRecord, versions
+from flows.repair import Repairs
 from flows.sift import benchmark_jobs, dedup_job, shards_to_score, signatures_job
 from tasks import (
     benchmarks,
@@ -42,6 +43,7 @@ from tasks import (
     tokenize,
 )
 from tasks.export import export_key_config
+from tasks.file_systems import io_errors, reason_of
 from tasks.ingest import ingest_key_config
 from tasks.job import Job, Stage
 from tasks.length import length_key_config
@@ -49,6 +51,7 @@ from tasks.manifest import Manifest, Shard
 from tasks.score import resolved_scorer, score_key_config
 from tasks.sources import ListedFile
 from tasks.stage import StoreRecords, stage_task
+from tasks.store import DamagedFileError, Store
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
@@ -113,6 +116,7 @@ class Dag:
         self.limits["score"] = self.limits["scan"] = 1  # one model a process
         self.ready: dict[str, deque[tuple[str, Job]]] = {stage: deque() for stage in STAGES}
         self.running: Counter[str] = Counter()
+        self.repairs = Repairs()
         self.finished: SimpleQueue[tuple[PrefectFuture[Any], str, Job]] = SimpleQueue()
 
     def run(self) -> RunRecord:
@@ -121,11 +125,16 @@ class Dag:
         try:
             self.do_shards()
             self.after_shards()
+            self.mend()
         finally:
             progress.listener.reset(token)
         self.record.finished = datetime.now(UTC)
         self.record.check_accounts()
-        publish.publish(self.record)
+        try:
+            publish.publish(self.record)
+        except io_errors() as error:  # a full disk, say; the store's records are the truth, so little is lost
+            self.record.failures.append(Failure("publish", "results", f"{type(error).__name__}: {reason_of(error)}"))
+            self.console.failed("publish", "results", self.record.failures[-1].error)
         return self.record
 
     def do_shards(self) -> None:
@@ -156,6 +165,10 @@ class Dag:
         """The barrier: rank and export if every shard is there, else leave it to the next run."""
         if self.record.failures:
             return
+        if too_many := self.record.too_many_quarantined():
+            self.record.failures.append(too_many)
+            self.console.failed(too_many.stage, too_many.label, too_many.error)
+            return
         last = self.plan.stages[-1]
         made = self.record.shards(last if last not in ("rank", "export") else "score")
         if not made:
@@ -169,6 +182,30 @@ class Dag:
             for job in self.export_jobs():
                 self.offer("", job)
             self.drain()
+
+    def mend(self) -> None:
+        """Check what is about to be published or read by no job, and make again what is damaged."""
+        while not self.record.failures:
+            files = self.record.products()
+            try:
+                Store(self.plan.config.store).check(files)
+                return
+            except DamagedFileError as error:
+                if not self.make_again(error):
+                    self.record.failures.append(Failure("store", "all shards", str(error)))
+            self.drain()
+
+    def make_again(self, error: DamagedFileError, waiting: tuple[str, Job] | None = None) -> bool:
+        """Offer the jobs that made the damaged files once more; False if that cannot help."""
+        makers = self.repairs.order(error.paths, waiting)
+        if makers is None:
+            return False
+        if makers:
+            self.console.say(f"{error}; it is made again")
+            self.record.made_again += error.paths
+        for source, job in makers:
+            self.offer(source, job)
+        return True
 
     # -- submitting and finishing ------------------------------------------------------------------------------
 
@@ -201,6 +238,8 @@ class Dag:
         state = future.state
         if not state.is_completed():
             error = future.result(raise_on_failure=False)
+            if isinstance(error, DamagedFileError) and self.make_again(error, (source, job)):
+                return
             text = str(error).strip().splitlines()
             reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
             self.record.failures.append(Failure(job.stage, job.label, reason, source))
@@ -208,11 +247,14 @@ class Dag:
             return
         manifest = Manifest.model_validate(future.result())
         done = Done(source, manifest, cached=state.name == "Cached")
-        self.record.done.append(done)
+        again = self.repairs.is_under_way(manifest.key)
+        self.record.note(done, again)
         self.console.finished(done)
         if job.stage == "tokenize" and "score" in self.plan.stages:
             self.console.expect_windows("score", int(manifest.measures.get("windows", 0)))
-        if job.stage in PER_SHARD[:-1]:
+        for waiting in self.repairs.finished(manifest, (source, job)):
+            self.offer(*waiting)
+        if job.stage in PER_SHARD[:-1] and not again:
             following = PER_SHARD[PER_SHARD.index(job.stage) + 1]
             waits = following == "score" and "dedup" in self.plan.stages
             for number, shard in enumerate(manifest.shards):

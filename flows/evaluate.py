@@ -181,6 +181,7 @@ def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConf
         )
         dag.offer("", job)
     dag.drain()
+    dag.mend()
     _refuse_failures(dag)
     jobs = [done.manifest for done in dag.record.done[before:] if done.manifest.stage == "scan"]
     written = {manifest.label: manifest.shards for manifest in jobs}

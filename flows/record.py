@@ -63,6 +63,8 @@ class RunRecord:
     finished: datetime | None = None
     done: list[Done] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    made_again: list[str] = field(default_factory=list)
+    """Files of the store that were found damaged or missing when they were to be read."""
     files: list[str] = field(default_factory=list)
     """Paths below the store's root that the run published for its user."""
 
@@ -72,6 +74,20 @@ class RunRecord:
         if self.finished is None:
             return "running"
         return "failed" if self.failures else "completed"
+
+    def note(self, done: Done, again: bool) -> None:
+        """Add a finished job, or put it in the place of its earlier self if it had to be done `again`."""
+        if again:
+            for number, earlier in enumerate(self.done):
+                if earlier.manifest.key == done.manifest.key:
+                    self.done[number] = done
+                    return
+        self.done.append(done)
+
+    def products(self) -> list[Shard]:
+        """The files that are read or published when no job is left: rankings, exports, measurements, quarantines."""
+        last = [done for stage in ("rank", "export", "card", "scan") for done in self.of(stage)]
+        return [*(file for done in last for file in done.manifest.all_files()), *quarantines_of(self.done)]
 
     def of(self, stage: str) -> list[Done]:
         """The finished jobs of a stage, in an order that does not depend on timing."""
@@ -85,6 +101,28 @@ class RunRecord:
     def windows_scored(self) -> int:
         """Windows that this run itself put through the model."""
         return sum(done.manifest.measures["windows"] for done in self.of("score") if not done.cached)
+
+    def quarantined_files(self) -> int:
+        """Source files that were quarantined whole."""
+        return sum(done.manifest.measures.get("files_quarantined", 0) for done in self.of("ingest"))
+
+    def too_many_quarantined(self) -> Failure | None:
+        """What fails the run where more was quarantined than `max_quarantined` allows."""
+        limit = self.plan.config.max_quarantined
+        if limit is None:
+            return None
+        shares = [("ingest", "source files", self.quarantined_files(), len(self.plan.files))]
+        for stage in self.plan.stages:
+            counts = self._counts(stage)
+            shares.append((stage, "records", counts.quarantined, counts.received))
+        for stage, what, quarantined, received in shares:
+            if quarantined > limit * received:
+                reason = (
+                    f"{quarantined:,} of {received:,} {what} are quarantined, more than max_quarantined ({limit:g}) "
+                    f'allows; see `ladm sql "from quarantine" --run {self.run_id}`'
+                )
+                return Failure(stage, "all shards", reason)
+        return None
 
     def stage_summary(self, stage: str) -> dict[str, Any]:
         """How many jobs of a stage were run, cached and failed, and the account of its records."""
@@ -146,10 +184,15 @@ class RunRecord:
             "seconds": round((finished - self.started).total_seconds(), 3),
             "store": plan.config.store,
             "windows_scored": self.windows_scored(),
+            "quarantined": {
+                "records": sum(self._counts(stage).quarantined for stage in plan.stages),
+                "files": self.quarantined_files(),
+            },
             "stages": {stage: self.stage_summary(stage) for stage in plan.stages},
             "failures": [
                 {"stage": f.stage, "shard": f.label, "source": f.source, "error": f.error} for f in self.failures
             ],
+            "made_again": self.made_again,
             "files": self.files,
             "model": None
             if plan.model is None

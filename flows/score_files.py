@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, ModelError, SourceError
-from tasks.model import ModelFacts, ResolvedModel, load_tokenizer, model_facts, resolve_model
+from tasks.model import ModelFacts, ResolvedModel, check_content, load_tokenizer, model_facts, resolve_model
 from tasks.score import resolved_scorer
 from tasks.scorers.calibration import OrderWeights, load_calibration
 from tasks.scorers.ladm import (
@@ -93,6 +93,7 @@ def _scored(
 ) -> Iterator[dict[str, Any]]:
     from tasks.scorers.attention import load_calculator, score_windows  # noqa: PLC0415  (torch, after all checks)
 
+    check_content(resolved)
     calculator = load_calculator(resolved.path, config)
     first = 0
     while first < len(windows):

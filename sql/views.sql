@@ -24,8 +24,19 @@ select * from run_allocation;
 create view dropped as
 select * from run_dropped;
 
+-- one row a record that could not be used, or a file (line is null); a window that could not be scored has the place
+-- and the beginning of its document
 create view quarantine as
-select * from run_quarantine;
+select
+    q.stage,
+    coalesce(d.source, q.source) as source,
+    coalesce(q.line, d.line) as line,
+    q.reason,
+    coalesce(nullif(q.excerpt, ''), regexp_replace(left(d.text, 200), '[\p{C}\p{Zl}\p{Zp}]', '�', 'g'), '') as excerpt,
+    q.records,
+    q.doc_id
+from run_quarantine as q
+left join ingest_shards as d using (doc_id);
 
 -- one row a job of a stage: what it got, where it went, whether the store already had it
 create view stages as

@@ -6,6 +6,7 @@ from the data (domain names, licences) is escaped.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -43,7 +44,7 @@ def card(job: Job, store: Store, key: str) -> Outcome:
     store.write_bytes(path, content)
     return Outcome(
         counts=Counts(received=ranking.rows, kept=ranking.rows),
-        files=[Shard(key=key, path=path, bytes=len(content), rows=0)],
+        files=[Shard(key=key, path=path, bytes=len(content), rows=0, sha256=hashlib.sha256(content).hexdigest())],
     )
 
 

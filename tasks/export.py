@@ -7,7 +7,7 @@ into parts of bounded size, so memory does not grow with the selection.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
 import orjson
 import pyarrow as pa
@@ -105,13 +105,14 @@ def _write_parquet(store: Store, path: str, key: str, tables: Iterator[pa.Table]
 def _write_jsonl(store: Store, path: str, key: str, tables: Iterator[pa.Table]) -> Shard:
     rows = 0
     with store.writing(path) as file:
-        with zstandard.ZstdCompressor(level=6, write_checksum=True).stream_writer(file, closefd=False) as stream:
+        with zstandard.ZstdCompressor(level=6, write_checksum=True).stream_writer(
+            cast(IO[bytes], file), closefd=False
+        ) as stream:
             for table in tables:
                 for row in table.to_pylist():
                     stream.write(orjson.dumps(pile_record(row), option=orjson.OPT_APPEND_NEWLINE))
                 rows += table.num_rows
-        size = file.tell()
-    return Shard(key=key, path=path, bytes=size, rows=rows)
+        return Shard(key=key, path=path, bytes=file.tell(), rows=rows, sha256=file.sha256)
 
 
 def pile_record(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, cast
@@ -10,6 +11,26 @@ from typing import Any, cast
 import fsspec
 
 from tasks.errors import ConfigError
+
+_SECRET = re.compile(
+    r"://[^/@]*:[^/@]+@|[?&](?:x-amz-(?:signature|credential|security-token)|sig|signature|token|access_token|password"
+    r"|secret|api_?key)=",
+    re.IGNORECASE,
+)
+
+
+def without_secret(uri: str) -> str:
+    """The URI itself.
+
+    Raises:
+        ValueError: It holds a password, or is signed: it would stand in run records, dataset cards and logs.
+    """
+    if _SECRET.search(uri):
+        raise ValueError(
+            "the address holds a password, a token or a signature, which the records of a run would keep; leave it "
+            "out, and give credentials by the environment"
+        )
+    return uri
 
 
 def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:

@@ -17,6 +17,7 @@ from tasks.manifest import Counts, Shard, SourceFile, content_key
 from tasks.readers import Record, SourceConfig, UnreadableFile, read_records
 from tasks.schema import DOCUMENTS
 from tasks.settings import Settings
+from tasks.sources import check_unchanged
 from tasks.store import Store, table_of
 
 
@@ -67,10 +68,13 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
                         )
                     )
     except UnreadableFile as damage:
+        if not job.source.problem:
+            check_unchanged(job.source)  # half-way through being replaced, it is not worth a quarantine
         seen = pending.documents + len(quarantine)
         # Shards already written stay: an earlier, whole version of the file may have the same ones.
         return _unreadable(job.source, damage, seen)
     pending.flush()
+    check_unchanged(job.source)
     received = pending.documents + len(quarantine)
     return Outcome(
         counts=Counts(received=received, kept=pending.documents, quarantined=len(quarantine)),

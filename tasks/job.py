@@ -80,9 +80,14 @@ class Stage:
 
 
 def run_job(stage: Stage, job: Job) -> Manifest:
-    """Do one job, write its quarantine, check its account, and return the manifest; no Prefect needed."""
+    """Do one job, write its quarantine, check its account, and return the manifest; no Prefect needed.
+
+    Raises:
+        DamagedFileError: An input is not what was written; nothing was done, and it was deleted.
+    """
     started = time.monotonic()
     store, key = Store(job.store), stage.key(job)
+    store.check(job.inputs)
     outcome = stage.compute(job, store, key)
     outcome.counts.check(f"{stage.name} {job.label}")
     listed = sum(entry.records for entry in outcome.quarantine)

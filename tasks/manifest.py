@@ -1,7 +1,8 @@
 """What travels between tasks: small JSON manifests that name the files a stage wrote and count its records.
 
 A manifest is also Prefect's cached result, so it is the commit mark of a stage: it is written after the data
-files that it names, and counts only while every one of them exists at the recorded size.
+files that it names, and counts only while every one of them exists at the recorded size. The checksum is looked at
+when a file is read (`Store.check`).
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ class SourceFile(Settings):
 
 
 class Shard(Settings):
-    """One Parquet file of the store: its key, its path below the store's root, and its size."""
+    """One Parquet file of the store: its key, its path below the store's root, its size and its checksum."""
 
     key: str
     path: str
     bytes: int
     rows: int
+    sha256: str = ""
+    """Of the file's bytes, in hex, taken while they were written. Empty in manifests of ladm 0.1 before checksums
+    were kept: such a file counts by its size alone, as it did then."""
 
 
 class Counts(Settings):

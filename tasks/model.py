@@ -71,6 +71,20 @@ def resolve_model(reference: str, on_progress: Callable[[str], None] | None = No
         raise ModelError(f"scorer.model: cannot prepare {reference}: {reason} ({hint})") from error
 
 
+def check_content(resolved: ResolvedModel) -> None:
+    """Hash the model's files once more, from their bytes, where `resolve_model` may have gone by size and time.
+
+    Raises:
+        ModelError: the files are not what the digest says: damaged, or changed behind their times.
+    """
+    names = ["config.json", *_weight_files(resolved.reference, resolved.path)]
+    if hash_digest({name: file_sha256(resolved.path / name, remember=False) for name in names}) != resolved.digest:
+        raise ModelError(
+            f"scorer.model: the files of {resolved.reference} in {resolved.path} are damaged: they do not hold what "
+            "they held when they were first hashed; delete them and fetch the model again"
+        )
+
+
 def load_tokenizer(resolved: ResolvedModel) -> Any:
     """The model's fast tokenizer, a `tokenizers.Tokenizer`, without truncation or padding.
 

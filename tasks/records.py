@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from tasks.file_systems import without_secret
 from tasks.settings import Settings
 
 UNKNOWN_DOMAIN = "unknown"
@@ -44,6 +45,11 @@ class SourceConfig(Settings):
     """`auto` goes by the file name, less its compression suffix. Compression itself goes by the file's first bytes."""
     max_record_bytes: int = Field(default=134_217_728, ge=1)
     """A longer line (jsonl, counted as stored) or text (other formats, UTF-8) is quarantined, not held in memory."""
+
+    @field_validator("uri")
+    @classmethod
+    def _no_secret_in_the_uri(cls, uri: str) -> str:
+        return without_secret(uri)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from tasks import progress
 from tasks.job import Job, Outcome, QuarantineEntry, Stage
 from tasks.manifest import Counts, Shard
+from tasks.model import ResolvedModel
 from tasks.schema import SCORES
 from tasks.scorers.beside import BESIDE
 from tasks.scorers.calibration import OrderWeights
@@ -64,11 +65,15 @@ def score_key_config(config: LadmConfig, order: OrderWeights | None = None) -> d
 
 
 @lru_cache(maxsize=1)
-def _calculator(path: Path, device: str, dtype: str, head: bool, rounded: bool) -> Any:
+def _calculator(resolved: ResolvedModel, device: str, dtype: str, head: bool, rounded: bool) -> Any:
+    from tasks.model import check_content  # noqa: PLC0415
     from tasks.scorers.attention import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
     from tasks.scorers.rounding import round_to_bfloat16  # noqa: PLC0415
 
-    calculator = load_calculator(path, LadmConfig.model_validate({"device": device, "dtype": dtype}), head=head)
+    check_content(resolved)
+    calculator = load_calculator(
+        resolved.path, LadmConfig.model_validate({"device": device, "dtype": dtype}), head=head
+    )
     if rounded:
         round_to_bfloat16(calculator.model)
     return calculator
@@ -95,7 +100,7 @@ def calculator_for(
     resolved = resolve_model(config.model)
     assert resolved.digest == digest, f"the model {config.model} changed during the run"
     with _model_lock:
-        return _calculator(resolved.path, config.device, config.dtype, head, rounded), _model_lock
+        return _calculator(resolved, config.device, config.dtype, head, rounded), _model_lock
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:

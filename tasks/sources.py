@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,8 @@ from tasks.errors import SourceError
 from tasks.file_systems import file_system, io_errors, reason_of
 from tasks.manifest import SourceFile
 from tasks.readers import SourceConfig
+
+CONTENT = "sha256:"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,21 @@ def list_sources(sources: Sequence[SourceConfig], identity: str = "stat") -> lis
         for file in list_files(source, f"sources[{number}].uri", identity):
             listed.setdefault(file.uri, ListedFile(file, source))
     return list(listed.values())
+
+
+def check_unchanged(file: SourceFile) -> None:
+    """Make sure that a file is still what the listing saw; for after it was read.
+
+    Raises:
+        SourceError: It was replaced or written to since. What was read belongs to no version that can be named.
+        OSError: It cannot be examined any more.
+    """
+    fs, path = file_system(file.uri)
+    now = _local_file(Path(path)) if isinstance(fs, LocalFileSystem) else _remote_file(fs, path, fs.info(path))
+    if file.version.startswith(CONTENT):
+        now = now.model_copy(update={"version": _content_version(fs, now)})
+    if (now.size, now.version) != (file.size, file.version):
+        raise SourceError(f"{file.uri}: changed while the run was reading it; run again, when nothing writes to it")
 
 
 def list_files(source: SourceConfig, field: str, identity: str) -> list[SourceFile]:
@@ -86,9 +104,15 @@ def _list_local(path: Path) -> list[SourceFile]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    unreadable: list[Path] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append(Path(str(error.filename)))
+
+    for parent, folders, names in os.walk(folder, onerror=note):
         folders[:] = [name for name in folders if not _is_private(name)]  # which os.walk then does not enter
         yield from (Path(parent) / name for name in names if not _is_private(name))
+    yield from unreadable  # as files with a problem: nobody knows what is missed in them
 
 
 def _is_private(name: str) -> bool:
@@ -102,6 +126,15 @@ def _local_file(path: Path) -> SourceFile:
     except OSError as error:
         reason = "dangling symbolic link" if path.is_symlink() else error.strerror or "cannot be examined"
         return SourceFile(uri=uri, size=0, version="", problem=reason)
+    problem = None
+    if stat.S_ISDIR(status.st_mode):
+        problem = "a folder that cannot be listed"
+    elif not stat.S_ISREG(status.st_mode):
+        problem = "no file but a device, a socket or a pipe"  # reading might never end
+    elif not os.access(path, os.R_OK):
+        problem = "permission denied"
+    if problem:
+        return SourceFile(uri=uri, size=0, version="", problem=problem)
     return SourceFile(uri=uri, size=status.st_size, version=str(status.st_mtime_ns))
 
 
@@ -139,4 +172,4 @@ def _content_version(fs: Any, file: SourceFile) -> str:
     with fs.open(file.uri, "rb") as stream:
         while block := stream.read(2**22):
             digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+    return f"{CONTENT}{digest.hexdigest()}"

@@ -6,6 +6,7 @@ and retries with exponential backoff for what can pass. Nothing else in the proj
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +21,15 @@ from prefect.tasks import exponential_backoff
 from tasks.errors import UserError
 from tasks.job import Job, Stage, run_job
 from tasks.manifest import Manifest
-from tasks.store import Store
+from tasks.store import DamagedFileError, Store
 
 
 class StoreRecords(WritableFileSystem):
     """Prefect's result storage inside the store: `records/<key[:2]>/<key>.json`, one manifest a key.
 
-    Reading raises unless every file that the manifest names exists at its recorded size, which Prefect counts as
-    a cache miss: so a data file that was deleted or cut off is recomputed, and only that one.
+    Reading raises unless the record has its checksum and every file that the manifest names exists at its recorded
+    size, which Prefect counts as a cache miss: so a data file that was deleted or cut off is recomputed, and only that
+    one. Records of ladm 0.1 before checksums were kept have none, and count without.
     """
 
     _block_type_name = "LADM store records"
@@ -39,7 +41,7 @@ class StoreRecords(WritableFileSystem):
     def read_path(self, path: str, _sync: bool | None = None) -> bytes:  # type: ignore[override]
         """The record of a key, if its data is all there; `FileNotFoundError` otherwise."""
         store = Store(self.uri)
-        content = store.read_bytes(record_path(path))
+        content = unsealed(store.read_bytes(record_path(path)))
         manifest = Manifest.model_validate(orjson.loads(orjson.loads(content)["result"]))
         if not store.holds(manifest.all_files()):
             raise FileNotFoundError(f"{path}: a data file of this record is missing or cut off")
@@ -47,7 +49,26 @@ class StoreRecords(WritableFileSystem):
 
     def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:  # type: ignore[override]
         """Write a record whole."""
-        Store(self.uri).write_bytes(record_path(path), content)
+        Store(self.uri).write_bytes(record_path(path), sealed(content))
+
+
+def sealed(record: bytes) -> bytes:
+    """A JSON object with its own checksum in it: the sha256 of the object without it, written canonically."""
+    bare = orjson.loads(record)
+    return orjson.dumps({**bare, "sha256": _checksum(bare)})
+
+
+def unsealed(content: bytes) -> bytes:
+    """The JSON object that was sealed; `ValueError` if it is not what was written."""
+    record = orjson.loads(content)
+    checksum = record.pop("sha256", None)
+    if checksum != _checksum(record) and (checksum or record.keys() != {"metadata", "result"}):
+        raise ValueError("the record is not what was written")
+    return orjson.dumps(record)
+
+
+def _checksum(record: Any) -> str:
+    return hashlib.sha256(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def record_path(key: str) -> str:
@@ -71,6 +92,7 @@ class ContentKeyPolicy(CachePolicy):
 
 NEVER_PASSES = (
     UserError,
+    DamagedFileError,
     AssertionError,
     TypeError,
     NotImplementedError,
@@ -79,7 +101,8 @@ NEVER_PASSES = (
     NotADirectoryError,
     PermissionError,
 )
-"""What trying again cannot mend: a user's mistake, our own bug, a file that is not there or not ours."""
+"""What trying again cannot mend: a user's mistake, our own bug, a file that is not there or not ours, and a damaged
+one, which another job has to make again."""
 
 
 def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:

@@ -8,11 +8,14 @@ workers that write one key write the same bytes, so the last one wins and nothin
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,14 +31,60 @@ from tasks.manifest import Shard
 
 ROW_GROUP_BYTES = 16 * 2**20
 REMOVE_AT_ONCE = 1000
+CHECKED_AT_ONCE = 8
 
 _unfinished: set[Path] = set()
+_checked: dict[tuple[str, str], object] = {}
+"""(file, checksum) → the state in which this process found the file to have it."""
 
 
 def remove_unfinished() -> None:
     """Delete the temporary files of writes that are under way; for a process that is about to end at once."""
     for temporary in list(_unfinished):
         temporary.unlink(missing_ok=True)
+
+
+class DamagedFileError(Exception):
+    """Files of the store are gone, or hold something else than was written. What is left of them was deleted.
+
+    Attributes:
+        paths: The files, below the store's root.
+    """
+
+    def __init__(self, paths: list[str]) -> None:
+        super().__init__(paths)
+        self.paths = paths
+
+    def __str__(self) -> str:
+        return f"damaged or missing in the store: {', '.join(self.paths)}"
+
+
+class HashingFile(io.RawIOBase):
+    """A file being written, in order, that knows the sha256 of what it got."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self._hash = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        """Write all of the bytes."""
+        self._hash.update(data)
+        self._file.write(data)
+        return memoryview(data).nbytes
+
+    def writable(self) -> bool:
+        """It is for writing only."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
+
+    @property
+    def sha256(self) -> str:
+        """Of all bytes written so far, in hex."""
+        return self._hash.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -70,7 +119,7 @@ class Store:
     # -- bytes ---------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def writing(self, path: str) -> Iterator[IO[bytes]]:
+    def writing(self, path: str) -> Iterator[HashingFile]:
         """Open `path` for writing; it appears whole when the block ends, and not at all if it raises."""
         target = self.full(path)
         if self.local:
@@ -79,7 +128,7 @@ class Store:
             _unfinished.add(temporary)
             try:
                 with temporary.open("wb") as file:
-                    yield file
+                    yield HashingFile(file)
                 temporary.replace(target)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -89,7 +138,7 @@ class Store:
             return
         file = self.fs.open(target, "wb")
         try:
-            yield file
+            yield HashingFile(file)
         except BaseException:
             # Closing would complete the upload: an object store must never show half a file.
             with contextlib.suppress(Exception):
@@ -124,6 +173,54 @@ class Store:
     def holds(self, files: Sequence[Shard]) -> bool:
         """Whether every file is there at its recorded size."""
         return all(self.size(file.path) == file.bytes for file in files)
+
+    def check(self, files: Sequence[Shard]) -> None:
+        """Read the files through and compare them with their checksums; what this process did before is not repeated.
+
+        A damaged file is deleted: with it gone, the record that vouches for it no longer counts (`holds`).
+
+        Raises:
+            DamagedFileError: Names all files that are missing, cut off or changed.
+        """
+        different = {file.path: file for file in files}.values()
+        if len(different) == 1:
+            sound = [self._is_sound(file) for file in different]
+        else:
+            with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
+                sound = list(pool.map(self._is_sound, different))
+        damaged = [file.path for file, is_sound in zip(different, sound, strict=True) if not is_sound]
+        if damaged:
+            for path in damaged:
+                self.remove(path)
+            raise DamagedFileError(damaged)
+
+    def _is_sound(self, file: Shard) -> bool:
+        url = self.url(file.path)
+        try:
+            state = self._state(file.path)
+            if self.size(file.path) != file.bytes:
+                return False
+            if _checked.get((url, file.sha256)) == state:
+                return True
+            if file.sha256:
+                with self.fs.open(self.full(file.path), "rb") as stream:
+                    digest = hashlib.sha256()
+                    while block := stream.read(2**22):
+                        digest.update(block)
+                if digest.hexdigest() != file.sha256:
+                    return False
+        except FileNotFoundError:
+            return False
+        _checked[url, file.sha256] = state
+        return True
+
+    def _state(self, path: str) -> object:
+        """What changes whenever a file is written again."""
+        if self.local:
+            status = Path(self.full(path)).stat()
+            return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+        info = self.fs.info(self.full(path))
+        return info["size"], info.get("ETag"), info.get("LastModified"), info.get("created")
 
     def names(self, path: str) -> list[str]:
         """Names of the entries directly below `path`, sorted; empty if there is no such folder."""
@@ -248,11 +345,12 @@ class Store:
 class ShardWriter:
     """Writes one Parquet file batch by batch and knows its rows and bytes when finished."""
 
-    def __init__(self, key: str, path: str, file: IO[bytes], schema: pa.Schema) -> None:
+    def __init__(self, key: str, path: str, file: HashingFile, schema: pa.Schema) -> None:
         self.key = key
         self.path = path
         self.rows = 0
         self.bytes = 0
+        self.sha256 = ""
         self._file = file
         self._schema = schema
         self._writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
@@ -266,14 +364,15 @@ class ShardWriter:
         self.rows += table.num_rows
 
     def finish(self) -> None:
-        """Write the footer and note the size."""
+        """Write the footer and note the size and the checksum."""
         self._writer.close()
-        self.bytes = int(self._file.tell())
+        self.bytes = self._file.tell()
+        self.sha256 = self._file.sha256
 
     def shard(self) -> Shard:
         """What a manifest says of the finished file."""
         assert self.bytes, "a shard is described only after it is finished"
-        return Shard(key=self.key, path=self.path, bytes=self.bytes, rows=self.rows)
+        return Shard(key=self.key, path=self.path, bytes=self.bytes, rows=self.rows, sha256=self.sha256)
 
 
 def table_of(rows: dict[str, list[Any]], schema: pa.Schema) -> pa.Table:

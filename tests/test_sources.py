@@ -10,7 +10,7 @@ import pytest
 
 from tasks.errors import SourceError
 from tasks.readers import SourceConfig
-from tasks.sources import list_sources
+from tasks.sources import check_unchanged, list_sources
 
 
 def names(*uris: object, identity: str = "stat") -> list[str]:
@@ -91,3 +91,27 @@ def test_remote_file_systems(tmp_path: Path) -> None:
     assert len(list_sources([SourceConfig(uri="memory://listing")])) == 3
     with pytest.raises(SourceError, match="no file matches"):
         list_sources([SourceConfig(uri="memory://listing/none.jsonl")])
+
+
+def test_a_file_that_changes_after_it_was_listed_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    for identity in ("stat", "content"):
+        path.write_text("one")
+        os.utime(path, ns=(10**18, 10**18))
+        (listed,) = list_sources([SourceConfig(uri=str(path))], identity)
+        check_unchanged(listed.file)
+        path.write_text("two")
+        if identity == "content":
+            os.utime(path, ns=(10**18, 10**18))
+        with pytest.raises(SourceError, match=r"a.jsonl: changed while the run was reading it"):
+            check_unchanged(listed.file)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/changing/a.jsonl", b"1")
+    (listed,) = list_sources([SourceConfig(uri="memory://changing/*.jsonl")])
+    check_unchanged(listed.file)
+    memory.pipe("/changing/a.jsonl", b"22")
+    with pytest.raises(SourceError, match="changed"):
+        check_unchanged(listed.file)
+    path.unlink()
+    with pytest.raises(SourceError):
+        check_unchanged(listed.file.model_copy(update={"uri": str(path)}))
