@@ -20,7 +20,7 @@ from flows.curate import Dag
 from flows.question import Question
 from flows.record import versions
 from tasks import progress
-from tasks.calibrate import choose_layers, fit_order, layers_allowed, order_layers
+from tasks.calibrate import CALIBRATING_KINDS, choose_layers, fit_order, layers_allowed, order_layers
 from tasks.contrast import BROKEN, CALIBRATE, KINDS, TEST, WHOLE
 from tasks.errors import ConfigError, UserError
 from tasks.evaluate import Setting, all_scores, forward_passes, stability, table
@@ -83,7 +83,7 @@ def evaluate() -> Evaluation:
         setting, native = _setting(question), question.device != "cpu"
         complete = _scan_config(setting, KINDS, setting.layers, paper=True)
         complete_beside = _scan_config(setting, KINDS, setting.layers, paper=True, beside=question.beside)
-        partial = _scan_config(setting, KINDS, layers_allowed(setting))
+        partial = _scan_config(setting, CALIBRATING_KINDS, layers_allowed(setting))
         rounded = _scan_config(setting, (WHOLE,), setting.layers, dtype="bfloat16" if native else "bfloat16-rounded")
         halves = _halves(question, shards)
         testing = halves[TEST]
@@ -100,7 +100,7 @@ def evaluate() -> Evaluation:
 def _halves(question: Question, shards: Sequence[Shard]) -> dict[str, list[Shard]]:
     """The contrast set's shards, one a document, by the half that the document belongs to.
 
-    The testing half is measured in all layers; of the calibrating half, the layers that a calibration may use will do.
+    The testing half is measured whole; of the calibrating half, the layers and kinds that a calibration uses will do.
     """
     store = Store(question.plan.config.store)
     halves: dict[str, list[Shard]] = {CALIBRATE: [], TEST: []}

@@ -1,7 +1,8 @@
 """Calibrating: from the measurements of the calibrating half, the layers and weights that a calibration holds.
 
-Nothing of the testing half is looked at. The dependency score's layers are one run of neighbouring layers, with or
-without the standard deviation, chosen by mean AUC; few parameters, since the half is small. The order score is a ridge
+Nothing of the testing half is looked at, nor any window of two halves: that contrast is one that a calibration has
+never seen. The dependency score's layers are one run of neighbouring layers, with or without the standard deviation,
+chosen by mean AUC against spliced windows; few parameters, since the half is small. The order score is a ridge
 regression on the profile of attention by distance. Both end early enough that scoring by them costs at most
 `cost_limit` plain forward passes.
 """
@@ -13,13 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.contrast import CALIBRATE, HALVES, SHUFFLED, SPLICED, WHOLE
+from tasks.contrast import CALIBRATE, SHUFFLED, SPLICED, WHOLE
 from tasks.evaluate import Floats, Setting, per_layer
 from tasks.scan import Measurement
 from tasks.scorers.calibration import OrderWeights
 
 COST_LIMIT = 0.63  # of a plain forward pass; 0.65 with what measuring adds
 _RIDGE = 3.0  # times the number of features, which are standardised
+CALIBRATING_KINDS = (WHOLE, SPLICED, SHUFFLED)
+"""The kinds of window that a calibration is made from."""
 _ORDER_LAYERS = 5  # the last so many that the cost allows; the early ones see no order
 _AS_GOOD = 0.01  # of AUC: among choices this close to the best, the one with most layers is taken
 
@@ -42,7 +45,7 @@ class LayerChoice:
     layers: tuple[int, ...]
     ablation: str
     auc: float
-    """On the calibrating half: mean over domains and over the spliced and halved contrasts."""
+    """On the calibrating half: mean over domains, whole against spliced windows."""
 
 
 def choose_layers(setting: Setting, found: Sequence[Measurement], cost_limit: float = COST_LIMIT) -> LayerChoice:
@@ -104,14 +107,12 @@ def fit_order(setting: Setting, found: Sequence[Measurement], cost_limit: float 
 
 
 def _mean_auc(half: Sequence[Measurement], scores: Floats) -> float:
-    """Mean over domains of the AUC of whole against spliced, and against halved, windows."""
+    """Mean over domains of the AUC of whole against spliced windows."""
     places: dict[tuple[str, str], list[int]] = {}
     for place, one in enumerate(half):
         places.setdefault((one.domain, one.kind), []).append(place)
     aucs = []
     for domain in {domain for domain, _ in places}:
-        whole = scores[places[domain, WHOLE]]
-        for kind in (SPLICED, HALVES):
-            broken = scores[places[domain, kind]]
-            aucs.append(float(((whole[:, None] > broken) + 0.5 * (whole[:, None] == broken)).mean()))
+        whole, broken = scores[places[domain, WHOLE]], scores[places[domain, SPLICED]]
+        aucs.append(float(((whole[:, None] > broken) + 0.5 * (whole[:, None] == broken)).mean()))
     return float(np.mean(aucs))

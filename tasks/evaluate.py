@@ -134,7 +134,7 @@ def table(
                 domain: (texts, places[domain, WHOLE]) for domain in domains if is_list(config, domain) and texts
             }
         else:
-            against = {domain: (places[domain, WHOLE], places[domain, contrast]) for domain in domains}
+            against = {domain: (places[domain, WHOLE], places.get((domain, contrast), [])) for domain in domains}
         for choice, values in scores.items():
             aucs = {
                 domain: _auc(_scored(values, whole), _scored(values, broken), contrast != LISTS, seed)
