@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from flows.config import RunConfig
 from tasks.errors import ConfigError
+from tasks.exporters.interface import ExportConfig
+from tasks.exporters.tokens import settled
 from tasks.file_systems import io_errors, is_s3, reason_of
 from tasks.model import ModelFacts, ResolvedModel, model_facts, resolve_model
 from tasks.scorers.beside import BESIDE
@@ -40,6 +42,8 @@ class Plan:
     """The layers that `scorer.layers: all` does not mean, since they do not see the whole window."""
     calibration: Calibration | None = None
     """What `scorer.layers: calibrated` means."""
+    exports: list[ExportConfig] = field(default_factory=list)
+    """What is exported, with all that a format of tokens needs settled; empty when the run ends before that."""
 
     @property
     def scorer(self) -> LadmConfig:
@@ -74,6 +78,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     model = calibration = None
     layers: list[int] = []
     left_out: list[int] = []
+    exports: list[ExportConfig] = []
     if until not in ("ingest", "length"):
         model = resolve_model(config.scorer.model, tell)
         if model.tokenizer_digest is None:
@@ -88,7 +93,9 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:
                 tell(left_out_line(scorer, left_out, config.window.length))
-    return Plan(config, until, files, model, layers, left_out, calibration)
+        if until == "export":
+            exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
+    return Plan(config, until, files, model, layers, left_out, calibration, exports)
 
 
 def check_model(scorer: LadmConfig, length: int, facts: ModelFacts) -> tuple[list[int], list[int]]:

@@ -104,9 +104,9 @@ class Store:
         with self.writing(path) as file:
             file.write(content)
 
-    def read_bytes(self, path: str) -> bytes:
-        """The content of a file; `FileNotFoundError` if there is none."""
-        return cast(bytes, self.fs.cat_file(self.full(path)))
+    def read_bytes(self, path: str, end: int | None = None) -> bytes:
+        """The content of a file, all or the first `end` bytes; `FileNotFoundError` if there is none."""
+        return cast(bytes, self.fs.cat_file(self.full(path), end=end))
 
     def size(self, path: str) -> int | None:
         """Bytes of a file, or None if there is no such file."""
