@@ -20,7 +20,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from tasks.benchmarks import DecontaminateConfig
 from tasks.dedup import DeduplicateConfig
 from tasks.errors import ConfigError
-from tasks.export import ExportConfig
+from tasks.exporters.formats import AnyExport
+from tasks.exporters.jsonl import JsonlExport
+from tasks.exporters.parquet import ParquetExport
 from tasks.file_systems import without_secret
 from tasks.ingest import IngestConfig
 from tasks.length import LengthConfig
@@ -62,7 +64,7 @@ class RunConfig(Settings):
     """Benchmark files whose passages no document may hold."""
     scorer: LadmConfig = LadmConfig()
     select: SelectConfig = SelectConfig()
-    export: list[ExportConfig] = Field(default=[ExportConfig(format="parquet"), ExportConfig(format="jsonl.zst")])
+    export: list[AnyExport] = Field(default=[ParquetExport(), JsonlExport()])
     execution: ExecutionConfig = ExecutionConfig()
     max_quarantined: float | None = Field(default=None, ge=0, le=1)
     """The run fails, and ranks nothing, if more than this share of what one stage got, or of the source files, had to
@@ -104,7 +106,7 @@ class RunConfig(Settings):
 
     @field_validator("export")
     @classmethod
-    def _each_format_once(cls, exports: list[ExportConfig]) -> list[ExportConfig]:
+    def _each_format_once(cls, exports: list[AnyExport]) -> list[AnyExport]:
         formats = [export.format for export in exports]
         if len(set(formats)) < len(formats):
             raise ValueError("a format is named twice; name each once")
@@ -220,7 +222,7 @@ def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
     field = ".".join(str(part) for part in parts) or "configuration"
     message = str(complaint["msg"]).removeprefix("Value error, ")
     if complaint["type"] == "extra_forbidden":
-        known = _known_fields(model, parts[:-1])
+        known = _known_fields(model, complaint["loc"][:-1])
         close = difflib.get_close_matches(str(parts[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         return f"{field}: unknown key; {hint}"
@@ -238,17 +240,18 @@ def _short(value: object) -> str:
 
 
 def _known_fields(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    current: type[BaseModel] = model
+    within = [model]
     for part in path:
-        if isinstance(part, str) and part in current.model_fields:
-            inner = _model_within(current.model_fields[part].annotation)
-            if inner is None:
+        if isinstance(part, str) and part in within[0].model_fields:
+            within = _models_within(within[0].model_fields[part].annotation)
+            if not within:
                 return []
-            current = inner
-    return list(current.model_fields)
+        else:  # an index, or the name of one class among several
+            within = [one for one in within if one.__name__ == part] or within
+    return list(within[0].model_fields)
 
 
-def _model_within(annotation: Any) -> type[BaseModel] | None:
+def _models_within(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next(filter(None, map(_model_within, typing.get_args(annotation))), None)
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for inner in typing.get_args(annotation) for model in _models_within(inner)]

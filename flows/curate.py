@@ -24,7 +24,7 @@ from flows import publish
 from flows.config import RunConfig
 from flows.console import Console
 from flows.preflight import Plan, preflight
-from flows.record import Done, Failure, RunRecord, versions
+from flows.record import Done, Failure, RunRecord, config_sha256, versions
 from flows.repair import Repairs
 from flows.sift import benchmark_jobs, dedup_job, shards_to_score, signatures_job
 from tasks import (
@@ -42,7 +42,7 @@ from tasks import (
     signatures,
     tokenize,
 )
-from tasks.export import export_key_config
+from tasks.exporters.tokens import TokenExport
 from tasks.file_systems import io_errors, reason_of
 from tasks.ingest import ingest_key_config
 from tasks.job import Job, Stage
@@ -329,20 +329,25 @@ class Dag:
         documents = sorted(self.record.shards("length"), key=lambda shard: shard.key)
         ranking = self.record.shards("rank")
         allocation = [file for done in self.record.of("rank") for file in done.manifest.files]
-        about = {
+        about: dict[str, Any] = {
             "run": config.model_dump(mode="json"),
             "model": {"reference": model.reference, "digest": model.digest},
             "versions": versions(),
         }
+        about["config_sha256"] = config_sha256(about["run"])
+        # Where the rows come from, not what they are: a later run that selects the same takes them as they are.
+        lineage = {"run_id": self.record.run_id, "config_sha256": about["config_sha256"]}
         exports = [
             Job(
                 stage="export",
                 label=one.format,
                 store=config.store,
-                config=export_key_config(one),
+                config=one.model_dump(),
                 inputs=[*ranking, *documents],
+                identity=[model.tokenizer_digest] if isinstance(one, TokenExport) else [],
+                environment={"model": config.scorer.model, **lineage},
             )
-            for one in config.export
+            for one in self.plan.exports
         ]
         inputs = [*ranking, *allocation, *documents]
         return [*exports, Job(stage="card", label="dataset card", store=config.store, config=about, inputs=inputs)]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from flows.config import RunConfig
 from tasks.benchmarks import check_benchmark
 from tasks.errors import ConfigError
+from tasks.exporters.interface import ExportConfig
+from tasks.exporters.tokens import settled
 from tasks.file_systems import io_errors, is_s3, reason_of
 from tasks.model import ModelFacts, ResolvedModel, model_facts, resolve_model
 from tasks.scorers.beside import BESIDE
@@ -45,6 +47,8 @@ class Plan:
     """What `scorer.layers: calibrated` means."""
     benchmarks: list[ListedFile] = field(default_factory=list)
     """The files of `decontaminate.against`, with the entry of the list that each comes from."""
+    exports: list[ExportConfig] = field(default_factory=list)
+    """What is exported, with all that a format of tokens needs settled; empty when the run ends before that."""
 
     @property
     def scorer(self) -> LadmConfig:
@@ -90,6 +94,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     model = calibration = None
     layers: list[int] = []
     left_out: list[int] = []
+    exports: list[ExportConfig] = []
     if until not in ("ingest", "length"):
         model = resolve_model(config.scorer.model, tell)
         if model.tokenizer_digest is None:
@@ -104,7 +109,9 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:
                 tell(left_out_line(scorer, left_out, config.window.length))
-    return Plan(config, until, files, model, layers, left_out, calibration, benchmarks)
+        if until == "export":
+            exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
+    return Plan(config, until, files, model, layers, left_out, calibration, benchmarks, exports)
 
 
 def _list_benchmarks(config: RunConfig) -> list[ListedFile]:

@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 
 from flows.record import RunRecord, quarantines_of
+from tasks.card import RUN_ID
 from tasks.manifest import Manifest, Shard
 from tasks.schema import QUARANTINE
 from tasks.store import Store
@@ -31,7 +32,7 @@ def publish(record: RunRecord) -> None:
     for done in record.of("export"):
         names += [_link(store, part, f"{folder}/{name}") for part, name in export_names(done.manifest)]
     for done in record.of("card"):
-        names += [_link(store, file, f"{folder}/export/README.md") for file in done.manifest.files]
+        names += [_write_card(store, file, f"{folder}/export/README.md", record.run_id) for file in done.manifest.files]
     names.append(_write_quarantine(store, f"{folder}/quarantine.parquet", record))
     record.files = [*names, f"{folder}/run.json"]
     store.write_bytes(f"{folder}/run.json", orjson.dumps(record.as_json(), option=orjson.OPT_INDENT_2))
@@ -40,15 +41,18 @@ def publish(record: RunRecord) -> None:
 
 
 def export_names(manifest: Manifest) -> list[tuple[Shard, str]]:
-    """The parts of one export and their names below the run's folder, e.g. `export/parquet/part-00000.parquet`."""
-    return [
-        (part, f"export/{manifest.label}/part-{number:05d}.{manifest.label}")
-        for number, part in enumerate(manifest.files)
-    ]
+    """The files of one export and their names in the run's folder, e.g. `export/mds/train/index.json`."""
+    return [(file, f"export/{manifest.label}/{file.path.split(f'/{manifest.key}/', 1)[1]}") for file in manifest.files]
 
 
 def _link(store: Store, shard: Shard, name: str) -> str:
     store.publish(shard.path, name)
+    return name
+
+
+def _write_card(store: Store, card: Shard, name: str, run_id: str) -> str:
+    """The card with the run's id in it, the one thing in it that another run would not have."""
+    store.write_bytes(name, store.read_bytes(card.path).replace(RUN_ID.encode(), run_id.encode()))
     return name
 
 

@@ -5,6 +5,7 @@ Counts, lineage and timings are taken from the manifests in the store, never fro
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import itertools
 import platform
@@ -13,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from flows.preflight import Plan
 from tasks.manifest import Counts, Manifest, Shard, add_counts
@@ -31,6 +34,11 @@ def versions() -> dict[str, str]:
     for package in VERSIONED:
         known[package] = importlib.metadata.version(package)
     return known
+
+
+def config_sha256(config: dict[str, Any]) -> str:
+    """The identity of a run's configuration: sha256 of it as JSON with sorted keys and no white space."""
+    return hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,7 @@ class RunRecord:
     def as_json(self) -> dict[str, Any]:
         """The record as it stands in `run.json` and on `ladm run --json`."""
         plan = self.plan
+        config = plan.config.model_dump(mode="json")
         finished = self.finished or datetime.now(UTC)
         return {
             "run_id": self.run_id,
@@ -202,7 +211,8 @@ class RunRecord:
                 "tokenizer_digest": plan.model.tokenizer_digest,
                 "layers_left_out": plan.layers_left_out,
             },
-            "config": plan.config.model_dump(mode="json"),
+            "config": config,
+            "config_sha256": config_sha256(config),
             "versions": versions(),
             "sources": [listed.file.model_dump() for listed in plan.files],
             "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],

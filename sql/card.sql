@@ -10,6 +10,7 @@ select
     min(score) as lowest,
     median(score) as middle,
     max(score) as highest,
+    quantile_cont(score, [0.05, 0.25, 0.75, 0.95]) as quantiles,
     min(score) filter (selected) as threshold
 from ranking
 group by domain

@@ -1,23 +1,38 @@
--- The selected documents with their text and where they came from, best first within each domain.
+-- Where each selected document goes in an export: its split, its place in it, and the part file that holds it.
 --
--- Reads  ranking     (select.sql)
---        documents   the documents that passed the length filter
-select
-    ranking.doc_id,
-    ranking.domain,
-    ranking.rank,
-    ranking.score,
-    ranking.windows,
-    ranking.doc_tokens,
-    ranking.doc_tokens_exact,
-    documents.text,
-    documents.source,
-    documents.line,
-    documents."offset",
-    documents.sha256,
-    documents.bytes,
-    documents.meta
-from ranking
-join documents using (doc_id)
-where ranking.selected
-order by ranking.domain, ranking.rank;
+-- Reads     ranking      (select.sql)
+--           documents    the document shards, with `file_index` and `file_row_number` of each row
+-- Variables shuffle      seed of a random order; null: best first within each domain
+--           validation   share of the documents that are held out, chosen by the hash of their text
+--           part_bytes   a part file begins a new one when it holds this many bytes of text
+-- Makes     export_plan  one row a selected document
+--
+-- A document's split depends on its text alone: it stays where it is when the corpus grows, a larger share holds
+-- what a smaller one held, and two copies of one text are never on both sides.
+create or replace temp table export_plan as
+with placed as (
+    select
+        ranking.*,
+        documents.bytes,
+        documents.file_index,
+        documents.file_row_number,
+        case
+            when md5_number_lower('validation:' || documents.sha256) / 2.0 ** 64 < getvariable('validation')
+            then 'validation'
+            else 'train'
+        end as split,
+        case when getvariable('shuffle') is not null then md5(getvariable('shuffle') || ':' || doc_id) end as shuffled
+    from ranking
+    join documents using (doc_id)
+    where ranking.selected
+),
+filled as (
+    select
+        *,
+        row_number() over in_order as position,
+        (sum(bytes) over in_order - bytes) // getvariable('part_bytes') as fill
+    from placed
+    window in_order as (partition by split order by shuffled, placed.domain, placed.rank rows unbounded preceding)
+)
+select * exclude (shuffled, fill, bytes), (dense_rank() over (order by split, fill) - 1)::integer as part
+from filled;

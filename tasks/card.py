@@ -27,6 +27,23 @@ ALLOCATIONS = {
 """What each allocation does, in words."""
 
 
+HOW_TO_READ = {
+    "parquet": "`datasets.load_dataset(folder)`, or any reader of Parquet",
+    "jsonl.zst": "the Pile's form, `text` and `meta`; `datasets.load_dataset(folder)`",
+    "datasets": "`datasets.load_from_disk(folder)`",
+    "mds": "`streaming.StreamingDataset(local=folder, split=…)`; column `tokens`",
+    "megatron": "`megatron.core.datasets.indexed_dataset.IndexedDataset(prefix of a .bin)`; types in `tokens.json`",
+    "npy": "flat token ids without a header, `numpy.memmap(file, dtype)`; OLMo-core's `NumpyFSLDataset`; type and "
+    "end-of-document token in `tokens.json`, boundaries in `.csv.gz`",
+}
+"""Format → how its folder is opened."""
+
+RUN_ID = "<run_id>"
+"""Stands in a card until it is published: the same selection under the same configuration has the same card."""
+
+SOURCES_LISTED = 50
+
+
 def card(job: Job, store: Store, key: str) -> Outcome:
     """Write the card of one ranking. Inputs: the ranking, its allocation, and the document shards that `export` reads.
 
@@ -38,9 +55,11 @@ def card(job: Job, store: Store, key: str) -> Outcome:
         duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
         domains = connection.execute(duck.statement("card")).to_arrow_table().to_pylist()
         licences = connection.execute(duck.statement("licences")).to_arrow_table().to_pylist()
+        lengths = connection.execute(duck.statement("card_lengths")).to_arrow_table().to_pylist()
+        sources = connection.execute(duck.statement("card_sources")).to_arrow_table().to_pylist()
     targets = store.read_shard(allocation).to_pylist()
     path = store.shard_path("export", key, "md")
-    content = card_text(job.config, domains, targets, licences, ranking.key).encode()
+    content = card_text(job.config, domains, targets, licences, lengths, sources, ranking.key).encode()
     store.write_bytes(path, content)
     return Outcome(
         counts=Counts(received=ranking.rows, kept=ranking.rows),
@@ -53,15 +72,19 @@ def card_text(
     domains: list[dict[str, Any]],
     targets: list[dict[str, Any]],
     licences: list[dict[str, Any]],
+    lengths: list[dict[str, Any]],
+    sources: list[dict[str, Any]],
     ranking_key: str,
 ) -> str:
     """The card as Markdown.
 
     Args:
-        config: `run` (the run's configuration), `model` (reference and digest), `versions`.
+        config: `run` (the run's configuration) and its `config_sha256`, `model` (reference and digest), `versions`.
         domains: Rows of `sql/card.sql`.
         targets: Rows of `sql/allocation.sql`.
         licences: Rows of `sql/licences.sql`.
+        lengths: Rows of `sql/card_lengths.sql`.
+        sources: Rows of `sql/card_sources.sql`.
         ranking_key: Content key of the ranking.
     """
     run, model = config["run"], config["model"]
@@ -71,6 +94,7 @@ def card_text(
         for name in ("documents", "tokens", "selected_documents", "selected_tokens")
     }
     lines = [
+        *_front_matter(run["export"]),
         "# Long documents chosen by attention",
         "",
         f"{total['selected_documents']:,} of {total['documents']:,} documents "
@@ -85,14 +109,30 @@ def card_text(
         f"- {selection_text(run['select'])}. Tokens of documents longer than what was tokenized are extrapolated "
         "(`doc_tokens_exact` is false for them)",
         f"- Ranking `{ranking_key}`; versions: {', '.join(f'{k} {v}' for k, v in sorted(config['versions'].items()))}",
+        f"- Run `{RUN_ID}`, configuration sha256 `{config['config_sha256']}`. The rows name the run that wrote them, "
+        "which is an earlier one where that had selected the same",
         "",
         "Scores of windows of different length, or of different models, must not be compared.",
         "",
         "## Domains",
         "",
-        "| domain | documents | tokens | selected | tokens selected | lowest | median | highest | threshold |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| domain | documents | tokens | selected | tokens selected |",
+        "|---|---:|---:|---:|---:|",
         *(_domain_line(row) for row in domains),
+        "",
+        "## Scores of all ranked documents",
+        "",
+        "The threshold is the lowest score that was selected.",
+        "",
+        "| domain | lowest | 5 % | 25 % | median | 75 % | 95 % | highest | threshold |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        *(_score_line(row) for row in domains),
+        "",
+        "## Lengths",
+        "",
+        "| domain | tokens of a document | documents | tokens | selected | tokens selected |",
+        "|---|---|---:|---:|---:|---:|",
+        *(_length_line(row) for row in lengths),
         "",
         "## Allocation",
         "",
@@ -102,17 +142,29 @@ def card_text(
         "|---|---|---:|---:|---:|---:|---|",
         *(_target_line(row) for row in targets),
         "",
+        "## Sources of the selected documents",
+        "",
+        "| source | documents | tokens |",
+        "|---|---:|---:|",
+        *(f"| {plain(row['source'])} | {row['documents']:,} | {row['tokens']:,} |" for row in sources[:SOURCES_LISTED]),
+        *_sources_left_out(sources[SOURCES_LISTED:]),
+        "",
         "## Licences of the selected documents, as their metadata names them",
         "",
         "| licence | documents | tokens |",
         "|---|---:|---:|",
         *(f"| {plain(row['licence'])} | {row['documents']:,} | {row['tokens']:,} |" for row in licences),
         "",
-        "## Columns",
+        "## Files",
         "",
-        "`doc_id`, `domain`, `rank` (1 is the best of its domain), `score`, `windows`, `doc_tokens`, `text`, and the",
-        "provenance: `source` (URI), `line`, `offset`, `sha256` and `bytes` of the text, `meta` (the record's other",
-        "fields as JSON). In jsonl.zst the same stands in the Pile's form, `text` and `meta`.",
+        *(f"- `{one['format']}/`: {HOW_TO_READ[one['format']]}" for one in run["export"]),
+        "",
+        "Formats of text have the columns `doc_id`, `domain`, `rank` (1 is the best of its domain), `score`,",
+        "`windows`, `doc_tokens`, `text`, and what leads back to the origin: `source` (URI), `line`, `offset`,",
+        "`sha256` and `bytes` of the text, `meta` (the record's other fields as JSON), `run_id` and `config_sha256`.",
+        "Formats of tokens have the same, but for the text, in `….pieces.parquet`: one row a run of tokens of one",
+        "document, with the `row` of the part and the `row_start` where it stands, and `doc_start`, where it begins in",
+        "its document.",
         "",
         "## How to make it again",
         "",
@@ -126,13 +178,39 @@ def card_text(
     return "\n".join(lines)
 
 
+def _front_matter(exports: list[dict[str, Any]]) -> list[str]:
+    """What lets `datasets.load_dataset` open the folder that the card lies in, as the Hugging Face hub does."""
+    if not any(one["format"] == "parquet" for one in exports):
+        return []
+    return ["---", "configs:", "- config_name: default", "  data_dir: parquet", "---", ""]
+
+
 def _domain_line(row: dict[str, Any]) -> str:
-    threshold = "none selected" if row["threshold"] is None else f"{row['threshold']:.4g}"
     return (
         f"| {plain(row['domain'])} | {row['documents']:,} | {row['tokens']:,} | {row['selected_documents']:,} "
-        f"| {row['selected_tokens']:,} | {row['lowest']:.4g} | {row['middle']:.4g} | {row['highest']:.4g} "
-        f"| {threshold} |"
+        f"| {row['selected_tokens']:,} |"
     )
+
+
+def _score_line(row: dict[str, Any]) -> str:
+    q05, q25, q75, q95 = row["quantiles"]
+    scores = (row["lowest"], q05, q25, row["middle"], q75, q95, row["highest"])
+    threshold = "none selected" if row["threshold"] is None else f"{row['threshold']:.4g}"
+    return f"| {plain(row['domain'])} | {' | '.join(f'{score:.4g}' for score in scores)} | {threshold} |"
+
+
+def _length_line(row: dict[str, Any]) -> str:
+    return (
+        f"| {plain(row['domain'])} | {row['bucket_min']:,} to {2 * row['bucket_min'] - 1:,} | {row['documents']:,} "
+        f"| {row['tokens']:,} | {row['selected_documents']:,} | {row['selected_tokens']:,} |"
+    )
+
+
+def _sources_left_out(sources: list[dict[str, Any]]) -> list[str]:
+    if not sources:
+        return []
+    documents, tokens = (sum(row[name] for row in sources) for name in ("documents", "tokens"))
+    return [f"| {len(sources):,} more | {documents:,} | {tokens:,} |"]
 
 
 def selection_text(select: dict[str, Any]) -> str:
@@ -183,4 +261,4 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#|!])", r"\\\1", one_line)
 
 
-STAGE = Stage(name="card", version="2", compute=card)
+STAGE = Stage(name="card", version="3", compute=card)

@@ -44,6 +44,16 @@ def view_of_shards(
         connection.execute(f"create or replace temp view {name} as select * from empty_{name}")
 
 
+def view_of_located_shards(
+    connection: duckdb.DuckDBPyConnection, name: str, store: Store, shards: Sequence[Shard]
+) -> None:
+    """Make `name` a view over the rows of one shard or more, with `file_index` and `file_row_number`, both from 0."""
+    paths = ", ".join(quote(store.url(shard.path)) for shard in shards)
+    connection.execute(
+        f"create or replace temp view {name} as select *, file_index, file_row_number from read_parquet([{paths}])"
+    )
+
+
 def statement(name: str) -> str:
     """The text of `sql/<name>.sql`."""
     return files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")

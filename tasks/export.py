@@ -1,128 +1,166 @@
 """Export: the selected documents with their text and provenance, as files that a trainer can open.
 
-One job a format. Documents are streamed from DuckDB in the order of the ranking (`sql/export.sql`) and written
-into parts of bounded size, so memory does not grow with the selection.
+One job a format. `sql/export.sql` decides, on ids and sizes alone, which document goes where. Then every document
+shard is read once, and each selected document is put into a temporary file of its part; then the parts are put in
+order and written, one by one (`exporters/`). So memory holds one part at most, however large the selection is.
+
+What a part holds follows from the job's key, so a part that an earlier, interrupted export wrote is left as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO, Any, Literal, cast
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-import orjson
+import duckdb
+import numpy as np
 import pyarrow as pa
-import zstandard
+import pyarrow.compute as pc
 
 from tasks import duck
+from tasks.exporters.formats import FORMATS, export_config
+from tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
 from tasks.job import Job, Outcome, Stage
 from tasks.manifest import Counts, Shard
-from tasks.schema import DOCUMENTS, RANKING
-from tasks.settings import Settings
+from tasks.schema import RANKING
 from tasks.store import Store
 
 NOT_SELECTED = "not selected"
 BATCH_DOCUMENTS = 256
+BATCH_BYTES = 16 * 2**20
+PARTS_AT_ONCE = 128
+"""So many temporary files, of `part_bytes` each, lie on the local disk at most."""
+MEMORY_LIMIT = "1GB"
 
-EXPORTED = pa.schema(
+FROM_RANKING = ("domain", "rank", "score", "windows", "doc_tokens", "doc_tokens_exact")
+SPILL = pa.schema(
     [
-        *(RANKING.field(name) for name in ("doc_id", "domain", "rank", "score", "windows")),
-        *(RANKING.field(name) for name in ("doc_tokens", "doc_tokens_exact")),
-        *(DOCUMENTS.field(name) for name in ("text", "source", "line", "offset", "sha256", "bytes", "meta")),
+        pa.field("position", pa.int64()),
+        *(field for field in EXPORTED if field.name not in ("run_id", "config_sha256")),
     ]
 )
-"""One row a selected document."""
-
-
-class ExportConfig(Settings):
-    """One entry of the `export:` list."""
-
-    format: Literal["parquet", "jsonl.zst"]
-    part_bytes: int = 256 * 2**20
-    """A part file holds about this many bytes of text."""
-
-
-def export_key_config(config: ExportConfig) -> dict[str, Any]:
-    """What an export computes with."""
-    return config.model_dump()
 
 
 def export(job: Job, store: Store, key: str) -> Outcome:
     """Write the selected documents in one format.
 
-    The job's inputs are the ranking and, after it, the document shards that hold the ranked documents.
+    The job's inputs are the ranking and, after it, the document shards that hold the ranked documents; its
+    environment names the run (`run_id`, `config_sha256`).
     """
-    config = ExportConfig.model_validate(job.config)
+    config = export_config(job.config)
     ranking, *documents = job.inputs
-    write_part = {"parquet": _write_parquet, "jsonl.zst": _write_jsonl}[config.format]
-    parts: list[Shard] = []
-    with duck.connect(store) as connection:
-        duck.view_of_shards(connection, "ranking", store, [ranking], RANKING)
-        duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
-        rows = connection.execute(duck.statement("export")).to_arrow_reader(BATCH_DOCUMENTS)
-        for number, tables in enumerate(_parts(rows, config.part_bytes)):
-            path = f"export/{key[:2]}/{key}-{number:05d}.{config.format}"
-            parts.append(write_part(store, path, key, tables))
+    folder = f"export/{key[:2]}/{key}"
+    _, exporter_class = FORMATS[config.format]
+    exporter = exporter_class(config, job, store, folder)
+    with duck.connect(store, MEMORY_LIMIT) as connection:
+        parts = _plan(connection, config, store, ranking, documents)
+        there = {file.path for file in store.files(folder)}
+        missing = [part for part in parts if not there.issuperset(map(exporter.path, exporter.names(part)))]
+        for start in range(0, len(missing), PARTS_AT_ONCE):
+            _write_parts(connection, exporter, documents, missing[start : start + PARTS_AT_ONCE])
         selected_row = connection.execute("select count(*) from ranking where selected").fetchone()
     assert selected_row is not None
-    exported, selected = sum(part.rows for part in parts), int(selected_row[0])
+    exported, selected = sum(part.documents for part in parts), int(selected_row[0])
     assert exported == selected, f"{selected} documents are selected but {exported} were found in the document shards"
+    names = [name for part in parts for name in exporter.names(part)] + exporter.finish(parts)
+    sizes = {file.path: file.bytes for file in store.files(folder)}
+    paths = [exporter.path(name) for name in names]
     left = ranking.rows - exported
     return Outcome(
         counts=Counts(received=ranking.rows, kept=exported, dropped={NOT_SELECTED: left} if left else {}),
-        files=parts,
-        measures={"bytes": sum(part.bytes for part in parts), "files": len(parts)},
+        # A part that an interrupted export left behind has no checksum: it is known by its size.
+        files=[
+            Shard(key=key, path=path, bytes=sizes[path], rows=0, sha256=store.checksums.get(path, "")) for path in paths
+        ],
+        measures={"bytes": sum(sizes[path] for path in paths), "files": len(names)},
     )
 
 
-def _parts(rows: pa.RecordBatchReader, part_bytes: int) -> Iterator[Iterator[pa.Table]]:
-    """Batches grouped into parts of about `part_bytes`; every part must be consumed before the next is asked for."""
-    batches = iter(rows)
-    first = next(batches, None)
-    while first is not None:
-        following: list[pa.RecordBatch | None] = [None]
-
-        def one_part(
-            opening: pa.RecordBatch = first, following: list[pa.RecordBatch | None] = following
-        ) -> Iterator[pa.Table]:
-            size, batch = 0, opening
-            while batch is not None and size < part_bytes:
-                size += batch.nbytes
-                yield pa.Table.from_batches([batch])
-                batch = next(batches, None)
-            following[0] = batch
-
-        yield one_part()
-        first = following[0]
-
-
-def _write_parquet(store: Store, path: str, key: str, tables: Iterator[pa.Table]) -> Shard:
-    with store.parquet_writer(path, key, EXPORTED) as writer:
-        for table in tables:
-            writer.write(table)
-    return writer.shard()
+def _plan(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExportConfig,
+    store: Store,
+    ranking: Shard,
+    documents: Sequence[Shard],
+) -> list[Part]:
+    """Make the table `export_plan`, and say which parts it has."""
+    duck.view_of_shards(connection, "ranking", store, [ranking], RANKING)
+    duck.view_of_located_shards(connection, "documents", store, documents)
+    duck.set_variables(connection, config.model_dump(include={"shuffle", "validation", "part_bytes"}))
+    connection.execute(duck.statement("export"))
+    rows = connection.execute("select part, split, count(*) from export_plan group by all order by part").fetchall()
+    splits = [split for _, split, _ in rows]
+    return [
+        Part(index, split, index - splits.index(split), splits.count(split), documents)
+        for index, split, documents in rows
+    ]
 
 
-def _write_jsonl(store: Store, path: str, key: str, tables: Iterator[pa.Table]) -> Shard:
-    rows = 0
-    with store.writing(path) as file:
-        with zstandard.ZstdCompressor(level=6, write_checksum=True).stream_writer(
-            cast(IO[bytes], file), closefd=False
-        ) as stream:
-            for table in tables:
-                for row in table.to_pylist():
-                    stream.write(orjson.dumps(pile_record(row), option=orjson.OPT_APPEND_NEWLINE))
-                rows += table.num_rows
-        return Shard(key=key, path=path, bytes=file.tell(), rows=rows, sha256=file.sha256)
+def _write_parts(
+    connection: duckdb.DuckDBPyConnection, exporter: Exporter[Any], documents: Sequence[Shard], parts: Sequence[Part]
+) -> None:
+    """Write some parts: their documents into a temporary file each, then each file in order."""
+    about = [exporter.job.environment[name] for name in ("run_id", "config_sha256")]
+    with tempfile.TemporaryDirectory(prefix="ladm-export-") as spill:
+        files = {part.index: Path(spill) / f"{part.index}.arrow" for part in parts}
+        _distribute(connection, exporter.store, documents, files)
+        for part in parts:
+            exporter.write(part, _in_order(files[part.index], part, about))
+            files[part.index].unlink()
 
 
-def pile_record(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the export in the Pile's format, so that it can be ingested again.
+def _distribute(
+    connection: duckdb.DuckDBPyConnection, store: Store, documents: Sequence[Shard], files: dict[int, Path]
+) -> None:
+    """Put every document of some parts into the file of its part, in the order of the shards."""
+    writers = {part: pa.ipc.new_stream(str(path), SPILL) for part, path in files.items()}
+    try:
+        for index, shard in enumerate(documents):
+            places = connection.execute(
+                f"select file_row_number, part, position, {', '.join(FROM_RANKING)} from export_plan"
+                " where file_index = $index and part between $first and $last order by file_row_number",
+                {"index": index, "first": min(files), "last": max(files)},
+            ).to_arrow_table()
+            places = places.filter(pc.is_in(places["part"], pa.array(list(files), places["part"].type)))
+            if places.num_rows:
+                _distribute_shard(store, shard, places, writers)
+    finally:
+        for writer in writers.values():
+            writer.close()
 
-    The document's own metadata is kept under `meta.original`.
-    """
-    meta = {name: value for name, value in row.items() if name not in ("text", "domain", "meta")}
-    original = orjson.loads(row["meta"]) if row["meta"] else None
-    return {"text": row["text"], "meta": {"pile_set_name": row["domain"], **meta, "original": original}}
+
+def _distribute_shard(store: Store, shard: Shard, places: pa.Table, writers: dict[int, Any]) -> None:
+    """One shard's documents; `places` says of those that are wanted where they are and where they go."""
+    row_numbers = places["file_row_number"].to_numpy()
+    first = 0
+    for batch in store.shard_batches(shard, rows=BATCH_DOCUMENTS):
+        low, high = np.searchsorted(row_numbers, [first, first + batch.num_rows])
+        here = places.slice(int(low), int(high - low))
+        wanted = pa.Table.from_batches([batch]).take(pa.array(row_numbers[low:high] - first))
+        columns = [(here if name in ("position", *FROM_RANKING) else wanted)[name] for name in SPILL.names]
+        rows = pa.table(columns, schema=SPILL)
+        for part in pc.unique(here["part"]).to_pylist():
+            writers[part].write_table(rows.filter(pc.equal(here["part"], part)))
+        first += batch.num_rows
 
 
-STAGE = Stage(name="export", version="1", compute=export)
+def _in_order(file: Path, part: Part, about: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of a part's temporary file (`EXPORTED`) in their order, in tables of some `BATCH_BYTES` of text."""
+    with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
+        rows = stream.read_all().combine_chunks()
+    assert rows.num_rows == part.documents, f"{rows.num_rows} of {part.documents} documents of {part.stem} were found"
+    order = pc.sort_indices(rows["position"])
+    before = np.cumsum(rows["bytes"].take(order).to_numpy()) // BATCH_BYTES
+    ends = [*(np.flatnonzero(np.diff(before)) + 1).tolist(), rows.num_rows]
+    start = 0
+    for end in ends:
+        table = rows.take(order.slice(start, end - start))
+        for name, value in zip(("run_id", "config_sha256"), about, strict=True):
+            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+        yield table.select(EXPORTED.names).cast(EXPORTED)
+        start = end
+
+
+STAGE = Stage(name="export", version="2", compute=export)

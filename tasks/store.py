@@ -107,6 +107,8 @@ class Store:
         self.fs, root = file_system(uri, impatient)
         self.local = isinstance(self.fs, LocalFileSystem)
         self.root = str(Path(root).resolve()) if self.local else root.rstrip("/")
+        self.checksums: dict[str, str] = {}
+        """path → sha256 of every file that was written through this object."""
 
     def full(self, path: str) -> str:
         """The path below the root as the file system names it."""
@@ -128,8 +130,9 @@ class Store:
             _unfinished.add(temporary)
             try:
                 with temporary.open("wb") as file:
-                    yield HashingFile(file)
+                    yield (hashing := HashingFile(file))
                 temporary.replace(target)
+                self.checksums[path] = hashing.sha256
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -138,7 +141,7 @@ class Store:
             return
         file = self.fs.open(target, "wb")
         try:
-            yield HashingFile(file)
+            yield (hashing := HashingFile(file))
         except BaseException:
             # Closing would complete the upload: an object store must never show half a file.
             with contextlib.suppress(Exception):
@@ -147,15 +150,16 @@ class Store:
                 file.closed = True
             raise
         file.close()
+        self.checksums[path] = hashing.sha256
 
     def write_bytes(self, path: str, content: bytes) -> None:
         """Write a small file whole."""
         with self.writing(path) as file:
             file.write(content)
 
-    def read_bytes(self, path: str) -> bytes:
-        """The content of a file; `FileNotFoundError` if there is none."""
-        return cast(bytes, self.fs.cat_file(self.full(path)))
+    def read_bytes(self, path: str, end: int | None = None) -> bytes:
+        """The content of a file, all or the first `end` bytes; `FileNotFoundError` if there is none."""
+        return cast(bytes, self.fs.cat_file(self.full(path), end=end))
 
     def size(self, path: str) -> int | None:
         """Bytes of a file, or None if there is no such file."""

@@ -113,7 +113,7 @@ def test_exports_hold_the_selection_with_its_provenance(tmp_path: Path, corpus: 
     record = ladm(*run_arguments(corpus, store)).record
     folder = store / "runs" / record["run_id"]
     selected = [row for row in ranking_rows(store, record) if row["selected"]]
-    exported = pq.read_table(folder / "export" / "parquet" / "part-00000.parquet").to_pylist()
+    exported = pq.read_table(folder / "export" / "parquet" / "train-00000-of-00001.parquet").to_pylist()
     key = lambda row: (row["doc_id"], row["domain"], row["rank"], row["score"])  # noqa: E731
     assert [key(row) for row in exported] == [key(row) for row in selected]
 
@@ -123,7 +123,7 @@ def test_exports_hold_the_selection_with_its_provenance(tmp_path: Path, corpus: 
         assert json.loads(Path(row["source"]).read_text().splitlines()[row["line"] - 1])["text"] == row["text"]
         assert json.loads(row["meta"])["meta"]["license"] == "CC0"
 
-    packed = (folder / "export" / "jsonl.zst" / "part-00000.jsonl.zst").read_bytes()
+    packed = (folder / "export" / "jsonl.zst" / "train-00000-of-00001.jsonl.zst").read_bytes()
     lines = zstandard.ZstdDecompressor().decompressobj().decompress(packed).decode().splitlines()
     objects = [json.loads(line) for line in lines]
     assert [(o["meta"]["doc_id"], o["meta"]["pile_set_name"], o["text"]) for o in objects] == [
@@ -133,6 +133,16 @@ def test_exports_hold_the_selection_with_its_provenance(tmp_path: Path, corpus: 
     assert f"{len(selected):,} of 7 documents" in card
     assert "| CC0 |" in card
     assert record["model"]["digest"] in card
+    assert f"Run `{record['run_id']}`, configuration sha256 `{record['config_sha256']}`" in card
+    assert {(row["run_id"], row["config_sha256"]) for row in exported} == {(record["run_id"], record["config_sha256"])}
+
+    # a later run that selects the same says so in its card, and its rows still name the run that wrote them
+    again = ladm(*run_arguments(corpus, store, "execution.workers=1")).record
+    assert did(again)["export"] == (0, 2)
+    folder = store / "runs" / again["run_id"] / "export"
+    assert again["run_id"] in (folder / "README.md").read_text()
+    assert again["config_sha256"] != record["config_sha256"]
+    assert pq.read_table(folder / "parquet" / "train-00000-of-00001.parquet").to_pylist() == exported
 
 
 def test_until_stops_after_a_stage(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:

@@ -1,0 +1,12 @@
+-- The source files of the selected documents, most tokens first.
+--
+-- Reads  ranking, documents
+select
+    documents.source,
+    count(*) as documents,
+    sum(ranking.doc_tokens)::bigint as tokens
+from ranking
+join documents using (doc_id)
+where ranking.selected
+group by all
+order by tokens desc, documents.source;

@@ -1,0 +1,104 @@
+"""What an exporter is: it writes the parts of an export, one after the other, and what binds them together.
+
+`tasks.export` decides which documents go into which part, in which order, and which parts are already there; an
+exporter only turns the rows of one part into files. Rows come as tables of some megabytes, so an exporter need never
+hold a part.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import pyarrow as pa
+from pydantic import Field
+
+from tasks.job import Job
+from tasks.schema import DOCUMENTS, RANKING
+from tasks.settings import Settings
+from tasks.store import Store
+
+EXPORTED = pa.schema(
+    [
+        *(RANKING.field(name) for name in ("doc_id", "domain", "rank", "score", "windows")),
+        *(RANKING.field(name) for name in ("doc_tokens", "doc_tokens_exact")),
+        *(DOCUMENTS.field(name) for name in ("text", "source", "line", "offset", "sha256", "bytes", "meta")),
+        pa.field("run_id", pa.string(), nullable=False),  # the run that wrote the row
+        pa.field("config_sha256", pa.string(), nullable=False),  # of that run's configuration
+    ]
+)
+"""One row a selected document, with all that leads back to where it came from."""
+
+
+class ExportConfig(Settings):
+    """What every entry of the `export:` list may say."""
+
+    format: str
+    part_bytes: int = Field(default=256 * 2**20, gt=0, le=2**29)
+    """A new part file is begun when the last one holds this many bytes of text."""
+    shuffle: int | None = None
+    """Seed of a random order over all domains; best first, domain by domain, when not given."""
+    validation: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the documents that make the split `validation`, chosen by the hash of their text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of an export, known before anything is written.
+
+    Attributes:
+        index: Its place among all parts of the export, from 0.
+        split: `train` or `validation`.
+        number: Its place within its split, from 0.
+        of: How many parts its split has.
+        documents: How many documents it holds.
+    """
+
+    index: int
+    split: str
+    number: int
+    of: int
+    documents: int
+
+    @property
+    def stem(self) -> str:
+        """The name, without suffix, that Hugging Face's `datasets` tells the split by."""
+        return f"{self.split}-{self.number:05d}-of-{self.of:05d}"
+
+
+Config = TypeVar("Config", bound=ExportConfig)
+
+
+class Exporter(ABC, Generic[Config]):
+    """Writes one export, in one format, below one folder of the store.
+
+    Attributes:
+        config: The entry of the `export:` list.
+        job: The job, whose environment names the model and the run.
+        store: Where the files go; each appears whole.
+        folder: The export's own folder; names are below it.
+    """
+
+    def __init__(self, config: Config, job: Job, store: Store, folder: str) -> None:
+        self.config = config
+        self.job = job
+        self.store = store
+        self.folder = folder
+
+    def path(self, name: str) -> str:
+        """The path in the store of a file of this export."""
+        return f"{self.folder}/{name}"
+
+    @abstractmethod
+    def names(self, part: Part) -> list[str]:
+        """The files of a part; it is complete when all are there."""
+
+    @abstractmethod
+    def write(self, part: Part, tables: Iterator[pa.Table]) -> None:
+        """Write the files of a part from its rows (`EXPORTED`), in order."""
+
+    def finish(self, parts: Sequence[Part]) -> list[str]:
+        """Write what binds all parts together, once they are there, and return its names."""
+        return []

@@ -1,0 +1,317 @@
+"""Every format, written by `ladm run` and read back by its own reader: same ids, same tokens, same order as in SQL.
+
+Two runs: one document a row, best first; and shuffled, split, and packed. Readers that are not installed are skipped:
+the README says how they are installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import sys
+import types
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from conftest import WORDS, sentence
+
+from flows.cli import main
+from flows.query import run_query
+
+EOS = 0
+PACKED = 200
+SPLIT = "case when md5_number_lower('validation:' || sha256) / 2.0**64 < 0.3 then 'validation' else 'train' end"
+OPTIONS = {
+    "plain": ({}, {"eos": EOS}, "domain, rank"),
+    "packed": (
+        {"shuffle": 7, "validation": 0.3},
+        {"eos": EOS, "pack": {"length": PACKED}},
+        "md5('7:' || doc_id)",
+    ),
+}
+"""Run → options of every format, options of the formats of tokens, and the order in SQL."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished run and what its export must hold."""
+
+    name: str
+    store: str
+    run_id: str
+    documents: dict[str, list[dict[str, Any]]]
+    """Split → its documents in order: doc_id, text, source, …, and `ids` as the whole text tokenizes, with EOS."""
+    vocabulary: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.store) / "runs" / self.run_id / "export"
+
+    @property
+    def splits(self) -> list[str]:
+        return list(self.documents)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("formats") / "store"
+
+
+@pytest.fixture(scope="module")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty documents of 160 to 1,500 words, one that is tokenized in pieces, in three domains."""
+    chance = random.Random(11)
+    lengths = [*(chance.randint(160, 400) for _ in range(36)), 700, 1500, 2600]
+    path = tmp_path_factory.mktemp("formats-corpus") / "all.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number, words in enumerate(lengths):
+            text = " ".join(sentence(chance, 12) for _ in range(words // 12)) + WORDS[number % 20]
+            file.write(json.dumps({"text": text, "kind": "abc"[number % 3], "license": "CC0"}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
+def made(request: pytest.FixtureRequest, store: Path, corpus_file: Path, tiny_model: Path) -> Made:
+    from tokenizers import Tokenizer
+
+    every, of_tokens, order = OPTIONS[request.param]
+    export = [
+        *({"format": name, "part_bytes": 20_000, **every} for name in ("parquet", "jsonl.zst", "datasets")),
+        *({"format": name, "part_bytes": 20_000, **every, **of_tokens} for name in ("mds", "megatron", "npy")),
+    ]
+    settings = {
+        "sources": json.dumps([{"uri": str(corpus_file), "domain": "kind"}]),
+        "window.length": 256,
+        "scorer.model": tiny_model,
+        "scorer.span": 16,
+        "scorer.d_afs": 2,
+        "scorer.d_cds": 2,
+        "select.budget_tokens": 16_000,
+        "export": json.dumps(export),
+    }
+    arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
+    assert main(["run", "--json", "--store", str(store), *arguments]) == 0
+    run_id = (store / "latest").read_text()
+    split = SPLIT if every else "'train'"
+    query = f"select doc_id, {split} as split, documents.* exclude (doc_id) from selected join documents using (doc_id)"
+    rows = run_query(str(store), f"{query} order by split, {order.replace('domain', 'documents.domain')}", run_id)
+    tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+    documents: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows.to_pylist():
+        documents[row["split"]].append({**row, "ids": [*tokenizer.encode(row["text"]).ids, EOS]})
+    assert len(rows) > 15
+    assert list(documents) == (["train", "validation"] if every else ["train"])
+    return Made(request.param, str(store), run_id, documents, tokenizer.get_vocab_size())
+
+
+@pytest.fixture(params=["train", "validation"])
+def split(request: pytest.FixtureRequest, made: Made) -> str:
+    if request.param not in made.splits:
+        pytest.skip("this run has no such split")
+    name: str = request.param
+    return name
+
+
+def sidecar(made: Made, form: str, split: str) -> list[list[dict[str, Any]]]:
+    """The rows of `….pieces.parquet`, file by file."""
+    files = sorted((made.folder / form).glob(f"{split}-*.pieces.parquet"))
+    return [pq.read_table(file).to_pylist() for file in files]
+
+
+def check_texts(made: Made, split: str, rows: list[dict[str, Any]]) -> None:
+    """Rows of a format of text: ids, texts and lineage, in order."""
+    expected = made.documents[split]
+    names = ("doc_id", "domain", "text", "source", "line", "offset", "sha256")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        tuple(document[name] for name in names) for document in expected
+    ]
+    check_lineage(made, rows)
+
+
+def check_lineage(made: Made, rows: list[dict[str, Any]]) -> None:
+    record = json.loads((Path(made.store) / "runs" / made.run_id / "run.json").read_text())
+    assert {(row["run_id"], row["config_sha256"]) for row in rows} == {(made.run_id, record["config_sha256"])}
+    for row in rows:
+        line = Path(row["source"]).read_bytes()[row["offset"] :].split(b"\n", 1)[0]
+        assert orjson.loads(line) == orjson.loads(Path(row["source"]).read_text().splitlines()[row["line"] - 1])
+
+
+def check_tokens(made: Made, form: str, split: str, rows: list[list[int]]) -> None:
+    """Rows of tokens, and what the sidecar says of them: every token of every document, once and in order."""
+    expected = {document["doc_id"]: document for document in made.documents[split]}
+    runs: list[dict[str, Any]] = []
+    first = 0
+    for pieces in sidecar(made, form, split):
+        for piece in pieces:
+            runs.append({**piece, "row": first + piece["row"]})
+        first = runs[-1]["row"] + 1
+    assert first == len(rows)
+    found: dict[str, list[int]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (run["doc_id"], run["doc_start"])):
+        ids = rows[run["row"]][run["row_start"] : run["row_start"] + run["tokens"]]
+        assert len(found[run["doc_id"]]) == run["doc_start"]
+        found[run["doc_id"]] += ids
+        assert run["sha256"] == expected[run["doc_id"]]["sha256"]
+    assert found == {doc_id: document["ids"] for doc_id, document in expected.items()}
+    check_lineage(made, runs)
+    order = list(dict.fromkeys(run["doc_id"] for run in sorted(runs, key=lambda r: (r["row"], r["row_start"]))))
+    if made.name == "plain":
+        assert rows == [document["ids"] for document in made.documents[split]]
+        assert order == list(expected)
+        return
+    assert {len(row) for row in rows} == {PACKED}
+    filled = [0] * len(rows)
+    for run in sorted(runs, key=lambda run: (run["row"], run["row_start"])):
+        assert run["row_start"] == filled[run["row"]]
+        filled[run["row"]] += run["tokens"]
+    assert all(set(row[used:]) <= {EOS} for row, used in zip(rows, filled, strict=True))
+    # rows are in the order of their first documents, part by part
+    place = {doc_id: number for number, doc_id in enumerate(expected)}
+    for pieces in sidecar(made, form, split):
+        firsts = [(place[p["doc_id"]], p["doc_start"]) for p in pieces if p["row_start"] == 0]
+        assert firsts == sorted(firsts)
+
+
+def test_windows_are_what_a_document_begins_with(made: Made) -> None:
+    documents = {document["doc_id"]: document["ids"] for split in made.splits for document in made.documents[split]}
+    windows = run_query(made.store, "select doc_id, input_ids from windows semi join selected using (doc_id)")
+    assert windows.num_rows == len(documents)
+    for row in windows.to_pylist():
+        assert documents[row["doc_id"]][: len(row["input_ids"])] == row["input_ids"]
+
+
+def test_more_than_one_part(made: Made) -> None:
+    for form, suffix in {"parquet": "parquet", "npy": "npy", "mds": "mds"}.items():
+        assert len(list((made.folder / form).rglob(f"*.{suffix}"))) > 2
+
+
+def test_parquet_by_datasets(made: Made, split: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra `readers` is not installed")
+    loaded = datasets.load_dataset(str(made.folder / "parquet"), cache_dir=str(tmp_path))
+    assert sorted(loaded) == made.splits
+    check_texts(made, split, list(loaded[split]))
+
+
+def test_jsonl_by_zstandard_and_orjson(made: Made, split: str) -> None:
+    rows = []
+    for file in sorted((made.folder / "jsonl.zst").glob(f"{split}-*.jsonl.zst")):
+        text = zstandard.ZstdDecompressor().stream_reader(file.read_bytes()).read()
+        rows += [orjson.loads(line) for line in text.splitlines()]
+    assert {row["meta"]["original"]["license"] for row in rows} == {"CC0"}
+    check_texts(made, split, [{**r["meta"], "text": r["text"], "domain": r["meta"]["pile_set_name"]} for r in rows])
+
+
+def test_jsonl_by_datasets(made: Made, split: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra `readers` is not installed")
+    loaded = datasets.load_dataset(str(made.folder / "jsonl.zst"), cache_dir=str(tmp_path))
+    assert [row["text"] for row in loaded[split]] == [document["text"] for document in made.documents[split]]
+
+
+def test_datasets_folder_by_datasets(made: Made, split: str) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra `readers` is not installed")
+    loaded = datasets.load_from_disk(str(made.folder / "datasets"))
+    assert sorted(loaded) == made.splits
+    assert str(loaded[split].split) == split
+    check_texts(made, split, list(loaded[split]))
+    assert loaded["train"]._fingerprint != loaded[made.splits[-1]]._fingerprint or len(made.splits) == 1
+
+
+@pytest.fixture
+def streaming() -> Iterator[Any]:
+    """`streaming.base` alone: the package's own `__init__` also imports image datasets, which need torchvision."""
+    if "streaming" not in sys.modules:
+        if (spec := importlib.util.find_spec("streaming")) is None:
+            pytest.skip("mosaicml-streaming is not installed; see the README")
+        package = types.ModuleType("streaming")
+        package.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules["streaming"] = package
+    import streaming.base
+
+    yield streaming.base
+    streaming.base.util.clean_stale_shared_memory()
+
+
+def test_mds_by_streaming(made: Made, split: str, streaming: Any) -> None:
+    dataset = streaming.StreamingDataset(local=str(made.folder / "mds"), split=split, shuffle=False, batch_size=1)
+    samples = [dataset[number] for number in range(len(dataset))]
+    check_tokens(made, "mds", split, [sample["tokens"].tolist() for sample in samples])
+    runs = [run for pieces in sidecar(made, "mds", split) for run in pieces]
+    from_samples = [
+        triple
+        for s in samples
+        for triple in zip(s["doc_ids"], s["starts"].tolist(), s["lengths"].tolist(), strict=True)
+    ]
+    assert from_samples == [(run["doc_id"], run["doc_start"], run["tokens"]) for run in runs]
+
+
+def test_megatron_by_indexed_dataset(made: Made, split: str) -> None:
+    pytest.importorskip("megatron.core", reason="megatron-core is not installed; see the README")
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    rows, sequences = [], []
+    for file in sorted((made.folder / "megatron").glob(f"{split}-*.bin")):
+        dataset = IndexedDataset(str(file.with_suffix("")))
+        sequences += [dataset[number].tolist() for number in range(len(dataset))]
+        for begin, end in zip(dataset.document_indices, dataset.document_indices[1:], strict=False):
+            rows.append([token for number in range(begin, end) for token in dataset[number].tolist()])
+    check_tokens(made, "megatron", split, rows)
+    # packed rows keep the documents' boundaries: each run of tokens is a sequence
+    runs = [run["tokens"] for pieces in sidecar(made, "megatron", split) for run in pieces]
+    lengths = [len(sequence) for sequence in sequences if made.name == "plain" or set(sequence) != {EOS}]
+    assert lengths == [length for length in runs if length > 1 or made.name == "plain"]
+
+
+def rows_of_npy(made: Made, split: str) -> list[list[int]]:
+    """The rows by NumPy alone: where they are cut is in the sidecar, or every `PACKED` tokens."""
+    about = json.loads((made.folder / "npy" / "tokens.json").read_text())
+    assert (about["eos_token_id"], about["dtype"], about["vocab_size"]) == (EOS, "uint16", made.vocabulary)
+    rows = []
+    for file, runs in zip(
+        sorted((made.folder / "npy").glob(f"{split}-*.npy")), sidecar(made, "npy", split), strict=True
+    ):
+        flat = np.memmap(file, dtype=about["dtype"], mode="r")
+        lengths = [run["tokens"] for run in runs] if made.name == "plain" else [PACKED] * (len(flat) // PACKED)
+        assert sum(lengths) == len(flat)
+        rows += [part.tolist() for part in np.split(flat, np.cumsum(lengths)[:-1])]
+    return rows
+
+
+def test_npy_by_numpy(made: Made, split: str) -> None:
+    check_tokens(made, "npy", split, rows_of_npy(made, split))
+
+
+def test_npy_by_olmo_core(made: Made, split: str) -> None:
+    pytest.importorskip("olmo_core", reason="ai2-olmo-core is not installed; see the README")
+    from olmo_core.data.numpy_dataset import NumpyFSLDataset
+    from olmo_core.data.utils import iter_document_indices
+
+    files = sorted((made.folder / "npy").glob(f"{split}-*.npy"))
+    rows = rows_of_npy(made, split)
+    for file, runs in zip(files, sidecar(made, "npy", split), strict=True):
+        if made.name == "plain":  # the boundaries that OLMo-core finds, both by EOS and in the file beside
+            by_eos = list(iter_document_indices(str(file), eos_token_id=EOS, dtype=np.uint16))
+            assert [end - start for start, end in by_eos] == [run["tokens"] for run in runs]
+        beside = list(iter_document_indices(str(file), use_array_if_local=False, dtype=np.uint16))
+        begins = [run["row"] * PACKED + run["row_start"] for run in runs]
+        if made.name == "plain":
+            begins = np.cumsum([0, *(run["tokens"] for run in runs[:-1])]).tolist()
+        assert beside == [(begin, begin + run["tokens"]) for begin, run in zip(begins, runs, strict=True)]
+    if made.name == "packed":
+        dataset = NumpyFSLDataset(
+            *map(str, files),
+            sequence_length=PACKED,
+            pad_token_id=EOS,
+            eos_token_id=EOS,
+            vocab_size=400,
+            dtype=np.uint16,
+        )
+        assert [dataset[number]["input_ids"].tolist() for number in range(len(dataset))] == rows
