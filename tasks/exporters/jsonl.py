@@ -29,11 +29,13 @@ class JsonlExporter(Exporter[JsonlExport]):
         """Write one line a row."""
         (name,) = self.names(part)
         compressor = zstandard.ZstdCompressor(level=6, write_checksum=True)
-        with self.store.writing(self.path(name)) as file:
-            with compressor.stream_writer(cast(IO[bytes], file), closefd=False) as stream:
-                for table in tables:
-                    for row in table.to_pylist():
-                        stream.write(orjson.dumps(pile_record(row), option=orjson.OPT_APPEND_NEWLINE))
+        with (
+            self.store.writing(self.path(name)) as file,
+            compressor.stream_writer(cast(IO[bytes], file), closefd=False) as stream,
+        ):
+            for table in tables:
+                for row in table.to_pylist():
+                    stream.write(orjson.dumps(pile_record(row), option=orjson.OPT_APPEND_NEWLINE))
 
 
 def pile_record(row: dict[str, Any]) -> dict[str, Any]:
