@@ -104,12 +104,12 @@ def work(model: ResolvedModel, ids_BL: np.ndarray, variant: str) -> Callable[[],
                 return plain(input_ids=torch.as_tensor(ids_BL), use_cache=False)
 
         return forward
-    config, order = LadmConfig(device="cpu", dtype="float32"), None
+    config, weights = LadmConfig(device="cpu", dtype="float32"), {}
     if variant == CALIBRATED:
         chosen = calibration(model)
-        config, order = chosen.applied(config), chosen.order
+        config, weights = chosen.applied(config), chosen.weights
     calculator = load_calculator(model.path, config)
-    return lambda: score_windows(calculator, config, ids_BL, order)
+    return lambda: score_windows(calculator, config, ids_BL, weights)
 
 
 def timed(model: ResolvedModel, ids_BL: np.ndarray, rounds: int) -> dict[str, list[tuple[float, float]]]:

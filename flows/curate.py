@@ -303,7 +303,7 @@ class Dag:
         }
         return job.model_copy(
             update={
-                "config": score_key_config(scorer, calibration.order if calibration else None),
+                "config": score_key_config(scorer, calibration.weights if calibration else None),
                 # The tokenizer counts where a scorer reads the text that the tokens stand for.
                 "identity": [model.digest, *([model.tokenizer_digest] if scorer.beside.text else [])],
                 "environment": environment,

@@ -20,8 +20,8 @@ from flows.curate import Dag
 from flows.question import Question
 from flows.record import versions
 from tasks import progress
-from tasks.calibrate import CALIBRATING_KINDS, choose_layers, fit_order, layers_allowed, order_layers
-from tasks.contrast import BROKEN, CALIBRATE, KINDS, TEST, WHOLE
+from tasks.calibrate import CALIBRATING_KINDS, choose_layers, fit_dependency, fit_order, layers_allowed, profiled_layers
+from tasks.contrast import CALIBRATE, KINDS, TEST, WHOLE
 from tasks.errors import ConfigError, UserError
 from tasks.evaluate import Setting, all_scores, forward_passes, stability, table
 from tasks.job import Job
@@ -29,7 +29,7 @@ from tasks.manifest import Shard
 from tasks.scan import Measurement, ScanConfig, read_measurements
 from tasks.score import resolved_scorer
 from tasks.scorers.beside import BesideConfig
-from tasks.scorers.calibration import Calibration
+from tasks.scorers.calibration import Calibration, profile_layers
 from tasks.store import Store
 
 BESIDE_SHARE = 0.25
@@ -112,8 +112,8 @@ def _halves(question: Question, shards: Sequence[Shard]) -> dict[str, list[Shard
 def _setting(question: Question) -> Setting:
     config, length = resolved_scorer(question.plan.config.scorer), question.plan.config.window.length
     setting = Setting(config, length, question.layers, question.n_layers)
-    order = question.calibration.order if question.calibration else None
-    profiled = order.layers if order else () if question.calibration else order_layers(setting)
+    given = question.calibration
+    profiled = profile_layers(given.weights) if given else profiled_layers(setting)
     return dataclasses.replace(setting, profile_layers=profiled)
 
 
@@ -134,7 +134,7 @@ def _scan_config(
         dtype=dtype,
         kinds=tuple(kinds),
         layers=tuple(layers),
-        profile_layers=setting.profile_layers if BROKEN[0] in kinds else (),
+        profile_layers=setting.profile_layers,
         paper=paper,
         beside=beside or BesideConfig(),
     )
@@ -198,7 +198,7 @@ def _answer(
     rows = table(setting, measured, scores, question.contrast, TEST)
     calibrating = [] if question.calibration else table(setting, measured, scores, question.contrast, CALIBRATE)
     if calibration and not question.calibration:
-        told = [row for row in rows if row["formula"] in ("calibrated", "order")]
+        told = [row for row in rows if row["formula"] in ("calibrated", "calibrated-layers", "order")]
         calibration = calibration.model_copy(update={"expected": tuple(told)})
     costs: list[dict[str, Any]] = [
         {
@@ -234,6 +234,7 @@ def _calibration(question: Question, setting: Setting, measured: Sequence[Measur
         d_cds=setting.config.d_cds,
         layers=chosen.layers,
         ablation=chosen.ablation,
+        dependency=fit_dependency(setting, half, chosen.auc),
         order=fit_order(setting, half),
         documents=tuple(sorted({document for one in half for document in one.documents})),
         seed=question.contrast.seed,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tasks.errors import ConfigError, ModelError, SourceError
 from tasks.model import ModelFacts, ResolvedModel, check_content, load_tokenizer, model_facts, resolve_model
 from tasks.score import resolved_scorer
-from tasks.scorers.calibration import OrderWeights, load_calibration
+from tasks.scorers.calibration import ProfileWeights, load_calibration
 from tasks.scorers.ladm import (
     CALIBRATED,
     LadmConfig,
@@ -47,8 +47,9 @@ def score_files(
     context allow). A Parquet file's `input_ids` rows are windows as they stand.
 
     Yields:
-        One object a window: file, window (its index in the file), tokens, cds, cds_per_layer, layers; and order_score,
-        where a calibration gives one. With `layers: calibrated`, windows are as long as the calibration's.
+        One object a window: file, window (its index in the file), tokens, cds, cds_per_layer, layers; and
+        dependency_score and order_score, where a calibration gives them. With `layers: calibrated`, windows are as
+        long as the calibration's.
 
     Raises:
         UserError: A file that cannot be read or is too short, or a model that cannot be used.
@@ -59,10 +60,10 @@ def score_files(
         check_window_length(config, length)
     resolved = resolve_model(config.model)
     facts = model_facts(resolved)
-    order = None
+    weights: dict[str, ProfileWeights] = {}
     if config.layers == CALIBRATED:
         calibration = load_calibration(config.calibration, config.model, resolved.digest, length)
-        config, length, order = calibration.applied(config), calibration.window_length, calibration.order
+        config, length, weights = calibration.applied(config), calibration.window_length, calibration.weights
     wanted_layers(config, facts.n_layers)
     windows = [
         window
@@ -81,7 +82,7 @@ def score_files(
     # One line, about the longest windows: in shorter ones fewer layers may be left out, as each window's `layers` show.
     if sizes and (left_out := layers_left_out(config, facts, layers_at[sizes[-1]])):
         print(left_out_line(config, left_out, sizes[-1]), file=sys.stderr)
-    yield from _scored(windows, config, resolved, layers_at, order)
+    yield from _scored(windows, config, resolved, layers_at, weights)
 
 
 def _scored(
@@ -89,7 +90,7 @@ def _scored(
     config: LadmConfig,
     resolved: ResolvedModel,
     layers_at: dict[int, list[int]],
-    order: OrderWeights | None,
+    weights: dict[str, ProfileWeights],
 ) -> Iterator[dict[str, Any]]:
     from tasks.scorers.attention import load_calculator, score_windows  # noqa: PLC0415  (torch, after all checks)
 
@@ -104,7 +105,7 @@ def _scored(
             same += 1
         batch = windows[first:same]
         chosen = config.model_copy(update={"layers": tuple(layers_at[size])})
-        scores = score_windows(calculator, chosen, np.stack([window.input_ids for window in batch]), order)
+        scores = score_windows(calculator, chosen, np.stack([window.input_ids for window in batch]), weights)
         for window, score in zip(batch, scores, strict=True):
             yield {
                 "file": window.file,
@@ -113,7 +114,7 @@ def _scored(
                 "cds": score.cds,
                 "cds_per_layer": score.cds_per_layer,
                 "layers": score.layers,
-            } | ({} if score.order is None else {"order_score": score.order})
+            } | {f"{name}_score": value for name, value in score.by_profile.items()}
         first = same
 
 

@@ -17,7 +17,7 @@ with windows_scored as (
             when 'longfilter' then longfilter
             when 'gzip' then gzip
             when 'random' then random
-            else cds
+            else coalesce(dependency_score, cds)  -- a calibration says when the first is better
         end as window_score
     from scores
 ),

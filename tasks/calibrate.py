@@ -1,9 +1,9 @@
 """Calibrating: from the measurements of the calibrating half, the layers and weights that a calibration holds.
 
 Nothing of the testing half is looked at, nor any window of two halves: that contrast is one that a calibration has
-never seen. The dependency score's layers are one run of neighbouring layers, with or without the standard deviation,
-chosen by mean AUC against spliced windows; few parameters, since the half is small. The order score is a ridge
-regression on the profile of attention by distance. Both end early enough that scoring by them costs at most
+never seen. The formula's layers are one run of neighbouring layers, with or without the standard deviation, chosen by
+mean AUC against spliced windows; few parameters, since the half is small. The dependency and order scores are ridge
+regressions on the profile of attention by distance. All of them end early enough that scoring costs at most
 `cost_limit` plain forward passes.
 """
 
@@ -17,13 +17,17 @@ import numpy as np
 from tasks.contrast import CALIBRATE, SHUFFLED, SPLICED, WHOLE
 from tasks.evaluate import Floats, Setting, per_layer
 from tasks.scan import Measurement
-from tasks.scorers.calibration import OrderWeights
+from tasks.scorers.calibration import ProfileWeights, profile_score
+from tasks.scorers.profile import DISTANCES, FEATURES
 
 COST_LIMIT = 0.63  # of a plain forward pass; 0.65 with what measuring adds
 _RIDGE = 3.0  # times the number of features, which are standardised
 CALIBRATING_KINDS = (WHOLE, SPLICED, SHUFFLED)
 """The kinds of window that a calibration is made from."""
-_ORDER_LAYERS = 5  # the last so many that the cost allows; the early ones see no order
+_PROFILED_LAYERS = 5  # the last so many that the cost allows; the early ones see no order
+_FAR = 20  # cells of 128: a sixth of the window
+_FEWEST_WINDOWS = 8
+_FOLDS = 5
 _AS_GOOD = 0.01  # of AUC: among choices this close to the best, the one with most layers is taken
 
 
@@ -33,14 +37,14 @@ def layers_allowed(setting: Setting, cost_limit: float = COST_LIMIT) -> tuple[in
     return tuple(reached) or setting.layers[:1]
 
 
-def order_layers(setting: Setting, cost_limit: float = COST_LIMIT) -> tuple[int, ...]:
-    """The layers whose profile the order score reads: the last ones allowed."""
-    return layers_allowed(setting, cost_limit)[-_ORDER_LAYERS:]
+def profiled_layers(setting: Setting, cost_limit: float = COST_LIMIT) -> tuple[int, ...]:
+    """The layers whose profile the dependency and order scores read: the last ones allowed."""
+    return layers_allowed(setting, cost_limit)[-_PROFILED_LAYERS:]
 
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """What the dependency score averages."""
+    """What the formula averages."""
 
     layers: tuple[int, ...]
     ablation: str
@@ -70,38 +74,69 @@ def choose_layers(setting: Setting, found: Sequence[Measurement], cost_limit: fl
     return max((one for one in choices if one.auc >= best - _AS_GOOD), key=lambda one: (len(one.layers), one.auc))
 
 
-def fit_order(setting: Setting, found: Sequence[Measurement], cost_limit: float = COST_LIMIT) -> OrderWeights | None:
-    """Weights that tell whole windows from their own pieces in another order; None where there is too little to fit.
+def fit_dependency(
+    setting: Setting, found: Sequence[Measurement], to_beat: float, cost_limit: float = COST_LIMIT
+) -> ProfileWeights | None:
+    """Weights that tell whole windows from spliced ones by attention to text far before, head by head.
 
-    Ridge regression of +1 (whole) and −1 (shuffled) on the profile of the last layers allowed, each domain's features
-    about their own mean, so that what is learnt is the difference within a domain. In the dual, since there are far
-    more features than windows.
+    Only distances of a sixth of the window and more have weights: how a window attends nearby tells where pieces meet,
+    and that is not what is asked. None where there is too little to fit, or where on documents left out of the fit,
+    a fifth of them at a time, it does not come up to `to_beat`, the AUC of the layers chosen.
     """
-    half = [one for one in found if one.half == CALIBRATE and one.kind in (WHOLE, SHUFFLED)]
-    if len(half) < 8:
+    half = [one for one in found if one.half == CALIBRATE and one.kind in (WHOLE, SPLICED)]
+    if len(half) < _FEWEST_WINDOWS:
         return None
-    layers = order_layers(setting, cost_limit)
+    far = [place for place, distance in enumerate(DISTANCES) if distance >= _FAR]
+    documents = sorted({one.base for one in half})
+    folds = np.array([documents.index(one.base) % _FOLDS for one in half])
+    scores = np.zeros(len(half))
+    for fold in range(min(_FOLDS, len(documents))):
+        weights = _ridge(setting, [half[place] for place in np.flatnonzero(folds != fold)], far, cost_limit)
+        for place in np.flatnonzero(folds == fold):
+            scores[place] = profile_score(weights, half[place].profile_mhf, setting.profile_layers)
+    if _mean_auc(half, scores) < to_beat - 2 * _AS_GOOD:  # that one was not measured on documents left out
+        return None
+    return _ridge(setting, half, far, cost_limit)
+
+
+def fit_order(setting: Setting, found: Sequence[Measurement], cost_limit: float = COST_LIMIT) -> ProfileWeights | None:
+    """Weights that tell whole windows from their own pieces in another order; None where there is too little to fit."""
+    half = [one for one in found if one.half == CALIBRATE and one.kind in (WHOLE, SHUFFLED)]
+    if len(half) < _FEWEST_WINDOWS:
+        return None
+    return _ridge(setting, half, range(len(FEATURES)), cost_limit)
+
+
+def _ridge(
+    setting: Setting, found: Sequence[Measurement], features: Sequence[int], cost_limit: float
+) -> ProfileWeights:
+    """Ridge regression of +1 (whole) and −1 (broken) on some features of the profile of the last layers allowed.
+
+    Each domain's features are taken about their own mean, so that what is learnt is the difference within a domain. In
+    the dual, since there are more features than windows.
+    """
+    layers = profiled_layers(setting, cost_limit)
     places = [setting.profile_layers.index(layer) for layer in layers]
-    x_wf = np.stack([one.profile_mhf[places].astype(np.float64).ravel() for one in half])
-    domains = np.array([one.domain for one in half])
+    x_wf = np.stack([one.profile_mhf[places][:, :, features].astype(np.float64).ravel() for one in found])
+    domains = np.array([one.domain for one in found])
     mean_f = x_wf.mean(axis=0)
     centred_wf = x_wf.copy()
     for domain in set(domains):
         centred_wf[domains == domain] -= x_wf[domains == domain].mean(axis=0)
     scale_f = centred_wf.std(axis=0) + 1e-6
     z_wf = centred_wf / scale_f
-    target_w = np.array([1.0 if one.kind == WHOLE else -1.0 for one in half])
-    dual_w = np.linalg.solve(z_wf @ z_wf.T + _RIDGE * z_wf.shape[1] * np.eye(len(half)), target_w)
+    target_w = np.array([1.0 if one.kind == WHOLE else -1.0 for one in found])
+    dual_w = np.linalg.solve(z_wf @ z_wf.T + _RIDGE * z_wf.shape[1] * np.eye(len(found)), target_w)
     weights_f = (z_wf.T @ dual_w) / scale_f
     # In units of the spread of whole windows, about zero: a score a person can read.
     spread = float((x_wf[target_w > 0] @ weights_f).std()) or 1.0
     weights_f = weights_f / spread
-    shape = half[0].profile_mhf[places].shape
-    return OrderWeights(
+    heads = found[0].profile_mhf.shape[1]
+    weights_nhf = np.zeros((len(layers), heads, len(FEATURES)))
+    weights_nhf[:, :, features] = weights_f.reshape(len(layers), heads, len(features))
+    return ProfileWeights(
         layers=layers,
-        weights=tuple(
-            tuple(tuple(round(float(w), 6) for w in head) for head in layer) for layer in weights_f.reshape(shape)
-        ),
+        weights=tuple(tuple(tuple(round(float(w), 6) for w in head) for head in layer) for layer in weights_nhf),
         offset=round(-float(mean_f @ weights_f), 6),
     )
 

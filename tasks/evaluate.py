@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tasks.contrast import BROKEN, LISTS, TEST, WHOLE, ContrastConfig, is_list
 from tasks.scan import Measurement, fine_plan, halved, paper_config
-from tasks.scorers.calibration import Calibration, order_score
+from tasks.scorers.calibration import Calibration, profile_score
 from tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
 
 BESIDE_LAST = {"longattn": 0, "gzip": -1, "random": -1}
@@ -34,7 +34,8 @@ class Choice:
 
     Attributes:
         scorer: `ladm`, or another scorer's name.
-        formula: `published`, `no-std`, `paper`, `calibrated` or `order`.
+        formula: `published`, `no-std`, `paper`; of a calibration, `calibrated` (what documents are ranked by), `order`,
+            and `calibrated-layers` (its layers alone, where it ranks by something better).
         layers: As the table names them.
         last: The last layer that has to be run; None: the whole model; -1: none.
     """
@@ -101,13 +102,13 @@ def all_scores(setting: Setting, found: Sequence[Measurement], calibration: Cali
     if calibration:
         places = [setting.layers.index(layer) for layer in calibration.layers]
         cds_WN = per_layer(setting, found, calibration.ablation)
-        named = Choice("ladm", "calibrated", _named(calibration.layers), max(calibration.layers))
+        formula = "calibrated-layers" if calibration.dependency else "calibrated"
+        named = Choice("ladm", formula, _named(calibration.layers), max(calibration.layers))
         scores[named] = cds_WN[:, places].mean(axis=1)
-        if calibration.order:
-            order = calibration.order
-            places = [setting.profile_layers.index(layer) for layer in order.layers]
-            named = Choice("ladm", "order", _named(order.layers), max(order.layers))
-            scores[named] = np.array([order_score(order, one.profile_mhf[places]) for one in found])
+        for name, weights in calibration.weights.items():
+            formula = {"dependency": "calibrated", "order": "order"}[name]
+            named = Choice("ladm", formula, _named(weights.layers), max(weights.layers))
+            scores[named] = np.array([profile_score(weights, one.profile_mhf, setting.profile_layers) for one in found])
     for name in dict.fromkeys(name for one in found for name in one.beside):
         last = BESIDE_LAST.get(name)
         scores[Choice(name, name, "–" if last is not None else "all", last)] = np.array(
@@ -244,7 +245,8 @@ def stability(
         ("no-std", "no-std", setting.layers),
     ]
     if calibration:
-        formulas.append(("calibrated", calibration.ablation, calibration.layers))
+        formula = "calibrated-layers" if calibration.dependency else "calibrated"
+        formulas.append((formula, calibration.ablation, calibration.layers))
     both = [one for one in whole if one.base in rounded]
     name = "bfloat16" if native else "bfloat16 (rounded in float32)"
     for formula, ablation, layers in formulas:
@@ -253,6 +255,14 @@ def stability(
         if both:
             other = of([rounded[one.base] for one in both], ablation, layers)
             rows.append(_stable(formula, layers, name, of(both, ablation, layers), other))
+    if calibration and both:
+        for formula, choice in (("calibrated", calibration.dependency), ("order", calibration.order)):
+            if choice:
+                exact, other = (
+                    np.array([profile_score(choice, one.profile_mhf, setting.profile_layers) for one in measured])
+                    for measured in (both, [rounded[one.base] for one in both])
+                )
+                rows.append(_stable(formula, choice.layers, name, exact, other))
     for formula, ablation in (("published", "none"), ("no-std", "no-std")):
         cds_WN = per_layer(setting, found, ablation)
         halves = [_layer_aucs(found, cds_WN, half) for half in (0, 1)]

@@ -47,7 +47,8 @@ SCORES = pa.schema(
         pa.field("cds", pa.float64(), nullable=False),
         pa.field("cds_per_layer", pa.list_(pa.float64()), nullable=False),
         pa.field("layers", pa.list_(pa.int32()), nullable=False),  # 0-based, aligned with cds_per_layer
-        pa.field("order_score", pa.float64()),  # null: not scored by a calibration that has one
+        # by a calibration; null: it has none, or there is no calibration
+        *(pa.field(name, pa.float64()) for name in ("dependency_score", "order_score")),
         # the scorers beside ladm; null where one was not asked for
         *(pa.field(name, pa.float64()) for name in ("longattn", "prolong", "longfilter", "gzip", "random")),
     ]

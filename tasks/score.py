@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tasks.manifest import Counts, Shard
 from tasks.model import ResolvedModel
 from tasks.schema import SCORES
 from tasks.scorers.beside import BESIDE
-from tasks.scorers.calibration import OrderWeights
+from tasks.scorers.calibration import ProfileWeights
 from tasks.scorers.ladm import LadmConfig
 from tasks.store import Store, table_of
 from tasks.tokenize import tokenizer_of
@@ -53,15 +53,15 @@ def resolved_scorer(config: LadmConfig) -> LadmConfig:
     return config.model_copy(update={"device": device, "dtype": dtype})
 
 
-def score_key_config(config: LadmConfig, order: OrderWeights | None = None) -> dict[str, Any]:
+def score_key_config(config: LadmConfig, weights: Mapping[str, ProfileWeights] | None = None) -> dict[str, Any]:
     """What scoring computes with. The model counts by its digest, and where it runs does not count.
 
-    `config` is what a calibration, if there is one, says it to be, and `order` its weights: they count, not its path.
+    `config` is what a calibration, if there is one, says it to be, and `weights` are its own: they count, not its path.
     """
     key = resolved_scorer(config).model_dump(mode="json", exclude=UNKEYED | {"beside"})
     beside = config.beside.model_dump(mode="json", exclude_none=True)
     key |= {"beside": beside} if beside else {}
-    return key | ({"order": order.model_dump(mode="json")} if order else {})
+    return key | ({"weights": {name: one.model_dump(mode="json") for name, one in weights.items()}} if weights else {})
 
 
 @lru_cache(maxsize=1)
@@ -112,9 +112,9 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     from tasks.scorers.attention import score_windows  # noqa: PLC0415
 
     shard, *drop_lists = job.inputs
-    scorer = {name: value for name, value in job.config.items() if name != "order"}
+    scorer = {name: value for name, value in job.config.items() if name != "weights"}
     config = LadmConfig.model_validate({**scorer, **job.environment})
-    order = OrderWeights.model_validate(job.config["order"]) if job.config.get("order") else None
+    weights = {name: ProfileWeights.model_validate(one) for name, one in job.config.get("weights", {}).items()}
     calculator, lock = calculator_for(config, job.identity[0], head=config.beside.head)
     text_of = text_reader(config.model, job.identity[1]) if config.beside.text else None
     rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
@@ -124,10 +124,14 @@ def score(job: Job, store: Store, key: str) -> Outcome:
         windows += batch.num_rows
         ids_BL = np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
         with lock:
-            scores = score_windows(calculator, config, ids_BL, order, text_of)
+            scores = score_windows(calculator, config, ids_BL, weights, text_of)
         carried = {name: batch[name].to_pylist() for name in CARRIED}
         for number, result in enumerate(scores):
-            found = {"score": result.cds, "order score": result.order or 0.0} | result.beside
+            found = (
+                {"score": result.cds}
+                | {f"{name} score": one for name, one in result.by_profile.items()}
+                | result.beside
+            )
             if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
                 doc_id, window_id = carried["doc_id"][number], carried["window_id"][number]
                 reason = f"the {wrong[0]} of window {window_id} is {found[wrong[0]]}"
@@ -138,7 +142,8 @@ def score(job: Job, store: Store, key: str) -> Outcome:
             rows["cds"].append(result.cds)
             rows["cds_per_layer"].append(result.cds_per_layer)
             rows["layers"].append(result.layers)
-            rows["order_score"].append(result.order)
+            for name in ("dependency", "order"):
+                rows[f"{name}_score"].append(result.by_profile.get(name))
             for name in BESIDE:
                 rows[name].append(result.beside.get(name))
         progress.report("score", len(scores))
@@ -167,4 +172,4 @@ def windows_a_batch(config: LadmConfig) -> int:
     return 4 if config.device == "cpu" else 64
 
 
-STAGE = Stage(name="score", version="2", compute=score)
+STAGE = Stage(name="score", version="3", compute=score)

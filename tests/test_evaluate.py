@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.calibrate import choose_layers, fit_order, layers_allowed, order_layers
+from tasks.calibrate import choose_layers, fit_dependency, fit_order, layers_allowed, profiled_layers
 from tasks.contrast import CALIBRATE, HALVES, KINDS, SHUFFLED, TEST, WHOLE, ContrastConfig
 from tasks.evaluate import (
     ALL_DOMAINS,
@@ -24,7 +24,7 @@ from tasks.evaluate import (
 from tasks.scan import Measurement, fine_plan, paper_config
 from tasks.scorers.calibration import Calibration
 from tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
-from tasks.scorers.profile import FEATURES
+from tasks.scorers.profile import DISTANCES, FEATURES
 
 LENGTH, LAYERS, HEADS = 400, 10, 2
 CONFIG = LadmConfig(span=8, d_afs=4, d_cds=2)
@@ -32,6 +32,7 @@ SETTING = Setting(CONFIG, LENGTH, tuple(range(LAYERS)), LAYERS, (2, 3, 4, 5, 6))
 PAIRS = sum(len(query.key_starts) for query in scoring_plan(CONFIG, LENGTH).queries)
 FINE_PAIRS = sum(len(query.key_starts) for query in fine_plan(CONFIG, LENGTH).queries)
 PAPER_PAIRS = sum(len(query.key_starts) for query in scoring_plan(paper_config(CONFIG), LENGTH).queries)
+FAR = DISTANCES.index(20)
 GOOD = (4, 5)
 """Layers in which whole windows have more distant attention than spliced and halved ones."""
 
@@ -41,6 +42,9 @@ def measurement(chance: np.random.Generator, domain: str, number: int, kind: str
     if kind not in (WHOLE, SHUFFLED):
         pfs[list(GOOD)] *= 0.6
     profile = chance.normal(size=(len(SETTING.profile_layers), HEADS, len(FEATURES)))
+    if kind not in (WHOLE, SHUFFLED):
+        profile[1, 0, FAR:] -= 1.5
+        profile[1, 0, :FAR] += 100  # pieces meet: not to be looked at
     if kind == SHUFFLED:
         profile[-1, :, 3:9] -= 2
     return Measurement(
@@ -155,6 +159,28 @@ def test_the_layers_that_tell_are_chosen_and_hold_on_the_other_half(found: list[
     assert by["order", SHUFFLED] > 0.9
 
 
+def test_dependency_is_weighed_by_far_attention_where_that_is_better(found: list[Measurement]) -> None:
+    weights = fit_dependency(SETTING, found, to_beat=0.9)
+    assert weights is not None
+    weights_nhf = np.array(weights.weights)
+    assert not weights_nhf[:, :, :FAR].any()
+    assert weights_nhf[1, 0, FAR:-2].min() > 0
+    assert weights_nhf[1, 0].mean() > 2 * np.abs(np.delete(weights_nhf.reshape(10, -1), 2, axis=0)).mean()
+    # The testing half has no say, nor have windows of two halves.
+    others = [one for one in found if one.half == CALIBRATE and one.kind != HALVES]
+    assert fit_dependency(SETTING, others, to_beat=0.9) == weights
+    rows = table(
+        SETTING, found, all_scores(SETTING, found, calibration_of(found, dependency=weights)), ContrastConfig()
+    )
+    by = {(row["formula"], row["contrast"]): row["auc"] for row in rows if row["domain"] == ALL_DOMAINS}
+    assert by["calibrated", "spliced"] > 0.9
+    assert by["calibrated-layers", "spliced"] > 0.97
+    assert fit_dependency(SETTING, found, to_beat=1.5) is None
+    nothing = [dataclasses.replace(one, profile_mhf=np.ones_like(one.profile_mhf)) for one in found]
+    assert fit_dependency(SETTING, nothing, to_beat=0.9) is None
+    assert fit_dependency(SETTING, found[:4], to_beat=0.5) is None
+
+
 def test_too_little_to_fit(found: list[Measurement]) -> None:
     assert fit_order(SETTING, found[:4]) is None
     with pytest.raises(ValueError, match="calibrating half is empty"):
@@ -176,7 +202,7 @@ def test_spearman_and_stability(found: list[Measurement]) -> None:
 
 def test_layers_measured_of_some_windows_are_compared_on_those(found: list[Measurement]) -> None:
     assert layers_allowed(SETTING) == (0, 1, 2, 3, 4, 5, 6)
-    assert order_layers(SETTING) == (2, 3, 4, 5, 6)
+    assert profiled_layers(SETTING) == (2, 3, 4, 5, 6)
     late = slice(7, None)
 
     def cut(one: Measurement) -> Measurement:

@@ -27,7 +27,7 @@ from tasks.errors import ModelError
 from tasks.model_facts import read_call
 from tasks.scorers.beside import TextOf, gather
 from tasks.scorers.calculator import IMPLEMENTATION, Calculator, load_calculator, token_ids, windows_at_once
-from tasks.scorers.calibration import OrderWeights, order_score
+from tasks.scorers.calibration import ProfileWeights, profile_layers, profile_score
 from tasks.scorers.focus import attend_and_measure, causal_attention, sliding_attention
 from tasks.scorers.ladm import (
     LadmConfig,
@@ -83,15 +83,15 @@ def score_windows(
     calculator: Calculator,
     config: LadmConfig,
     input_ids_BL: npt.NDArray[np.integer] | Tensor,
-    order: OrderWeights | None = None,
+    weights: Mapping[str, ProfileWeights] | None = None,
     text_of: TextOf | None = None,
 ) -> list[WindowScore]:
     """Scores B windows of one length L, as many at a time as `scorer.batch_tokens` allows.
 
     A window's score depends on the other windows by float rounding at most. When the device runs out of memory the
-    batch is halved, down to one window. With `order`, the same pass gives each window's order score too,
-    and as far as they can be had from it, the scores of `config.beside`. `text_of` decodes token ids, for those that
-    ask for text.
+    batch is halved, down to one window. The same pass gives each window's scores by a calibration's `weights`, by
+    their names, and, as far as they can be had from it, the scores of `config.beside`. `text_of` decodes token ids,
+    for those that ask for text.
 
     Raises:
         ConfigError: L is too short for a query span, or a layer asked for is not in the model.
@@ -104,11 +104,12 @@ def score_windows(
     check_window_length(config, length)
     layers = wanted_layers(config, calculator.n_layers)
     plan = scoring_plan(config, length)
-    profile = profile_plan(length) if order else None
+    weights = weights or {}
+    profile, profiled = profile_plan(length) if weights else None, profile_layers(weights)
     needs = config.beside.needs(length)
     read = sorted({*layers, *needs.layers})
     own = [read.index(layer) for layer in layers]
-    wanted: dict[SpanPlan, Sequence[int]] = {plan: read} | ({profile: order.layers} if profile and order else {})
+    wanted: dict[SpanPlan, Sequence[int]] = {plan: read} | ({profile: profiled} if profile else {})
     scores: list[WindowScore] = []
     while len(scores) < count:
         size = windows_at_once(calculator, config, length)
@@ -123,9 +124,12 @@ def score_windows(
             continue
         pfs_NBP = passed.pfs[plan].mean(axis=2)
         cds_BN = np.stack([dependency_scores(config, plan, pfs_BP) for pfs_BP in pfs_NBP[own]], axis=1)
-        orders: Sequence[float | None] = [None] * len(cds_BN)
-        if profile and order:
-            orders = [order_score(order, f_NHF) for f_NHF in profile_features(profile, passed.pfs[profile])]
+        by_profile: Sequence[dict[str, float]] = [{}] * len(cds_BN)
+        if profile:
+            by_profile = [
+                {name: profile_score(one, f_MHF, profiled) for name, one in weights.items()}
+                for f_MHF in profile_features(profile, passed.pfs[profile])
+            ]
         beside: Sequence[dict[str, float]] = [{}] * len(cds_BN)
         if config.beside.names:
             beside = [
@@ -134,7 +138,7 @@ def score_windows(
             ]
         scores += [
             WindowScore(float(cds_N.mean()), cds_N.tolist(), layers, one, others)
-            for cds_N, one, others in zip(cds_BN, orders, beside, strict=True)
+            for cds_N, one, others in zip(cds_BN, by_profile, beside, strict=True)
         ]
     return scores
 

@@ -1,18 +1,21 @@
 """A calibration: which layers of one model, at one window length, tell whole documents from broken ones.
 
 `ladm evaluate` makes it from the user's corpus and writes it as JSON; `scorer: {layers: calibrated, calibration: PATH}`
-scores by it. Two scores come out of the one pass, and neither replaces the other:
+scores by it. Its scores come out of the one pass:
 
-- *dependency*, by which documents are ranked: the published formula, with or without its standard deviation, over the
-  layers that tell whole windows from spliced and halved ones best;
-- *order*: a weighted sum over the profile of attention by distance (`profile.py`), which tells whole windows from their
-  own pieces in another order. Dependency is blind to that.
+- *cds*: the published formula, with or without its standard deviation, over the layers that tell whole windows from
+  spliced ones best;
+- *dependency*, by which documents are ranked where it is better than that: a weighted sum over the profile of
+  attention by distance (`profile.py`), of its far distances alone, which tells whole windows from spliced ones;
+- *order*: another weighted sum, over the whole profile, which tells whole windows from their own pieces in another
+  order. Dependency is blind to that, and order to splices, so neither replaces the other.
 
 A calibration holds for its model (by digest), its window length and its spans, and for nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,8 @@ from tasks.settings import Settings
 VERSION = 1
 
 
-class OrderWeights(Settings):
-    """What the order score adds up."""
+class ProfileWeights(Settings):
+    """What a dependency or an order score adds up."""
 
     layers: tuple[int, ...]
     """N layers, from 0, ascending."""
@@ -43,7 +46,7 @@ class OrderWeights(Settings):
     """Added to the sum."""
 
     @model_validator(mode="after")
-    def _shapes_fit(self) -> OrderWeights:
+    def _shapes_fit(self) -> ProfileWeights:
         if self.features != FEATURES:
             raise ValueError("the profile's features are not those of this version; run `ladm evaluate` again")
         shapes = {(len(layer), len(head)) for layer in self.weights for head in layer}
@@ -66,10 +69,11 @@ class Calibration(Settings):
     d_afs: int
     d_cds: int
     layers: tuple[int, ...] = Field(min_length=1)
-    """Layers of the dependency score, from 0."""
+    """Layers of the formula, from 0."""
     ablation: str = Field(pattern="^(none|no-std)$")
-    """Whether the dependency score keeps the standard deviation."""
-    order: OrderWeights | None = None
+    """Whether the formula keeps the standard deviation."""
+    dependency: ProfileWeights | None = None
+    order: ProfileWeights | None = None
     expected: tuple[dict[str, Any], ...] = ()
     """The rows of the evaluation on the testing half: what to expect of it."""
     documents: tuple[str, ...] = ()
@@ -80,7 +84,12 @@ class Calibration(Settings):
     @property
     def last_layer(self) -> int:
         """The layer after which the forward pass ends."""
-        return max(*self.layers, *(self.order.layers if self.order else (0,)))
+        return max((*self.layers, *(layer for one in self.weights.values() for layer in one.layers)))
+
+    @property
+    def weights(self) -> dict[str, ProfileWeights]:
+        """The weighted sums over the profile that it has, by name: `dependency`, `order`."""
+        return {name: one for name, one in (("dependency", self.dependency), ("order", self.order)) if one}
 
     def applied(self, config: LadmConfig) -> LadmConfig:
         """The scorer's configuration with what the calibration says in its place."""
@@ -139,9 +148,15 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
     return calibration
 
 
-def order_score(order: OrderWeights, profile_NHF: npt.NDArray[np.floating]) -> float:
-    """The order score of one window, from the profile of the layers that `order` names."""
-    return float((profile_NHF * np.array(order.weights)).sum() + order.offset)
+def profile_layers(weights: Mapping[str, ProfileWeights]) -> tuple[int, ...]:
+    """The layers whose profile is needed for all of these, ascending."""
+    return tuple(sorted({layer for one in weights.values() for layer in one.layers}))
+
+
+def profile_score(weights: ProfileWeights, profile_MHF: npt.NDArray[np.floating], layers: Sequence[int]) -> float:
+    """The weighted sum of one window's profile, which was taken of M `layers`."""
+    profile_NHF = profile_MHF[[layers.index(layer) for layer in weights.layers]]
+    return float((profile_NHF * np.array(weights.weights)).sum() + weights.offset)
 
 
 def _parsed(name: str, content: bytes) -> Calibration:

@@ -133,13 +133,13 @@ class WindowScore:
     """The score of one window."""
 
     cds: float
-    """Mean of `cds_per_layer`: what documents are ranked by."""
+    """Mean of `cds_per_layer`."""
     cds_per_layer: list[float]
     """One score a layer, in the order of `layers`."""
     layers: list[int]
     """The layers measured, from 0."""
-    order: float | None = None
-    """The order score of a calibration that has one; see `calibration.py`."""
+    by_profile: dict[str, float] = field(default_factory=dict)
+    """`dependency` and `order`, where a calibration has weights for them; see `calibration.py`."""
     beside: dict[str, float] = field(default_factory=dict)
     """Name → score, of the scorers beside this one."""
 

@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 
 from tasks.scorers.attention import load_calculator, one_pass, score_windows
 from tasks.scorers.calculator import token_ids
-from tasks.scorers.calibration import OrderWeights, order_score
+from tasks.scorers.calibration import ProfileWeights, profile_score
 from tasks.scorers.ladm import LadmConfig
 from tasks.scorers.profile import CELLS, DISTANCES, FEATURES, profile_features, profile_plan
 
@@ -57,34 +57,38 @@ def test_profile_against_eager_attention(folder: Path) -> None:
         np.testing.assert_allclose(found_NHF[1], expected_features(layers[2], 2), atol=1e-3)
 
 
-def test_the_order_score_comes_from_the_same_pass(folder: Path) -> None:
+def test_scores_by_the_profile_come_from_the_same_pass(folder: Path) -> None:
     chance = np.random.default_rng(0)
     weights = chance.normal(size=(1, 4, len(FEATURES)))
-    order = OrderWeights(layers=(1,), weights=weights.tolist(), offset=0.5)
+    order = ProfileWeights(layers=(1,), weights=weights.tolist(), offset=0.5)
+    dependency = ProfileWeights(layers=(1, 2), weights=np.concatenate([2 * weights, 0 * weights]).tolist())
     calculator = load_calculator(folder, CONFIG)
     ids_BL = windows(2, LENGTH)
     chosen = CONFIG.model_copy(update={"layers": (0, 2)})
     run: list[int] = []
     for number, layer in enumerate(calculator.model.layers):
         layer.register_forward_pre_hook(lambda *_, number=number: run.append(number))
-    scores = score_windows(calculator, chosen, ids_BL, order)
+    scores = score_windows(calculator, chosen, ids_BL, {"order": order, "dependency": dependency})
     assert run == [0, 1, 2] * (len(run) // 3)
     for score, ids_L in zip(scores, ids_BL, strict=True):
         layer = reference.eager_attentions(folder, ids_L)[1]
-        assert score.order == pytest.approx((expected_features(layer, 2) * weights[0]).sum() + 0.5, abs=0.05)
+        expected = (expected_features(layer, 2) * weights[0]).sum()
+        assert score.by_profile["order"] == pytest.approx(expected + 0.5, abs=0.05)
+        assert score.by_profile["dependency"] == pytest.approx(2 * (score.by_profile["order"] - 0.5), abs=1e-6)
     without = score_windows(calculator, chosen, ids_BL)
     for one, other in zip(scores, without, strict=True):
         assert one.cds_per_layer == pytest.approx(other.cds_per_layer, rel=1e-5)
-        assert other.order is None
+        assert other.by_profile == {}
     run.clear()
-    score_windows(calculator, CONFIG.model_copy(update={"layers": (0,)}), ids_BL[:1], order)
+    score_windows(calculator, CONFIG.model_copy(update={"layers": (0,)}), ids_BL[:1], {"order": order})
     assert run == [0, 1], "the pass ends at the last layer that either score needs"
 
 
-def test_order_score_is_a_weighted_sum() -> None:
+def test_a_score_by_the_profile_is_a_weighted_sum() -> None:
     weights = np.zeros((1, 2, len(FEATURES)))
     weights[0, 1, 3] = 2.0
     profile = np.zeros((1, 2, len(FEATURES)))
     profile[0, 1, 3] = 1.5
-    order = OrderWeights(layers=(4,), weights=weights.tolist(), offset=-1)
-    assert order_score(order, profile) == 2.0
+    order = ProfileWeights(layers=(4,), weights=weights.tolist(), offset=-1)
+    assert profile_score(order, profile, (4,)) == 2.0
+    assert profile_score(order, np.concatenate([np.ones_like(profile), profile]), (3, 4)) == 2.0
