@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flows.preflight import Plan
+from flows.refresh import difference
 from tasks.manifest import Counts, Manifest, Shard, add_counts
 
 VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
@@ -65,6 +66,8 @@ class RunRecord:
     failures: list[Failure] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     """Paths below the store's root that the run published for its user."""
+    previous: dict[str, Any] | None = None
+    """The record of the store's previous completed run, if there is one, to tell what changed."""
 
     @property
     def status(self) -> str:
@@ -132,7 +135,7 @@ class RunRecord:
         """The record as it stands in `run.json` and on `ladm run --json`."""
         plan = self.plan
         finished = self.finished or datetime.now(UTC)
-        return {
+        record = {
             "run_id": self.run_id,
             "status": self.status,
             "until": plan.until,
@@ -159,6 +162,8 @@ class RunRecord:
             "sources": [listed.file.model_dump() for listed in plan.files],
             "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],
         }
+        record["refresh"] = difference(self.previous, record) if self.previous else None
+        return record
 
 
 def _job_record(done: Done) -> dict[str, Any]:
