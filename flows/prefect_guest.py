@@ -35,21 +35,38 @@ def quiet_prefect(cache: Path) -> None:
     Args:
         cache: A folder for the database of the server that a run starts for itself.
     """
+    _default_environment(
+        {
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+            "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+            "PREFECT_LOGGING_TO_API_ENABLED": "false",
+            **_discreet(cache, "prefect.db"),
+        }
+    )
+
+
+def lasting_prefect(cache: Path) -> None:
+    """The same for what is served or deployed: just as discreet, but its logs go to the server, for the UI."""
+    _default_environment({"PREFECT_SERVER_LOGGING_LEVEL": "ERROR", **_discreet(cache, "prefect-serve.db")})
+
+
+def _discreet(cache: Path, database: str) -> dict[str, str]:
+    """Nothing told to anybody, and a database of our own."""
     cache.mkdir(parents=True, exist_ok=True)
-    quiet = {
+    return {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_TO_API_ENABLED": "false",
         # Kept apart from a Prefect of the user's own, whose version may differ.
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{cache / 'prefect.db'}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{cache / database}",
         "PREFECT_CLI_COLORS": "false",
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "true",
     }
-    for name, value in quiet.items():
+
+
+def _default_environment(values: dict[str, str]) -> None:
+    for name, value in values.items():
         os.environ.setdefault(name, value)
     for name in ("NO_PROXY", "no_proxy"):  # a proxy knows nothing of our loopback interface
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
@@ -68,6 +85,59 @@ def prefect_server(cache: Path) -> Iterator[None]:
         yield
 
 
+def users_server() -> str:
+    """The address of the user's own Prefect server, without credentials, to be shown.
+
+    Raises:
+        UserError: None is set, or it does not answer.
+    """
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
+
+    address: str | None = PREFECT_API_URL.value()
+    if not address:
+        raise UserError(
+            "PREFECT_API_URL: no Prefect server is set; start one (`prefect server start`) and set its address, "
+            "e.g. http://127.0.0.1:4200/api"
+        )
+    _check_reachable(address)
+    parts = urllib.parse.urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+@contextlib.contextmanager
+def lasting_server(cache: Path, port: int) -> Iterator[str]:
+    """While open, Prefect has a server that keeps schedules: the user's own, or one of this process, with its UI.
+
+    Args:
+        cache: A folder for the database of a server of our own.
+        port: Where that server listens on the loopback interface.
+
+    Yields:
+        Its address.
+
+    Raises:
+        UserError: The user's server does not answer, or the port is taken.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
+    if PREFECT_API_URL.value():
+        yield users_server()
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"--port: {port} cannot be listened on ({error}); give another, or if a Prefect server listens "
+                f"there, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
+            ) from None
+    address = _own_server(cache, port)
+    os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the processes that runs are done in
+    with temporary_settings(updates={PREFECT_API_URL: f"{address}/api"}):
+        yield address
+
+
 def _check_reachable(address: str) -> None:
     """Raise `UserError` unless something listens at the user's own Prefect server's address."""
     parts = urllib.parse.urlsplit(address)
@@ -82,22 +152,19 @@ def _check_reachable(address: str) -> None:
 
 
 @functools.cache
-def _own_server(cache: Path) -> str:
-    """Start the server and return its address once it answers."""
-    log = cache / "prefect-server.log"
+def _own_server(cache: Path, port: int = 0) -> str:
+    """Start the server and return its address once it answers; with a port, one with schedules and UI."""
+    log = cache / ("prefect-serve.log" if port else "prefect-server.log")
+    short_lived = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
+    lasting = {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT__SERVER_FINAL": "1"}
     with log.open("wb") as errors:
         server = subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.prefect_server"],
+            [sys.executable, "-P", "-m", "flows.prefect_server", str(port)],
             stdin=subprocess.PIPE,  # held open as long as this process lives: its end is the sign to stop
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-            env={
-                **os.environ,
-                "PREFECT__SERVER_EPHEMERAL": "1",
-                "PREFECT__SERVER_FINAL": "1",
-                "PREFECT_UI_ENABLED": "0",
-            },
+            env={**os.environ, **(lasting if port else short_lived)},
         )
     atexit.register(_stop, server)
     assert server.stdout is not None

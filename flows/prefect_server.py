@@ -1,7 +1,7 @@
-"""The Prefect server of one run, as a process of its own: `python -m flows.prefect_server`.
+"""The Prefect server of one run, or of `ladm serve`, as a process of its own: `python -m flows.prefect_server PORT`.
 
-It listens on the loopback interface only, on a free port that it writes to standard output, and it ends as soon as
-its standard input does, which is when the process that started it is gone.
+It listens on the loopback interface only, on the port given or, for 0, a free one; writes the port to standard output;
+and ends as soon as its standard input does, which is when the process that started it is gone.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def serve() -> None:
+def serve(port: int) -> None:
     """Serve Prefect's API until standard input ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
         listening.listen(128)
         print(listening.getsockname()[1], flush=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,4 +35,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(int(sys.argv[1]))

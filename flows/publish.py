@@ -6,6 +6,8 @@ links or server-side copies, so that an unchanged selection costs nothing to pub
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pyarrow as pa
 
@@ -38,6 +40,16 @@ def publish(record: RunRecord) -> None:
     store.write_bytes(f"{folder}/run.json", orjson.dumps(record.as_json(), option=orjson.OPT_INDENT_2))
     if record.status == "completed" and record.plan.until == "export":
         store.write_bytes(LATEST, record.run_id.encode())
+
+
+def latest_record(store: Store) -> dict[str, Any] | None:
+    """The `run.json` of the newest run that went all the way; None if there is none, or it is gone or no JSON."""
+    try:
+        run_id = store.read_bytes(LATEST).decode().strip()
+        record: dict[str, Any] = orjson.loads(store.read_bytes(f"runs/{run_id}/run.json"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return record
 
 
 def export_names(manifest: Manifest) -> list[tuple[Shard, str]]:

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from flows.preflight import Plan
+from flows.refresh import difference
 from tasks.manifest import Counts, Manifest, Shard, add_counts
 
 VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
@@ -75,6 +76,8 @@ class RunRecord:
     """Files of the store that were found damaged or missing when they were to be read."""
     files: list[str] = field(default_factory=list)
     """Paths below the store's root that the run published for its user."""
+    previous: dict[str, Any] | None = None
+    """The record of the store's previous completed run, if there is one, to tell what changed."""
 
     @property
     def status(self) -> str:
@@ -184,7 +187,7 @@ class RunRecord:
         plan = self.plan
         config = plan.config.model_dump(mode="json")
         finished = self.finished or datetime.now(UTC)
-        return {
+        record = {
             "run_id": self.run_id,
             "status": self.status,
             "until": plan.until,
@@ -217,6 +220,8 @@ class RunRecord:
             "sources": [listed.file.model_dump() for listed in plan.files],
             "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],
         }
+        record["refresh"] = difference(self.previous, record) if self.previous else None
+        return record
 
 
 def _job_record(done: Done) -> dict[str, Any]:

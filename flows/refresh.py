@@ -1,0 +1,102 @@
+"""What a refresh found changed: the source files of a run against those of the store's previous completed run.
+
+A file is *changed* when its documents are, or how many of its records are quarantined; one that merely has a new date
+counts as unchanged, as it does for every stage after ingestion. Documents are those that ingestion kept, windows those
+that were scored (of a run that ends earlier: those that were cut).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CHANGES = ("added", "changed", "removed", "unchanged")
+
+
+@dataclass
+class _File:
+    """What one run made of one source file."""
+
+    identity: list[tuple[int, str]] = field(default_factory=list)
+    content: list[str] | None = None
+    """Keys of its document shards and the number of quarantined records; None if it was not ingested."""
+    documents: int = 0
+    windows: int = 0
+
+
+def difference(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
+    """What changed between two runs, from their records (`run.json`) alone.
+
+    Args:
+        previous: The record of a completed run.
+        current: The record of a later run. Of shards that failed in it, nothing is counted.
+
+    Returns:
+        `previous`, the earlier run's id, and for each of `added`, `changed`, `removed` and `unchanged` the number of
+        `files`, `documents` and `windows`: of the current run, but of the previous one for what was removed. Of
+        changed files also `documents_before` and `windows_before`; of all but the unchanged ones also their `uris`.
+    """
+    before, now = _files(previous), _files(current)
+    of: dict[str, list[str]] = {change: [] for change in CHANGES}
+    for uri in sorted(before.keys() | now.keys()):
+        of[_change(before.get(uri), now.get(uri))].append(uri)
+    found: dict[str, Any] = {"previous": previous["run_id"]}
+    for change, uris in of.items():
+        found[change] = _total(before if change == "removed" else now, uris)
+        if change == "changed":
+            found[change] |= {f"{name}_before": number for name, number in _total(before, uris).items()}
+            del found[change]["files_before"]
+        if change != "unchanged":
+            found[change]["uris"] = uris
+    return found
+
+
+def in_words(refresh: Mapping[str, Any]) -> str:
+    """A difference in one line."""
+    parts = []
+    for change in CHANGES:
+        counts = refresh[change]
+        was = ""
+        if change == "changed" and counts["files"]:
+            was = f"; before: {counts['documents_before']:,} and {counts['windows_before']:,}"
+        inside = f" ({counts['documents']:,} documents, {counts['windows']:,} windows{was})" if counts["files"] else ""
+        parts.append(f"{counts['files']:,} {change}{inside}")
+    return f"files since run {refresh['previous']}: {', '.join(parts)}"
+
+
+def _files(record: Mapping[str, Any]) -> dict[str, _File]:
+    """URI → what the run made of the file, in a form that can be compared."""
+    files: dict[str, _File] = defaultdict(_File)
+    for source in record["sources"]:
+        files[source["uri"]].identity.append((source["size"], source["version"]))
+    counted = "score" if "score" in record["stages"] else "tokenize"
+    for job in record["shards"]:
+        if job["stage"] == "ingest":
+            file = files[job["source"]]
+            shards = [shard["key"] for shard in job["shards"]]
+            file.content = [*(file.content or []), *shards, f"{job['quarantined']} quarantined"]
+            file.documents += job["kept"]
+        if job["stage"] == counted:
+            files[job["source"]].windows += job["kept"] if counted == "score" else job["windows"]
+    return files
+
+
+def _change(before: _File | None, now: _File | None) -> str:
+    if before is None:
+        return "added"
+    if now is None:
+        return "removed"
+    if before.content is not None and now.content is not None:
+        return "unchanged" if before.content == now.content else "changed"
+    return "unchanged" if before.identity == now.identity else "changed"
+
+
+def _total(files: Mapping[str, _File], uris: Iterable[str]) -> dict[str, int]:
+    listed = [files[uri] for uri in uris]
+    return {
+        "files": len(listed),
+        "documents": sum(file.documents for file in listed),
+        "windows": sum(file.windows for file in listed),
+    }
