@@ -45,6 +45,10 @@ GC_EXAMPLE = """examples:
 
 kept, too: the latest run, and failed or partial runs that are newer than the oldest one kept
 """
+REPORT_EXAMPLE = """examples:
+  ladm report                                  runs/<run_id>/report.html in the store, of the newest completed run
+  ladm report --out report.html --heatmaps 1   with pictures of the best and the worst document of each domain
+"""
 EVALUATE_EXAMPLE = """examples:
   ladm evaluate                                                   the bundled sample under the embedded model
   ladm evaluate config.yaml --windows 100 --out evaluation        then: scorer.layers=calibrated,
@@ -154,6 +158,19 @@ def sql(options: argparse.Namespace) -> int:
         print_table(table)
     else:
         print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
+    return DONE
+
+
+def report(options: argparse.Namespace) -> int:
+    """`ladm report`."""
+    from flows.config import store_uri  # noqa: PLC0415
+    from flows.report.page import write_report  # noqa: PLC0415
+    from tasks.file_systems import reached  # noqa: PLC0415
+
+    store = store_uri(options.store)
+    with reached("--store", store):
+        where = write_report(store, options.run, options.out, options.heatmaps, _say)
+    print(where)
     return DONE
 
 
@@ -286,6 +303,10 @@ def model_fetch(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _print_json(record: object) -> None:
     import orjson  # noqa: PLC0415
 
@@ -319,6 +340,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
     command.add_argument("--run", metavar="ID", help="default: the newest completed run")
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+
+    command = add("report", report, "one run as one self-contained HTML page", REPORT_EXAMPLE)
+    command.add_argument("--run", metavar="ID", help="default: the newest completed run")
+    command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
+    command.add_argument("--out", metavar="FILE", help="write here instead of into the store")
+    text = "score the N best and N worst documents of each domain again, for pictures of their attention; default 0"
+    command.add_argument("--heatmaps", type=int, default=0, metavar="N", help=text)
 
     command = add("evaluate", evaluate, "measure how well each way to score works, and calibrate", EVALUATE_EXAMPLE)
     command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="default: the bundled sample")

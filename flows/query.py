@@ -6,7 +6,9 @@ statements are run, DuckDB may open files below the store alone, and its configu
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -66,19 +68,41 @@ def run_query(store_uri: str, query: str, run_id: str | None = None) -> pa.Table
         QueryError: No such store or run, a statement that is no SELECT, or whatever DuckDB finds wrong, in one line.
     """
     store = Store(store_uri)
-    record = read_record(store, run_id or newest_run(store))
+    with run_views(store, read_record(store, run_id or newest_run(store))) as connection:
+        return answer(connection, query)
+
+
+@contextlib.contextmanager
+def run_views(store: Store, record: dict[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that has a run's views and can open no file outside the store."""
     with duck.connect(store) as connection:
         _make_views(connection, store, record)
         connection.execute(f"set allowed_directories = [{duck.quote(store.url('') or '/')}]")
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
-        try:
-            statements = connection.extract_statements(query)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
-            return connection.execute(statements[0]).to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryError(" ".join(str(error).split())) from None
+        yield connection
+
+
+def answer(connection: duckdb.DuckDBPyConnection, query: str, most: int | None = None) -> pa.Table:
+    """What one SELECT statement gives: all rows, or the first `most`, and then no more are computed than needed.
+
+    Raises:
+        QueryError: A statement that is no SELECT, or whatever DuckDB finds wrong, in one line.
+    """
+    try:
+        statements = connection.extract_statements(query)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
+        result = connection.execute(statements[0])
+        if most is None:
+            return result.to_arrow_table()
+        reader = result.to_arrow_reader(2048)
+        batches: list[pa.RecordBatch] = []
+        while sum(batch.num_rows for batch in batches) < most and (batch := next(reader, None)) is not None:
+            batches.append(batch)
+        return pa.Table.from_batches(batches, schema=reader.schema).slice(0, most)
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise QueryError(" ".join(str(error).split())) from None
 
 
 def newest_run(store: Store) -> str:

@@ -1,0 +1,120 @@
+"""What is different from the previous run: its sources, its settings, and which texts are selected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import orjson
+
+from flows.record import shards_of
+from flows.report.redact import without_secrets
+from tasks import duck
+from tasks.schema import DOCUMENTS, RANKING
+from tasks.store import Store
+
+MOST_LISTED = 200
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A run compared with the one before it."""
+
+    previous: str
+    """The previous run's id."""
+    sources: dict[str, list[str]]
+    """`added`, `changed`, `removed` → URIs."""
+    settings: list[list[str]]
+    """[dotted name, before, now] as JSON; of the configuration and the model's digest."""
+    domains: list[dict[str, Any]]
+    """Rows of `report_changes_by_domain.sql`; empty where the previous run's documents are gone from the store."""
+    documents: list[dict[str, Any]]
+    """Documents that entered or left the selection, at most `MOST_LISTED` of each, the best first."""
+    comparable: bool
+    """Whether the previous run's documents are still in the store."""
+
+
+def difference(store: Store, connection: duckdb.DuckDBPyConnection, record: dict[str, Any]) -> Difference | None:
+    """Compare with the newest earlier run of the store that ranked; None if there is none.
+
+    Args:
+        store: The store.
+        connection: Has this run's views; gets the table `changes`.
+        record: This run's record.
+    """
+    before = previous_record(store, record["run_id"])
+    if before is None:
+        return None
+    domains: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
+    comparable = True
+    try:
+        duck.view_of_shards(connection, "previous_ranking", store, shards_of(before, "rank"), RANKING)
+        duck.view_of_shards(connection, "previous_documents", store, shards_of(before, "ingest"), DOCUMENTS)
+        connection.execute(duck.statement("report_changes"))
+    except (duckdb.IOException, FileNotFoundError):  # `ladm gc` removed them, or somebody did
+        comparable = False
+    else:
+        domains = connection.execute(duck.statement("report_changes_by_domain")).to_arrow_table().to_pylist()
+        for change in ("entered", "left"):
+            listed = connection.execute(
+                f"from changes where change = $change order by rank, domain limit {MOST_LISTED}", {"change": change}
+            )
+            documents += listed.to_arrow_table().to_pylist()
+    return Difference(
+        previous=before["run_id"],
+        sources=without_secrets(source_changes(before["sources"], record["sources"])),
+        settings=without_secrets(setting_changes(_settings(before), _settings(record))),
+        domains=domains,
+        documents=[{**row, "source": without_secrets(row["source"])} for row in documents],
+        comparable=comparable,
+    )
+
+
+def previous_record(store: Store, run_id: str) -> dict[str, Any] | None:
+    """The record of the newest run before `run_id` that completed and ranked; run ids sort by time."""
+    for name in sorted(store.names("runs"), reverse=True):
+        if name >= run_id:
+            continue
+        try:
+            record: dict[str, Any] = orjson.loads(store.read_bytes(f"runs/{name}/run.json"))
+        except (OSError, ValueError):  # under way, killed, or not ours
+            continue
+        if record.get("status") == "completed" and shards_of(record, "rank"):
+            return record
+    return None
+
+
+def source_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """URIs of source files that were added, changed (another size or version) and removed."""
+    old, new = ({file["uri"]: (file["size"], file["version"]) for file in files} for files in (before, now))
+    return {
+        "added": sorted(new.keys() - old.keys()),
+        "changed": sorted(uri for uri in new.keys() & old.keys() if new[uri] != old[uri]),
+        "removed": sorted(old.keys() - new.keys()),
+    }
+
+
+def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[list[str]]:
+    """[dotted name, before, now] of every setting that differs, as JSON; `not set` where a run has none."""
+    old, new = dict(_flat("", before)), dict(_flat("", now))
+    return [
+        [name, old.get(name, "not set"), new.get(name, "not set")]
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    model = record.get("model") or {}
+    return {**record["config"], "model digest": model.get("digest"), "version": record.get("versions", {}).get("ladm")}
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, one in value.items():
+            yield from _flat(f"{prefix}.{name}" if prefix else name, one)
+    else:
+        yield prefix, orjson.dumps(value).decode()
