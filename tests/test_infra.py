@@ -22,7 +22,8 @@ import yaml
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
 
-from flows.cli import _parser, deploy
+from flows.cli import _parser
+from flows.commands import deploy
 from flows.config import RunConfig, load_config
 from flows.curate import curate
 from tasks.scorers.ladm import CALIBRATED, check_window_length

@@ -1,0 +1,241 @@
+"""What each command of `ladm` does, from its options to its exit code.
+
+Heavy packages (Prefect, torch) are imported by the commands that need them, after what can be refused is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flows.console import Console
+
+DONE, FAILED, REFUSED = 0, 1, 2
+"""Exit codes."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """`ladm run`."""
+    from flows.config import load_config  # noqa: PLC0415
+    from flows.console import Console, print_summary  # noqa: PLC0415
+    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
+    from flows.preflight import preflight  # noqa: PLC0415
+    from tasks.model_cache import cache_root  # noqa: PLC0415
+
+    limits = [] if options.max_quarantined is None else [f"max_quarantined={options.max_quarantined}"]
+    config = load_config(options.config, [*options.set, *limits], options.store)
+    with Console(sys.stderr) as console, _stopping_at_once(console):
+        plan = preflight(config, options.until, console.say)
+        quiet_prefect(cache_root())
+        from flows.curate import RunFailedError, curate, prepared  # noqa: PLC0415
+
+        prepared.set((plan, console))
+        try:
+            with prefect_server(cache_root()):
+                record = curate(config, options.until)
+        except RunFailedError as failure:
+            record = failure.record.as_json()
+    if options.json:
+        _print_json(record)
+    else:
+        print_summary(record)
+    return DONE if record["status"] == "completed" else FAILED
+
+
+@contextlib.contextmanager
+def _stopping_at_once(console: Console) -> Iterator[None]:
+    """Until the block ends, SIGINT and SIGTERM end the process at once, with no half-written file left behind.
+
+    Otherwise Prefect would wait for the shards under way, which may take minutes; they are safe to leave.
+    """
+    from tasks.store import remove_unfinished  # noqa: PLC0415
+
+    def stop(number: int, _frame: object) -> None:
+        remove_unfinished()
+        console.close()
+        print("ladm: interrupted; the same command goes on where this one stopped", file=sys.stderr, flush=True)
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def sql(options: argparse.Namespace) -> int:
+    """`ladm sql`."""
+    from flows.config import store_uri  # noqa: PLC0415
+    from flows.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
+    from tasks.file_systems import reached  # noqa: PLC0415
+
+    store = store_uri(options.store)
+    with reached("--store", store):
+        table = run_query(store, options.query, options.run)
+    if options.format == "table":
+        print_table(table)
+    else:
+        print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
+    return DONE
+
+
+def report(options: argparse.Namespace) -> int:
+    """`ladm report`."""
+    from flows.config import store_uri  # noqa: PLC0415
+    from flows.report.page import write_report  # noqa: PLC0415
+    from tasks.file_systems import reached  # noqa: PLC0415
+
+    store = store_uri(options.store)
+    with reached("--store", store):
+        where = write_report(store, options.run, options.out, options.heatmaps, _say)
+    print(where)
+    return DONE
+
+
+def gc(options: argparse.Namespace) -> int:
+    """`ladm gc`."""
+    from flows.config import store_uri  # noqa: PLC0415
+    from flows.gc import collect, summary  # noqa: PLC0415
+    from tasks.file_systems import reached  # noqa: PLC0415
+
+    store = store_uri(options.store)
+    with reached("--store", store):
+        sweep = collect(store, options.keep, options.dry_run)
+    print(summary(sweep, options.dry_run))
+    return DONE
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """`ladm evaluate`."""
+    from flows.config import load_config  # noqa: PLC0415
+    from flows.console import Console  # noqa: PLC0415
+    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
+    from flows.question import question_of  # noqa: PLC0415
+    from tasks.model_cache import cache_root  # noqa: PLC0415
+
+    config = load_config(options.config, options.set, options.store)
+    with Console(sys.stderr) as console, _stopping_at_once(console):
+        question = question_of(
+            config,
+            {"windows": options.windows, "seed": options.seed, "lists": options.lists},
+            options.calibration,
+            options.out,
+            options.thorough,
+            console,
+        )
+        quiet_prefect(cache_root())
+        from flows.evaluate import asked, evaluate  # noqa: PLC0415
+        from flows.evaluation_files import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
+
+        asked.set(question)
+        with prefect_server(cache_root()):
+            found = evaluate()
+        written = write_evaluation(found, Path(options.out))
+        if options.format == "json":
+            _print_json([{name: row[name] for name in CONTRACT} for row in found.rows])
+        else:
+            print_evaluation(found)
+        for path in written:
+            console.say(f"written: {path}")
+    return DONE
+
+
+def serve(options: argparse.Namespace) -> int:
+    """`ladm serve`."""
+    from flows.config import load_config  # noqa: PLC0415
+    from flows.prefect_guest import lasting_prefect, lasting_server  # noqa: PLC0415
+    from flows.preflight import preflight  # noqa: PLC0415
+    from tasks.model_cache import cache_root  # noqa: PLC0415
+
+    config = load_config(options.config, options.set, options.store)
+    lasting_prefect(cache_root())
+    from flows.deploy import nightly  # noqa: PLC0415
+    from flows.deploy import serve as serve_deployment  # noqa: PLC0415
+
+    deployment = nightly(config, options.cron, options.timezone, options.name)
+    preflight(config, tell=lambda line: print(line, file=sys.stderr))
+    with lasting_server(cache_root(), options.port) as address:
+        print(f"serving curate/{options.name} at {options.cron!r} ({options.timezone}); Prefect: {address}", flush=True)
+        serve_deployment(deployment)
+    return DONE
+
+
+def deploy(options: argparse.Namespace) -> int:
+    """`ladm deploy`."""
+    from flows.config import load_config  # noqa: PLC0415
+    from flows.prefect_guest import lasting_prefect, users_server  # noqa: PLC0415
+    from tasks.model_cache import cache_root  # noqa: PLC0415
+
+    config = load_config(options.config, options.set, options.store)
+    lasting_prefect(cache_root())
+    from flows.deploy import deploy as hand_over  # noqa: PLC0415
+    from flows.deploy import nightly  # noqa: PLC0415
+
+    deployment = nightly(config, options.cron, options.timezone, options.name, options.pool)
+    address = users_server()
+    hand_over(deployment, options.pool)
+    when = f"at {options.cron!r} ({options.timezone})" if options.cron else "without a schedule"
+    print(f"deployed curate/{options.name} to the work pool {options.pool!r} of {address}, {when}")
+    print(f"start a worker where it is to run: prefect worker start --pool {options.pool} --limit 1")
+    return DONE
+
+
+def score(options: argparse.Namespace) -> int:
+    """`ladm score`."""
+    import orjson  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from flows.config import explain  # noqa: PLC0415
+    from flows.score_files import score_files  # noqa: PLC0415
+    from tasks.scorers.ladm import LadmConfig  # noqa: PLC0415
+
+    names = (
+        *("model", "span", "d_afs", "d_cds", "formula", "layers", "calibration"),
+        *("ablation", "dtype", "device", "batch_tokens"),
+    )
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    try:
+        scorer = LadmConfig.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(explain(error, LadmConfig)) from None
+    windows = score_files(options.files, scorer, options.length, options.take)
+    for number, window in enumerate(windows):
+        if options.format == "json":
+            print(orjson.dumps(window).decode(), flush=True)
+            continue
+        if number == 0:
+            print(f"{'cds':>12}  {'tokens':>7}  {'window':>6}  file")
+        print(f"{window['cds']:>12.6g}  {window['tokens']:>7}  {window['window']:>6}  {window['file']}", flush=True)
+    return DONE
+
+
+def model_fetch(options: argparse.Namespace) -> int:
+    """`ladm model fetch`."""
+    from tasks.model import model_facts, resolve_model  # noqa: PLC0415
+
+    resolved = resolve_model(options.reference, lambda line: print(line, file=sys.stderr))
+    facts = model_facts(resolved)
+    print(f"{resolved.reference}: {facts.model_type}, {facts.n_layers} layers, context {facts.max_positions}")
+    print(f"sha256 {resolved.digest}")
+    print(resolved.path)
+    return DONE
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _print_json(record: object) -> None:
+    import orjson  # noqa: PLC0415
+
+    print(orjson.dumps(record).decode())
