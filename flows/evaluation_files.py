@@ -44,7 +44,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """The table for people, on stdout: every choice but single layers, all domains."""
     out = RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 130)
     for contrast in _contrasts(evaluation.rows):
-        rows = [row for row in evaluation.rows if row["contrast"] == contrast and not row["layers"].isdigit()]
+        rows = [row for row in evaluation.rows if row["contrast"] == contrast and not _is_one_layer(row)]
         domains = sorted({row["domain"] for row in rows} - {ALL_DOMAINS})
         shown = Table(title=f"whole against {contrast}: AUC by domain (0.5 is chance)", title_justify="left")
         for name in ("scorer", "formula", "layers"):
@@ -71,7 +71,19 @@ def print_evaluation(evaluation: Evaluation) -> None:
         chosen = evaluation.calibration
         std = "with" if chosen.ablation == "none" else "without"
         kind = "made" if evaluation.made else "measured"
-        out.print(f"calibration {kind}: layers {list(chosen.layers)}, {std} standard deviation", highlight=False)
+        ranks = "these layers"
+        if chosen.dependency:
+            ranks = f"attention to far text, weighed head by head, of layers {list(chosen.dependency.layers)}"
+        out.print(
+            f"calibration {kind}: layers {list(chosen.layers)}, {std} standard deviation; documents are ranked by {ranks}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _is_one_layer(row: dict[str, Any]) -> bool:
+    """Whether a row is of one of the single layers that a formula is tried in."""
+    return row["layers"].isdigit() and row["formula"] in ("published", "no-std")
 
 
 def _contrasts(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -86,7 +98,7 @@ def _plot(rows: Sequence[dict[str, Any]], contrast: str, folder: Path) -> Path:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for formula in dict.fromkeys(row["formula"] for row in pooled):
-        single = [row for row in pooled if row["formula"] == formula and row["layers"].isdigit()]
+        single = [row for row in pooled if row["formula"] == formula and _is_one_layer(row)]
         if single:
             layers = [int(row["layers"]) for row in single]
             line = axes.plot(layers, [row["auc"] for row in single], marker=".", label=f"{formula}, one layer")

@@ -1,0 +1,46 @@
+"""The calibrations in the package: complete, for the embedded model, with their evidence."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import orjson
+import pytest
+
+from tasks.errors import ConfigError
+from tasks.scorers.calibration import Calibration, load_calibration
+from tasks.scorers.ladm import check_window_length
+
+FOLDER = files("tasks.scorers") / "calibrations"
+NAMES = sorted(entry.name for entry in FOLDER.iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_calibration_has_its_evidence(name: str) -> None:
+    calibration = Calibration.model_validate(orjson.loads((FOLDER / name).read_bytes()))
+    assert name == f"smollm2-135m-{calibration.window_length}.json"
+    assert calibration.model == "embedded"
+    assert calibration.last_layer + 0.25 <= 0.65 * 30
+    assert len(set(calibration.documents)) == len(calibration.documents) >= 30
+    rows = [row for row in calibration.expected if row["formula"] == "calibrated"]
+    by = {(row["contrast"], row["domain"]): row for row in rows}
+    assert {row["half"] for row in rows} == {"test"}
+    spliced = {domain: row["auc"] for (contrast, domain), row in by.items() if contrast == "spliced"}
+    assert len(spliced) == 11
+    assert by["spliced", "all"]["auc"] >= 0.97
+    assert {contrast for contrast, _ in by} == {"spliced", "shuffled", "halves", "lists"}
+
+
+def test_it_is_found_by_model_and_window_length() -> None:
+    shipped = {name: Calibration.model_validate(orjson.loads((FOLDER / name).read_bytes())) for name in NAMES}
+    assert any(one.window_length == 4096 for one in shipped.values())
+    for one in shipped.values():
+        assert load_calibration(None, "embedded", one.model_digest, one.window_length) == one
+        from tasks.scorers.ladm import LadmConfig
+
+        check_window_length(one.applied(LadmConfig()), one.window_length)
+    digest = next(iter(shipped.values())).model_digest
+    with pytest.raises(ConfigError, match="none for 999; make one with `ladm evaluate`"):
+        load_calibration(None, "embedded", digest, 999)
+    with pytest.raises(ConfigError, match="is shipped for no window length"):
+        load_calibration(None, "mine", "0" * 64, 4096)
