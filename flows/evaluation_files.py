@@ -74,11 +74,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
         ranks = "these layers"
         if chosen.dependency:
             ranks = f"attention to far text, weighed head by head, of layers {list(chosen.dependency.layers)}"
-        out.print(
-            f"calibration {kind}: layers {list(chosen.layers)}, {std} standard deviation; documents are ranked by {ranks}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        layers = f"layers {list(chosen.layers)}, {std} standard deviation"
+        out.print(f"calibration {kind}: {layers}; documents are ranked by {ranks}", highlight=False, soft_wrap=True)
 
 
 def _is_one_layer(row: dict[str, Any]) -> bool:
