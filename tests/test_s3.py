@@ -18,7 +18,11 @@ import pytest
 import s3fs
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 from test_curate import did
+from test_export import inputs_of, job_of, made_up
 
+from tasks.export import STAGE, export
+from tasks.exporters.formats import FORMATS
+from tasks.model import resolve_model
 from tasks.model_cache import cache_root
 from tasks.readers import SourceConfig
 from tasks.sources import list_sources
@@ -317,3 +321,24 @@ def test_a_missing_bucket(place: Place, corpus: Corpus, ladm: Cli) -> None:
         assert (answer.code, len(answer.err.splitlines())) == (2, 1)
         assert "there is no run in 's3://nobodys-bucket/x'" in answer.err
     assert place.fs.ls("") == [BUCKET]
+
+
+def test_an_export_onto_s3_is_what_it_is_on_disk(place: Place, tmp_path: Path, tiny_model: Path) -> None:
+    stores = [Store(place.store), Store(str(tmp_path / "store"))]
+    inputs = [inputs_of(store, made_up(60)) for store in stores]
+    model = resolve_model(str(tiny_model))
+    for form in FORMATS:
+        of_tokens = {} if form in ("parquet", "jsonl.zst", "datasets") else {"eos": 0, "pack": {"length": 64}}
+        files: list[dict[str, bytes]] = []
+        for store, shards in zip(stores, inputs, strict=True):
+            job = job_of(store, shards, format=form, validation=0.3, part_bytes=15_000, **of_tokens)
+            more = {"identity": [model.tokenizer_digest], "environment": {**job.environment, "model": model.reference}}
+            job = job.model_copy(update=more)
+            outcome = export(job, store, STAGE.key(job))
+            assert len(outcome.files) >= 4
+            assert store.holds(outcome.files)
+            files.append({file.path: store.read_bytes(file.path) for file in outcome.files})
+            store.remove(outcome.files[0].path)
+            assert export(job, store, STAGE.key(job)) == outcome
+            assert store.holds(outcome.files)
+        assert files[0] == files[1]
