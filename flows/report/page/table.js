@@ -28,7 +28,7 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 
-  if (rows.length < 10) continue;
+  if (rows.length < 7) continue;
   const label = document.createElement("label");
   const input = document.createElement("input");
   const count = document.createElement("output");
