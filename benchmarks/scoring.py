@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -136,7 +136,9 @@ def peak_memory(model: ResolvedModel, ids_BL: np.ndarray, variant: str) -> int:
     one = work(model, ids_BL, variant)
     one()
     one()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
 
 
 if __name__ == "__main__":

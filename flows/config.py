@@ -34,8 +34,10 @@ from tasks.windows import WindowConfig
 
 DEFAULT_STORE = "ladm-store"
 
-CHOSEN_FOR_THE_EMBEDDED_MODEL = ("layers", "ablation")
-"""What the sample's configuration says of the embedded model's layers means nothing for another model."""
+UNCALIBRATED: dict[str, Any] = {"layers": "14-24", "ablation": "no-std"}
+"""How the sample is scored when one of `OUTSIDE_THE_CALIBRATION` is changed: the embedded model's middle layers."""
+OUTSIDE_THE_CALIBRATION = {f"scorer.{name}" for name in ("span", "d_afs", "d_cds", "formula", "ablation")}
+OUTSIDE_THE_CALIBRATION |= {"window.length"}
 
 
 class ExecutionConfig(Settings):
@@ -125,9 +127,11 @@ def load_config(path: str | None = None, overrides: Sequence[str] = (), store: s
         ConfigError: With one line that names the field and the fix.
     """
     values = _read_yaml(Path(path)) if path else sample_config()
-    if path is None and any(override.partition("=")[0].strip() == "scorer.model" for override in overrides):
-        for name in CHOSEN_FOR_THE_EMBEDDED_MODEL:
-            del values["scorer"][name]
+    changed = {override.partition("=")[0].strip() for override in overrides}
+    if path is None and "scorer.model" in changed:  # what is known of the embedded model means nothing for another
+        del values["scorer"]["layers"]
+    elif path is None and changed & OUTSIDE_THE_CALIBRATION:
+        values["scorer"] |= UNCALIBRATED
     for override in overrides:
         _apply(values, override)
     if store or "store" not in values:

@@ -22,8 +22,16 @@ def test_the_sample_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(config.sources[0].uri).parent.is_dir()
 
 
-def test_the_samples_layers_are_for_its_own_model_only() -> None:
-    assert load_config().scorer.layers == tuple(range(14, 25))
+def test_the_samples_calibration_is_for_its_own_model_and_setting_only() -> None:
+    config = load_config()
+    assert config.scorer.layers == "calibrated"
+    assert load_config(overrides=["select.budget_tokens=5"]).scorer == config.scorer
+    for override in ("window.length=2048", "scorer.span=64", "scorer.formula=paper", "scorer.ablation=none"):
+        scorer = load_config(overrides=[override]).scorer
+        assert scorer.layers == tuple(range(14, 25))
+    assert load_config(overrides=["scorer.d_cds=2"]).scorer.ablation == "no-std"
+    assert load_config(overrides=["scorer.ablation=none"]).scorer.ablation == "none"
+    assert load_config(overrides=["scorer.layers=all"]).scorer.layers == "all"
     other = load_config(overrides=["scorer.model=./other"]).scorer
     assert (other.layers, other.ablation, other.span) == ("all", "none", 32)
     assert load_config(overrides=["scorer.model=./other", "scorer.layers=[3]"]).scorer.layers == (3,)

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.errors import ConfigError
 from tasks.scorers.calibration import Calibration, load_calibration
-from tasks.scorers.ladm import check_window_length
+from tasks.scorers.ladm import LadmConfig, check_window_length
 
 FOLDER = files("tasks.scorers") / "calibrations"
 NAMES = sorted(entry.name for entry in FOLDER.iterdir())
@@ -36,11 +36,19 @@ def test_it_is_found_by_model_and_window_length() -> None:
     assert any(one.window_length == 4096 for one in shipped.values())
     for one in shipped.values():
         assert load_calibration(None, "embedded", one.model_digest, one.window_length) == one
-        from tasks.scorers.ladm import LadmConfig
-
         check_window_length(one.applied(LadmConfig()), one.window_length)
     digest = next(iter(shipped.values())).model_digest
     with pytest.raises(ConfigError, match="none for 999; make one with `ladm evaluate`"):
         load_calibration(None, "embedded", digest, 999)
     with pytest.raises(ConfigError, match="is shipped for no window length"):
         load_calibration(None, "mine", "0" * 64, 4096)
+
+
+def test_what_it_was_not_made_with_is_refused() -> None:
+    calibration = Calibration.model_validate(orjson.loads((FOLDER / NAMES[0]).read_bytes()))
+    assert calibration.applied(LadmConfig()).span == calibration.span
+    assert calibration.applied(LadmConfig(span=calibration.span)).layers == calibration.layers
+    with pytest.raises(ConfigError, match=r"scorer\.span: 7 is set, and the calibration was made with"):
+        calibration.applied(LadmConfig(span=7))
+    with pytest.raises(ConfigError, match=r"scorer\.formula: paper is set"):
+        calibration.applied(LadmConfig(formula="paper"))

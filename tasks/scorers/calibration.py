@@ -92,7 +92,18 @@ class Calibration(Settings):
         return {name: one for name, one in (("dependency", self.dependency), ("order", self.order)) if one}
 
     def applied(self, config: LadmConfig) -> LadmConfig:
-        """The scorer's configuration with what the calibration says in its place."""
+        """The scorer's configuration with what the calibration says in its place.
+
+        Raises:
+            ConfigError: it says itself, and otherwise, what the calibration was made with.
+        """
+        made_with = {"formula": "published", "span": self.span, "d_afs": self.d_afs, "d_cds": self.d_cds}
+        for name, value in made_with.items():
+            if name in config.model_fields_set and getattr(config, name) != value:
+                raise ConfigError(
+                    f"scorer.{name}: {getattr(config, name)} is set, and the calibration was made with {value}; leave "
+                    f"scorer.{name} out, or run `ladm evaluate` with it"
+                )
         return config.model_copy(
             update={
                 "formula": "published",
