@@ -71,6 +71,7 @@ def run_query(store_uri: str, query: str, run_id: str | None = None) -> pa.Table
         _make_views(connection, store, record)
         connection.execute(f"set allowed_directories = [{duck.quote(store.url('') or '/')}]")
         connection.execute("set enable_external_access = false")
+        connection.execute("set python_enable_replacements = false")
         connection.execute("set lock_configuration = true")
         try:
             statements = connection.extract_statements(query)
