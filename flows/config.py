@@ -222,7 +222,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
-    parts = [part for part in complaint["loc"] if not (isinstance(part, str) and part[:1].isupper())]
+    # pydantic names the models it tried, in capitals, among the fields; an unknown key is the last, and the user's own
+    own = complaint["loc"][-1:] if complaint["type"] == "extra_forbidden" else ()
+    tried = complaint["loc"][: len(complaint["loc"]) - len(own)]
+    parts = [*(part for part in tried if not (isinstance(part, str) and part[:1].isupper())), *own]
     field = ".".join(str(part) for part in parts) or "configuration"
     message = str(complaint["msg"]).removeprefix("Value error, ")
     if complaint["type"] == "extra_forbidden":

@@ -79,6 +79,7 @@ def run_views(store: Store, record: dict[str, Any]) -> Iterator[duckdb.DuckDBPyC
         _make_views(connection, store, record)
         connection.execute(f"set allowed_directories = [{duck.quote(store.url('') or '/')}]")
         connection.execute("set enable_external_access = false")
+        connection.execute("set python_enable_replacements = false")
         connection.execute("set lock_configuration = true")
         yield connection
 

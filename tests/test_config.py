@@ -64,6 +64,8 @@ def test_set_reaches_into_sections_and_lists() -> None:
     [
         ("window.lenght=5", "window.lenght: unknown key; did you mean 'length'?"),
         ("colour=red", "colour: unknown key; known keys: store, sources"),
+        ("Window.length=5", "Window: unknown key; did you mean 'window'?"),
+        ("scorer.Span=5", "scorer.Span: unknown key; did you mean 'span'?"),
         ("window.length=many", "window.length: input should be a valid integer"),
         ("select.budget_tokens=-5", "select.budget_tokens: input should be greater than 0, not -5"),
         ("sources.0.url=x", "sources.0.url: unknown key; did you mean 'uri'?"),

@@ -1,0 +1,206 @@
+"""What the data, a query or a model must not be able to do, and what must never be written down."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Answer, Corpus, run_arguments
+
+from flows.config import load_config
+from flows.query import run_query
+from tasks.errors import ConfigError
+
+Cli = Callable[..., Answer]
+CANARY = "CANARYdoNOTprintME42"
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("secure") / "store"
+
+
+@pytest.fixture
+def filled(shared_store: Path, corpus: Corpus, ladm: Cli) -> Path:
+    """A store with one run (made once); for a query's manners its documents are enough."""
+    if not shared_store.exists():
+        answer = ladm(*run_arguments(corpus, shared_store), "--until", "ingest")
+        assert answer.code == 0, answer.err
+    return shared_store
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+# -- ladm sql --------------------------------------------------------------------------------------------------
+
+WRITES = [
+    "copy (select 1) to '{store}/x.csv'",
+    "copy scores to '{outside}/x.parquet' (format parquet)",
+    "copy (select * from documents) to '{store}' (format csv, partition_by (domain))",
+    "copy ranking from '{store}/x.csv'",
+    "export database '{outside}/dump'",
+    "attach '{outside}/x.db' as x",
+    "attach ':memory:' as x",
+    "create table x as select 1",
+    "create or replace view scores as select 1",
+    "create or replace temp macro f() as 1",
+    "create persistent secret s (type s3, key_id 'a', secret 'b')",
+    "insert into run_jobs select * from run_jobs",
+    "update ranking set selected = true",
+    "delete from ranking",
+    "drop view ranking",
+    "checkpoint",
+    "vacuum",
+    "with x as (select 1) insert into y from x",
+    "prepare p as copy (select 1) to '{store}/x.csv'",
+    "explain analyze copy (select 1) to '{store}/x.csv'",
+    "select 1; copy (select 1) to '{store}/x.csv'",
+    "begin transaction",
+]
+SETTINGS = [
+    "set enable_external_access = true",
+    "set allowed_directories = ['/']",
+    "set global lock_configuration = false",
+    "reset lock_configuration",
+    "set variable budget_tokens = 1",
+    "set python_enable_replacements = true",
+    "pragma memory_limit = '9GB'",
+    "pragma enable_profiling",
+    "pragma threads = 64",
+    "call pragma_version()",
+    "select * from query('set threads = 1')",
+    "use memory",
+]
+EXTENSIONS = [
+    "install httpfs",
+    "install spatial from 'http://127.0.0.1:9/'",
+    "load httpfs",
+    "load '{outside}/evil.duckdb_extension'",
+    "select * from read_parquet('http://127.0.0.1:9/x.parquet')",
+    "select * from 'https://127.0.0.1:9/x.csv'",
+    "select * from read_csv('s3://bucket/x.csv')",
+    "select * from sqlite_scan('{outside}/x.db', 't')",
+    "select * from postgres_scan('host=127.0.0.1 port=9', 'public', 't')",
+]
+READS = [
+    "select * from read_csv('/etc/passwd')",
+    "select * from read_text('/etc/passwd')",
+    "select * from read_blob('/etc/passwd')",
+    "select * from '/etc/passwd'",
+    "select * from read_json_objects('/etc/passwd')",
+    "select * from read_parquet('{outside}/secret.parquet')",
+    "select * from parquet_metadata('{outside}/secret.parquet')",
+    "select * from parquet_schema('{outside}/secret.parquet')",
+    "select * from sniff_csv('{outside}/secret.csv')",
+    "select * from glob('{outside}/*')",
+    "select * from glob('/etc/*')",
+    "select * from read_text('{store}/../secret.csv')",
+    "select * from read_text('{store}/runs/../../secret.csv')",
+    "select * from read_text('{store}-beside/secret.csv')",
+    "select * from query('select * from read_text(''/etc/passwd'')')",
+    "select * from query_table('/etc/passwd')",
+    "select getenv('HOME')",
+    "select * from read_text('/proc/self/environ')",
+    "select * from secret_table",
+]
+
+
+@pytest.mark.parametrize("query", [*WRITES, *SETTINGS, *EXTENSIONS, *READS])
+def test_a_query_can_only_read_the_store(filled: Path, ladm: Cli, query: str) -> None:
+    outside = filled.parent
+    beside = Path(f"{filled}-beside")
+    beside.mkdir(exist_ok=True)
+    for folder in (outside, beside):
+        (folder / "secret.csv").write_text(f"a,b\n{CANARY},1\n")
+    shutil.copy(next((filled / "runs").glob("*/quarantine.parquet")), outside / "secret.parquet")
+    before = contents(outside)
+    answer = ladm("sql", query.format(store=filled, outside=outside), "--store", filled)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer
+    assert answer.err.startswith("ladm: ")
+    assert CANARY not in answer.err
+    assert contents(outside) == before
+
+
+def test_a_query_cannot_read_the_programs_own_variables(filled: Path) -> None:
+    import pandas as pd
+
+    secret_table = pd.DataFrame({"a": [CANARY]})
+    from tasks.errors import QueryError
+
+    with pytest.raises(QueryError):
+        run_query(str(filled), "select * from secret_table")
+    assert len(secret_table) == 1
+
+
+def test_what_a_query_may_do(filled: Path, ladm: Cli) -> None:
+    for query in (
+        "select count(*) from scores",
+        "from ranking select max(score)",
+        "with x as (from scores) select * from x",
+        f"select size from read_blob('{filled}/runs/*/run.json')",
+    ):
+        assert ladm("sql", query, "--store", filled).code == 0, query
+
+
+# -- credentials -----------------------------------------------------------------------------------------------
+
+SIGNED = [
+    f"https://user:{CANARY}@example.com/a.jsonl",
+    f"s3://AKIA:{CANARY}@bucket/a.jsonl",
+    f"https://bucket.s3.amazonaws.com/a.jsonl?X-Amz-Credential=x&X-Amz-Signature={CANARY}",
+    f"https://example.com/a.jsonl?token={CANARY}",
+    f"simplecache::https://user:{CANARY}@example.com/a.jsonl",
+    f"https://account.blob.core.windows.net/a.jsonl?sv=2024&sig={CANARY}",
+]
+
+
+@pytest.mark.parametrize("uri", SIGNED)
+def test_addresses_with_credentials_are_refused_without_repeating_them(tmp_path: Path, ladm: Cli, uri: str) -> None:
+    for setting in (f"sources=[{{uri: '{uri}'}}]", f"sources='{uri}'", f"store='{uri}'"):
+        answer = ladm("run", "--set", "sources=/nowhere", "--set", setting)
+        assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
+        assert "credentials by the environment" in answer.err
+        assert CANARY not in answer.err + answer.out
+
+
+@pytest.mark.parametrize("uri", ["data/a@b:c.jsonl", "s3://bucket/a:b@c.jsonl", "https://example.com/a.jsonl?page=2"])
+def test_addresses_without_are_not(uri: str) -> None:
+    assert load_config(None, [f"sources=[{{uri: '{uri}'}}]"]).sources[0].uri == uri
+
+
+# -- the network -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[subprocess.Popen[bytes]]:
+    """The Prefect server that a run starts for itself."""
+    command = [sys.executable, "-P", "-m", "flows.prefect_server"]
+    environment = {**os.environ, "PREFECT_SERVER_API_HOST": "0.0.0.0"}
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    yield running
+    running.kill()
+    running.wait()
+
+
+def test_the_prefect_server_listens_on_the_loopback_interface_alone(server: subprocess.Popen[bytes]) -> None:
+    assert server.stdout is not None
+    port = int(server.stdout.readline())
+    listening = [one.laddr for one in psutil.Process(server.pid).net_connections("inet") if one.status == "LISTEN"]
+    assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", port)]
+
+
+def test_a_refusal_is_printable(ladm: Cli) -> None:
+    answer = ladm("run", "--set", "sources=/nowhere", "--set", "a\x1b[31m\u202eb=1")
+    assert answer.code == 2
+    assert answer.err.rstrip("\n").isprintable()
+    with pytest.raises(ConfigError):
+        load_config(None, ["a\x1b[31m=1"])
