@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.record import Done
 from tasks.manifest import Counts
 
-SHOWN = ("ingest", "length", "signatures", "tokenize", "dedup", "score", "rank", "export")
+SHOWN = ("ingest", "length", "short", "signatures", "tokenize", "dedup", "score", "rank", "export")
 
 
 class Console:

@@ -1,4 +1,5 @@
--- The selected documents with their text and where they came from, best first within each domain.
+-- The selected documents with their text and where they came from, best first within each domain, each as often as
+-- it was selected.
 --
 -- Reads  ranking     (select.sql)
 --        documents   the documents that passed the length filter
@@ -19,5 +20,6 @@ select
     documents.meta
 from ranking
 join documents using (doc_id)
+cross join unnest(range(ranking.copies))
 where ranking.selected
 order by ranking.domain, ranking.rank;

@@ -62,13 +62,16 @@ def export(job: Job, store: Store, key: str) -> Outcome:
         for number, tables in enumerate(_parts(rows, config.part_bytes)):
             path = f"export/{key[:2]}/{key}-{number:05d}.{config.format}"
             parts.append(write_part(store, path, key, tables))
-        selected_row = connection.execute("select count(*) from ranking where selected").fetchone()
+        selected_row = connection.execute(
+            "select count(*), coalesce(sum(copies), 0) from ranking where selected"
+        ).fetchone()
     assert selected_row is not None
-    exported, selected = sum(part.rows for part in parts), int(selected_row[0])
-    assert exported == selected, f"{selected} documents are selected but {exported} were found in the document shards"
-    left = ranking.rows - exported
+    selected, copies = map(int, selected_row)
+    exported = sum(part.rows for part in parts)
+    assert exported == copies, f"{copies} copies are selected but {exported} were found in the document shards"
+    left = ranking.rows - selected
     return Outcome(
-        counts=Counts(received=ranking.rows, kept=exported, dropped={NOT_SELECTED: left} if left else {}),
+        counts=Counts(received=ranking.rows, kept=selected, dropped={NOT_SELECTED: left} if left else {}),
         files=parts,
         measures={"bytes": sum(part.bytes for part in parts), "files": len(parts)},
     )
