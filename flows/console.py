@@ -13,7 +13,7 @@ from flows.record import Done
 from flows.refresh import in_words
 from tasks.manifest import Counts
 
-SHOWN = ("ingest", "length", "signatures", "tokenize", "dedup", "score", "scan", "rank", "export")
+SHOWN = ("ingest", "length", "short", "signatures", "tokenize", "dedup", "score", "scan", "rank", "export")
 BY_WINDOWS = ("score", "scan")
 """Stages whose bar counts windows; the others count shards or jobs."""
 

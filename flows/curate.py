@@ -27,7 +27,7 @@ from flows.console import Console
 from flows.preflight import Plan, preflight
 from flows.record import Done, Failure, RunRecord, config_sha256, versions
 from flows.repair import Repairs
-from flows.sift import benchmark_jobs, dedup_job, shards_to_score, signatures_job
+from flows.sift import benchmark_jobs, dedup_job, shards_to_score, short_job, signatures_job
 from tasks import (
     benchmarks,
     card,
@@ -40,6 +40,7 @@ from tasks import (
     rank,
     scan,
     score,
+    short,
     signatures,
     tokenize,
 )
@@ -57,7 +58,7 @@ from tasks.store import DamagedFileError, Store
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
     for module in (
-        *(benchmarks, ingest, length, signatures, tokenize, dedup, score, rank, export, card),
+        *(benchmarks, ingest, length, short, signatures, tokenize, dedup, score, rank, export, card),
         *(contrast, scan),  # for `evaluate`
     )
 }
@@ -121,6 +122,10 @@ class Dag:
         self.ready: dict[str, deque[tuple[str, Job]]] = {stage: deque() for stage in STAGES}
         self.running: Counter[str] = Counter()
         self.repairs = Repairs()
+        self.ingested: dict[str, Shard] = {}
+        """Key of a shard of long enough documents → the ingested shard that it comes from."""
+        self.long_enough: dict[str, list[Shard]] = {}
+        """And back."""
         self.finished: SimpleQueue[tuple[PrefectFuture[Any], str, Job]] = SimpleQueue()
 
     def run(self) -> RunRecord:
@@ -266,8 +271,29 @@ class Dag:
                 if following in self.plan.stages and not waits:
                     self.offer(source, self.shard_job(following, label, shard))
                 if job.stage == "length" and "signatures" in self.plan.stages:
-                    benchmarks = self.record.shards("benchmarks")
-                    self.offer(source, signatures_job(self.plan, label, shard, benchmarks))
+                    self.offer_signatures(source, label, [shard])
+        if "short" in self.plan.stages:
+            self.offer_short(source, job, manifest)
+
+    def offer_signatures(self, source: str, label: str, shards: list[Shard]) -> None:
+        """Offer the signatures of some documents."""
+        self.offer(source, signatures_job(self.plan, label, shards, self.record.shards("benchmarks")))
+
+    def offer_short(self, source: str, job: Job, manifest: Manifest) -> None:
+        """Offer the short documents of an ingested shard as soon as its windows are there, then their signatures."""
+        if job.stage == "length":
+            (ingested,) = job.inputs
+            self.ingested |= {shard.key: ingested for shard in manifest.shards}
+            self.long_enough[ingested.key] = manifest.shards
+            if not manifest.shards:
+                self.offer(source, short_job(self.plan, job.label, [ingested]))
+        if job.stage == "tokenize":
+            (long_enough,) = job.inputs
+            self.offer(source, short_job(self.plan, job.label, [self.ingested[long_enough.key], *manifest.shards]))
+        if job.stage == "short" and manifest.shards and "signatures" in self.plan.stages:
+            ingested = job.inputs[0]
+            shards = [ingested, *manifest.shards, *self.long_enough[ingested.key]]
+            self.offer_signatures(source, f"{job.label}, short", shards)
 
     # -- jobs --------------------------------------------------------------------------------------------------
 
@@ -323,6 +349,9 @@ class Dag:
         shards = sorted(self.record.shards("score"), key=lambda shard: shard.key)
         if select.max_source_share is not None:
             shards += sorted(self.record.shards("length"), key=lambda shard: shard.key)
+        if select.replay:
+            drop_lists = {shard.key: shard for shard in self.record.shards("dedup") if shard.rows}
+            shards += sorted([*self.record.shards("short"), *drop_lists.values()], key=lambda shard: shard.key)
         config = select.model_dump()
         return Job(stage="rank", label="all shards", store=self.plan.config.store, config=config, inputs=shards)
 
@@ -330,7 +359,9 @@ class Dag:
         """One export a format, and the card, which also tells of the allocation."""
         config, model = self.plan.config, self.plan.model
         assert model is not None
-        documents = sorted(self.record.shards("length"), key=lambda shard: shard.key)
+        # What is replayed is too short for the later of these stages, and the earlier holds everything.
+        texts = self.record.shards("ingest" if config.select.replay else "length")
+        documents = sorted(texts, key=lambda shard: shard.key)
         ranking = self.record.shards("rank")
         allocation = [file for done in self.record.of("rank") for file in done.manifest.files]
         about: dict[str, Any] = {

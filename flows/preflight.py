@@ -25,9 +25,7 @@ from tasks.scorers.ladm import (
 from tasks.sources import ListedFile, list_files, list_sources
 from tasks.store import Store
 
-STAGES = ("ingest", "length", "tokenize", "benchmarks", "signatures", "dedup", "score", "rank", "export")
-SIFTING = ("benchmarks", "signatures", "dedup")
-"""The stages that are part of a run only if it drops duplicates or benchmark passages."""
+STAGES = ("ingest", "length", "tokenize", "short", "benchmarks", "signatures", "dedup", "score", "rank", "export")
 
 
 @dataclass(frozen=True)
@@ -58,15 +56,18 @@ class Plan:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages this run does, in order."""
-        left_out = set(SIFTING) - set(sifting_stages(self.config))
+        left_out = stages_left_out(self.config)
         return tuple(stage for stage in STAGES[: STAGES.index(self.until) + 1] if stage not in left_out)
 
 
-def sifting_stages(config: RunConfig) -> tuple[str, ...]:
-    """Those of `SIFTING` that a run has."""
-    if config.decontaminate:
-        return SIFTING
-    return SIFTING[1:] if config.deduplicate else ()
+def stages_left_out(config: RunConfig) -> set[str]:
+    """The stages that a run does not have, since nothing in its configuration asks for them."""
+    sifts = config.deduplicate or config.decontaminate
+    return {
+        *(() if config.select.replay else ("short",)),
+        *(() if config.decontaminate else ("benchmarks",)),
+        *(() if sifts else ("signatures", "dedup")),
+    }
 
 
 def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], None] | None = None) -> Plan:
@@ -82,8 +83,10 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     """
     if until not in STAGES:
         raise ConfigError(f"--until: {until!r} is no stage; choose one of {', '.join(STAGES)}")
-    if until in SIFTING and until not in sifting_stages(config):
-        raise ConfigError(f"--until: {until!r} is no stage of this run; set deduplicate or decontaminate")
+    if until in stages_left_out(config):
+        raise ConfigError(
+            f"--until: {until!r} is no stage of this run; set deduplicate, decontaminate or select.replay to have it"
+        )
     calibrated = config.scorer.layers == CALIBRATED
     scored = "score" in STAGES[: STAGES.index(until) + 1]
     if scored and not calibrated:

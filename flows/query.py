@@ -134,9 +134,11 @@ def read_record(store: Store, run_id: str) -> dict[str, Any]:
 def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:
     for stage, schema in {"ingest": DOCUMENTS, "tokenize": WINDOWS, "score": SCORES}.items():
         duck.view_of_shards(connection, f"{stage}_shards", store, shards_of(record, stage), schema)
-    duck.view_of_shards(connection, "run_ranking", store, shards_of(record, "rank"), RANKING)
+    added = {"copies": "selected::bigint", "role": "'long'"}
+    _view_with_columns_added(connection, "run_ranking", store, shards_of(record, "rank"), RANKING, added)
     allocations = [file for job in record["shards"] if job["stage"] == "rank" for file in job["files"]]
-    duck.view_of_shards(connection, "run_allocation", store, [Shard(**file) for file in allocations], ALLOCATION)
+    files = [Shard(**file) for file in allocations]
+    _view_with_columns_added(connection, "run_allocation", store, files, ALLOCATION, {"role": "'long'"})
     dropped = [Shard(**file) for job in record["shards"] if job["stage"] == "dedup" for file in job["files"]]
     duck.view_of_shards(connection, "run_dropped", store, dropped, DROPPED)
     quarantine = store.url(f"runs/{record['run_id']}/quarantine.parquet")
@@ -148,6 +150,24 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dic
         f"create temp view all_runs as select * from read_json({records}, columns = {{{columns}}}) order by run_id"
     )
     connection.execute(duck.statement("views").replace("create view", "create temp view"))
+
+
+def _view_with_columns_added(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    store: Store,
+    shards: list[Shard],
+    schema: pa.Schema,
+    added: dict[str, str],
+) -> None:
+    """A view over shards that an earlier version may have written without some columns; what then stands in them."""
+    duck.view_of_shards(connection, f"{name}_as_written", store, shards, schema)
+    connection.register(f"{name}_columns", schema.empty_table())
+    values = ", ".join(f"coalesce({column}, {value}) as {column}" for column, value in added.items())
+    connection.execute(
+        f"create temp view {name} as select * replace ({values})"
+        f" from (from {name}_columns union all by name from {name}_as_written)"
+    )
 
 
 def _jobs_table(record: dict[str, Any]) -> pa.Table:

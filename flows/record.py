@@ -172,15 +172,19 @@ class RunRecord:
         counts = {stage: self._counts(stage) for stage in self.plan.stages}
         # Tokenizing turns documents into windows, and ranking turns windows into documents.
         unit_changes = {stage: sum(shard.rows for shard in self.shards(stage)) for stage in ("tokenize", "rank")}
-        # Signatures and benchmarks are read beside the documents and windows, which do not pass through them.
-        chain = [stage for stage in self.plan.stages if stage not in ("benchmarks", "signatures")]
+        # Beside the way of the documents and windows, which do not pass through these.
+        chain = [stage for stage in self.plan.stages if stage not in ("short", "benchmarks", "signatures")]
         for before, after in itertools.pairwise(chain):
             passed_on = unit_changes.get(before, counts[before].kept)
             received = counts[after].received
             assert received == passed_on, f"{before} passed on {passed_on} records, {after} got {received}"
+        if "short" in counts:
+            ingested, looked_at = counts["ingest"].kept, counts["short"].received
+            assert ingested == looked_at, f"{ingested} documents were ingested, {looked_at} looked at for replay"
         if "signatures" in counts:
-            signed, long_enough = counts["signatures"].kept, counts["length"].kept
-            assert signed == long_enough, f"{long_enough} documents are long enough, {signed} have signatures"
+            compared = counts["length"].kept + (counts["short"].kept if "short" in counts else 0)
+            looked_at = counts["signatures"].received
+            assert looked_at == compared, f"{compared} documents are to be compared, {looked_at} were looked at"
 
     def as_json(self) -> dict[str, Any]:
         """The record as it stands in `run.json` and on `ladm run --json`."""

@@ -40,22 +40,41 @@ def benchmark_jobs(plan: Plan) -> list[tuple[ListedFile, Job]]:
     ]
 
 
-def signatures_job(plan: Plan, label: str, shard: Shard, benchmarks: Sequence[Shard]) -> Job:
-    """The signatures of one document shard; the threshold of similarity makes no difference to them."""
+def signatures_job(plan: Plan, label: str, shards: Sequence[Shard], benchmarks: Sequence[Shard]) -> Job:
+    """The signatures of one shard of documents; the threshold of similarity makes no difference to them.
+
+    `shards` is the shard of documents and, to have only its short ones, the shard of these (`short.py`) and that of the
+    long enough ones, whose signatures are made without.
+    """
     near = plan.config.deduplicate and plan.config.deduplicate.near
     return Job(
         stage="signatures",
         label=label,
         store=plan.config.store,
         config={"near": near.model_dump(exclude={"threshold"}) if near else None},
-        inputs=[shard, *benchmarks],
+        inputs=[*shards, *benchmarks],
         identity=[minhash_version()] if near else [],
+    )
+
+
+def short_job(plan: Plan, label: str, shards: Sequence[Shard]) -> Job:
+    """Count the tokens of an ingested shard's short documents; the other shard, if any, is of its windows."""
+    model = plan.model
+    assert model is not None
+    return Job(
+        stage="short",
+        label=label,
+        store=plan.config.store,
+        config={"window_length": plan.config.window.length},
+        inputs=list(shards),
+        identity=[model.tokenizer_digest],
+        environment={"model": plan.config.scorer.model},
     )
 
 
 def dedup_job(plan: Plan, record: RunRecord) -> Job:
     """Decide which documents are not scored; sorted, so that the key does not depend on the order of the sources."""
-    inputs = [*record.shards("signatures"), *record.shards("tokenize")]
+    inputs = [*record.shards("signatures"), *record.shards("tokenize"), *record.shards("short")]
     return Job(
         stage="dedup",
         label="all shards",
@@ -67,9 +86,9 @@ def dedup_job(plan: Plan, record: RunRecord) -> Job:
 
 def shards_to_score(record: RunRecord) -> list[tuple[Done, Shard, list[Shard]]]:
     """Each shard of windows, the job that made it, and the list of its documents not to score if there are any."""
-    windows = sorted(record.shards("tokenize"), key=lambda shard: shard.key)
+    compared = sorted([*record.shards("tokenize"), *record.shards("short")], key=lambda shard: shard.key)
     (decided,) = record.of("dedup")
-    drops = {shard.key: lists for shard, lists in zip(windows, decided.manifest.shards, strict=True)}
+    drops = {shard.key: lists for shard, lists in zip(compared, decided.manifest.shards, strict=True)}
     return [
         (done, shard, [drops[shard.key]] if drops[shard.key].rows else [])
         for done in record.of("tokenize")

@@ -13,11 +13,12 @@ select
     targets.bucket_max,
     targets.target_tokens,
     coalesce(sum(taken.doc_tokens) filter (taken.selected), 0)::bigint as selected_tokens,
-    count(*) filter (taken.selected) as documents,
+    count(distinct taken.doc_id) filter (taken.selected) as documents,
     greatest(
         0, coalesce(targets.target_tokens, 0) - coalesce(sum(taken.doc_tokens) filter (taken.selected), 0)
     )::bigint as short_tokens,
-    coalesce(bool_and(taken.selected), true) as exhausted
+    coalesce(bool_and(taken.selected), true) as exhausted,
+    'long' as role
 from targets
 left join taken
     on taken.domain = targets.domain

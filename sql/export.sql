@@ -1,11 +1,12 @@
--- Where each selected document goes in an export: its split, its place in it, and the part file that holds it.
+-- Where each selected document goes in an export: its split, its place in it, and the part file that holds it. A
+-- document that was selected more than once goes there as often.
 --
 -- Reads     ranking      (select.sql)
 --           documents    the document shards, with `file_index` and `file_row_number` of each row
 -- Variables shuffle      seed of a random order; null: best first within each domain
 --           validation   share of the documents that are held out, chosen by the hash of their text
 --           part_bytes   a part file begins a new one when it holds this many bytes of text
--- Makes     export_plan  one row a selected document
+-- Makes     export_plan  one row a copy of a selected document
 --
 -- A document's split depends on its text alone: it stays where it is when the corpus grows, a larger share holds
 -- what a smaller one held, and two copies of one text are never on both sides.
@@ -21,9 +22,14 @@ with placed as (
             then 'validation'
             else 'train'
         end as split,
-        case when getvariable('shuffle') is not null then md5(getvariable('shuffle') || ':' || doc_id) end as shuffled
+        copy,
+        case
+            when getvariable('shuffle') is not null
+            then md5(getvariable('shuffle') || ':' || doc_id || case when copy > 0 then ':' || copy else '' end)
+        end as shuffled
     from ranking
     join documents using (doc_id)
+    cross join unnest(range(ranking.copies)) as copies(copy)
     where ranking.selected
 ),
 filled as (
@@ -32,7 +38,7 @@ filled as (
         row_number() over in_order as position,
         (sum(bytes) over in_order - bytes) // getvariable('part_bytes') as fill
     from placed
-    window in_order as (partition by split order by shuffled, placed.domain, placed.rank rows unbounded preceding)
+    window in_order as (partition by split order by shuffled, placed.domain, placed.rank, copy rows unbounded preceding)
 )
-select * exclude (shuffled, fill, bytes), (dense_rank() over (order by split, fill) - 1)::integer as part
+select * exclude (shuffled, fill, bytes, copy), (dense_rank() over (order by split, fill) - 1)::integer as part
 from filled;

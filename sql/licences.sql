@@ -8,7 +8,7 @@ select
         'not stated'
     ) as licence,
     count(*) as documents,
-    sum(ranking.doc_tokens)::bigint as tokens
+    sum(ranking.doc_tokens * ranking.copies)::bigint as tokens
 from ranking
 join documents using (doc_id)
 where ranking.selected

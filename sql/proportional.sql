@@ -39,7 +39,7 @@ create or replace temp table targets as
 with domains as (
     select
         domain,
-        sum(doc_tokens)::double as tokens,
+        (sum(doc_tokens) filter (copy = 1))::double as tokens,
         least(coalesce(getvariable('min_tokens_per_domain')::double, 0), sum(doc_tokens)::double) as minimum
     from pool
     group by domain

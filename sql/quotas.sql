@@ -25,4 +25,4 @@ join quotas
     on pool.domain = quotas.domain
     and pool.doc_tokens >= coalesce(quotas.bucket_min, 0)
     and (quotas.bucket_max is null or pool.doc_tokens < quotas.bucket_max)
-window best_first as (partition by quotas.quota order by pool.pool_rank rows unbounded preceding);
+window best_first as (partition by quotas.quota order by pool.copy, pool.pool_rank rows unbounded preceding);

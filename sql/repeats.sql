@@ -1,17 +1,17 @@
 -- Which documents hold a benchmark passage, and which are exact duplicates of an earlier one.
 --
 -- Reads     signatures        one row a document (tasks/schema.py)
---           window_documents  the documents that gave windows: shard, doc_id, windows
+--           window_documents  the documents to be compared: shard, doc_id, windows (0: a short one, to be replayed)
 -- Variable  exact             whether exact duplicates are dropped
--- Makes     placed            one row a document that gave windows, in the order that decides who stays: by source
---                             file, then line, then doc_id; place 1 is the first
+-- Makes     placed            one row a document to be compared, in the order that decides who stays: those with
+--                             windows before the short ones, then by source file, line and doc_id; place 1 is first
 --           repeats           place, reason, twin_place, similarity: those to be dropped
 --
 -- The order depends on nothing but the documents, so any number of workers finds the same. A document that holds a
 -- benchmark passage is no twin for others: they may be without it.
 create or replace temp table placed as
 select
-    row_number() over (order by source, line, doc_id) as place,
+    row_number() over (order by windows = 0, source, line, doc_id) as place,
     shard,
     doc_id,
     domain,

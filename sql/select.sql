@@ -2,8 +2,12 @@
 --
 -- Reads     ranked    (rank.sql)
 --           taken     (take.sql); documents that were never in question are not in it
--- Makes     ranking   ranked, with `selected`
+-- Makes     ranking   ranked, with `selected`, and `copies`, how often it is in the selection
 create or replace temp table ranking as
-select ranked.*, coalesce(taken.selected, false) as selected
+select ranked.*, coalesce(copies, 0) > 0 as selected, coalesce(copies, 0) as copies, 'long' as role
 from ranked
-left join taken using (doc_id);
+left join (
+    select doc_id, count(*) filter (selected) as copies
+    from taken
+    group by doc_id
+) using (doc_id);

@@ -1,6 +1,6 @@
 -- Takes documents in the order of selection, lane by lane, until the next would pass the lane's tokens.
 --
--- Reads     queue   one row a document: its lane, the lane's limit (null: none), and its place in the order
+-- Reads     queue   one row a copy of a document: its lane, the lane's limit (null: none), and its place in the order
 --                   (phase, turn); the allocation's candidates, or what cap_sources.sql left of them
 -- Makes     taken   the queue, with `selected`
 --

@@ -11,10 +11,15 @@ create view scores as
 select * from score_shards;
 
 create view ranking as
-select * from run_ranking;
+select * from run_ranking where role = 'long';
 
+-- one row a copy of a selected document, also of those that are replayed (role = 'replay')
 create view selected as
-select * from run_ranking where selected order by domain, rank;
+select run_ranking.*
+from run_ranking
+cross join unnest(range(run_ranking.copies))
+where selected
+order by domain, rank;
 
 -- one row a domain or quota: what it should have got, what it got, what it is short of
 create view allocation as

@@ -224,6 +224,12 @@ def selection_text(select: dict[str, Any]) -> str:
         words.append(f"at least {select['min_tokens_per_domain']:,} tokens of every domain")
     if select["max_source_share"]:
         words.append(f"at most {select['max_source_share']:.4g} of it from one source file")
+    if select["replay"]:
+        words.append(
+            f"{select['replay']['share']:.4g} of it short documents, drawn with seed {select['replay']['seed']}"
+        )
+    if select["max_copies"] > 1:
+        words.append(f"a document is taken at most {select['max_copies']:,} times")
     for end in ("top", "bottom"):
         if select[f"drop_{end}"]:
             words.append(f"without the {end} {select[f'drop_{end}']:.4g} of every domain's documents")
@@ -245,6 +251,8 @@ def _target_line(row: dict[str, Any]) -> str:
     if row["bucket_min"] is not None or row["bucket_max"] is not None:
         end = "" if row["bucket_max"] is None else f", fewer than {row['bucket_max']:,}"
         length = f"at least {row['bucket_min'] or 0:,}{end}"
+    if row["role"] == "replay":
+        length = "fills no window"
     target = "none" if row["target_tokens"] is None else f"{row['target_tokens']:,}"
     why = ""
     if row["short_tokens"]:

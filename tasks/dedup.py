@@ -82,9 +82,9 @@ def bands_of(threshold: float, permutations: int) -> tuple[int, int]:
 def dedup(job: Job, store: Store, key: str) -> Outcome:
     """Decide which documents are not scored.
 
-    Inputs are the signature shards and the shards of windows. The manifest's shards are the lists of documents not to
-    score, one a shard of windows and in the same order, mostly empty; its one file tells of each document why. Counts
-    are of windows.
+    Inputs are the signature shards, the shards of windows, and those of short documents if they are to be replayed.
+    The manifest's shards are the lists of documents not to score (or replay), one a shard of windows or of short
+    documents and in the same order, mostly empty; its one file tells of each document why. Counts are of windows.
     """
     near = NearConfig.model_validate(job.config["near"]) if job.config["near"] else None
     signatures = [shard for shard in job.inputs if shard.path.startswith("signatures/")]
@@ -102,8 +102,8 @@ def dedup(job: Job, store: Store, key: str) -> Outcome:
         why = _write_dropped(connection, store, key)
         lists = _write_lists(connection, store, len(windows))
         reasons = connection.execute("select reason, sum(windows)::bigint from dropped group by reason").fetchall()
-    received = sum(shard.rows for shard in windows)
-    dropped = {str(reason): int(number) for reason, number in reasons}
+    received = sum(shard.rows for shard in windows if shard.path.startswith("tokenize/"))
+    dropped = {str(reason): int(number) for reason, number in reasons if number}
     return Outcome(
         counts=Counts(received=received, kept=received - sum(dropped.values()), dropped=dropped),
         shards=lists,
@@ -117,8 +117,9 @@ def _window_documents(connection: duckdb.DuckDBPyConnection, store: Store, windo
     connection.execute("create or replace temp table window_documents (shard bigint, doc_id varchar, windows bigint)")
     for number, shard in enumerate(windows):
         path = duck.quote(store.url(shard.path))
+        count = "count(*)" if shard.path.startswith("tokenize/") else "0"
         connection.execute(
-            f"insert into window_documents select {number}, doc_id, count(*) from read_parquet({path}) group by doc_id"
+            f"insert into window_documents select {number}, doc_id, {count} from read_parquet({path}) group by doc_id"
         )
     totals = connection.execute("select count(*), sum(windows)::bigint from window_documents").fetchone()
     assert totals is not None

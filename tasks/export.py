@@ -60,16 +60,19 @@ def export(job: Job, store: Store, key: str) -> Outcome:
         missing = [part for part in parts if not there.issuperset(map(exporter.path, exporter.names(part)))]
         for start in range(0, len(missing), PARTS_AT_ONCE):
             _write_parts(connection, exporter, documents, missing[start : start + PARTS_AT_ONCE])
-        selected_row = connection.execute("select count(*) from ranking where selected").fetchone()
+        selected_row = connection.execute(
+            "select count(*), coalesce(sum(copies), 0) from ranking where selected"
+        ).fetchone()
     assert selected_row is not None
-    exported, selected = sum(part.documents for part in parts), int(selected_row[0])
-    assert exported == selected, f"{selected} documents are selected but {exported} were found in the document shards"
+    selected, copies = map(int, selected_row)
+    exported = sum(part.documents for part in parts)
+    assert exported == copies, f"{copies} copies are selected but {exported} were found in the document shards"
     names = [name for part in parts for name in exporter.names(part)] + exporter.finish(parts)
     sizes = {file.path: file.bytes for file in store.files(folder)}
     paths = [exporter.path(name) for name in names]
-    left = ranking.rows - exported
+    left = ranking.rows - selected
     return Outcome(
-        counts=Counts(received=ranking.rows, kept=exported, dropped={NOT_SELECTED: left} if left else {}),
+        counts=Counts(received=ranking.rows, kept=selected, dropped={NOT_SELECTED: left} if left else {}),
         # A part that an interrupted export left behind has no checksum: it is known by its size.
         files=[
             Shard(key=key, path=path, bytes=sizes[path], rows=0, sha256=store.checksums.get(path, "")) for path in paths

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from tasks import duck
 from tasks.job import Job, Outcome, Stage
 from tasks.manifest import Counts, Shard
-from tasks.schema import ALLOCATION, DOCUMENTS, RANKING, SCORES
+from tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, RANKING, SCORES, SHORT
 from tasks.settings import Settings
 from tasks.store import Store, table_of
 
@@ -59,6 +59,15 @@ class Quota(Settings):
         return self.domain == other.domain and not apart
 
 
+class ReplayConfig(Settings):
+    """Short documents beside the long ones (`select.replay`)."""
+
+    share: float = Field(gt=0, lt=1)
+    """Share of the budget that goes to documents that fill no window, in the proportions of the selected domains."""
+    seed: int = Field(default=0, ge=0)
+    """Another seed takes others."""
+
+
 class SelectConfig(Settings):
     """The `select:` section."""
 
@@ -82,6 +91,12 @@ class SelectConfig(Settings):
     """For `proportional`: every domain's best documents up to the one that reaches this come first."""
     max_source_share: float | None = Field(default=None, gt=0, le=1)
     """No source file gets more than this share of the budget."""
+    max_copies: int = Field(default=1, ge=1, le=1000)
+    """Times that a document may be selected: a target that is short for want of documents takes them again, best
+    first, up to so many times."""
+
+    replay: ReplayConfig | None = None
+    """Short documents to be replayed; none when not given."""
 
     @field_validator("quotas")
     @classmethod
@@ -106,53 +121,81 @@ class SelectConfig(Settings):
             raise ValueError("max_source_share does not go with allocation: published; choose another allocation")
         if self.max_source_share is not None and self.goal_tokens is None:
             raise ValueError("max_source_share is a share of budget_tokens; give budget_tokens too")
+        if self.max_copies > 1 and (self.allocation == "published" or self.goal_tokens is None):
+            raise ValueError("max_copies above 1 needs a budget_tokens or quotas, and an allocation but published")
         asked = sum(quota.tokens for quota in self.quotas)
         if self.budget_tokens is not None and asked > self.budget_tokens:
             raise ValueError(
                 f"the quotas ask for {asked} tokens, more than budget_tokens ({self.budget_tokens}); lower them, or "
                 "raise or leave out budget_tokens"
             )
+        if self.replay and self.long_tokens is None:
+            raise ValueError("replay.share is a share of budget_tokens; give budget_tokens too")
+        if self.replay and asked > (self.long_tokens or 0):
+            raise ValueError(
+                f"the quotas ask for {asked} tokens, more than replay leaves of budget_tokens ({self.long_tokens}); "
+                "lower them or replay.share, or raise budget_tokens"
+            )
         return self
 
     @property
+    def replay_tokens(self) -> int:
+        """Tokens of the budget that are for short documents."""
+        share = self.replay.share if self.replay else 0
+        return int(Decimal(str(share)) * (self.budget_tokens or 0))  # exact: 0.29 of 100 is 29
+
+    @property
+    def long_tokens(self) -> int | None:
+        """Tokens of the budget that are for ranked documents."""
+        return None if self.budget_tokens is None else self.budget_tokens - self.replay_tokens
+
+    @property
     def goal_tokens(self) -> int | None:
-        """Tokens that the selection should hold: the sum of the quotas, or else the budget."""
-        return sum(quota.tokens for quota in self.quotas) or self.budget_tokens
+        """Tokens of ranked documents that the selection should hold: the sum of the quotas, or else the budget's."""
+        return sum(quota.tokens for quota in self.quotas) or self.long_tokens
 
     @property
     def source_tokens(self) -> int | None:
         """Tokens that may come from one source file."""
         if self.max_source_share is None or self.goal_tokens is None:
             return None
-        return int(Decimal(str(self.max_source_share)) * self.goal_tokens)  # exact: 0.29 of 100 is 29
+        return int(Decimal(str(self.max_source_share)) * self.goal_tokens)
 
 
 def rank(job: Job, store: Store, key: str) -> Outcome:
     """Rank the documents of all score shards and mark the selected ones.
 
-    The inputs are score shards and, if `max_source_share` is set, also the document shards that name the sources.
+    The inputs are score shards; if `max_source_share` is set, also the document shards that name the sources; and for
+    `replay` the shards of short documents, and the lists of what is dropped before scoring.
     The ranking is sorted by domain and rank; the manifest's one file is the allocation (`sql/allocation.sql`).
     Counts are of windows; measures tell documents and tokens.
     """
     config = SelectConfig.model_validate(job.config)
-    scores = [shard for shard in job.inputs if shard.path.startswith("score/")]
-    documents = [shard for shard in job.inputs if not shard.path.startswith("score/")]
+    scores, documents, short, drop_lists = (
+        [shard for shard in job.inputs if shard.path.startswith(f"{stage}/")]
+        for stage in ("score", "length", "short", "dedup")
+    )
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "scores", store, scores, SCORES)
         duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
+        duck.view_of_shards(connection, "counted_short_documents", store, short, SHORT)
+        duck.view_of_shards(connection, "drop_lists", store, drop_lists, DROP_LIST)
         _select(connection, config)
         rows = connection.execute(f"select {', '.join(RANKING.names)} from ranking order by domain, rank")
         with store.shard_writer("rank", key, RANKING) as writer:
             for batch in rows.to_arrow_reader(65_536):
                 writer.write(pa.Table.from_batches([batch]))
-        allocation = connection.execute(f"select {', '.join(ALLOCATION.names)} from allocation").to_arrow_table()
+        allocation = connection.execute(
+            f"select {', '.join(ALLOCATION.names)} from allocation order by role, domain, bucket_min"
+        ).to_arrow_table()
         totals = connection.execute(
-            "select coalesce(sum(windows), 0)::bigint, count(*), count(*) filter (selected),"
-            " coalesce(sum(doc_tokens), 0)::bigint, coalesce(sum(doc_tokens) filter (selected), 0)::bigint,"
-            " count(distinct domain) from ranking"
+            "select coalesce(sum(windows), 0)::bigint, count(*) filter (role = 'long'), count(*) filter (selected),"
+            " coalesce(sum(doc_tokens) filter (role = 'long'), 0)::bigint,"
+            " coalesce(sum(doc_tokens * copies), 0)::bigint, count(distinct domain),"
+            " coalesce(sum(doc_tokens) filter (role = 'replay'), 0)::bigint from ranking"
         ).fetchone()
     assert totals is not None
-    windows, ranked, selected, tokens, selected_tokens, domains = totals
+    windows, ranked, selected, tokens, selected_tokens, domains, replayed_tokens = totals
     return Outcome(
         counts=Counts(received=sum(shard.rows for shard in scores), kept=windows),
         shards=[writer.shard()],
@@ -163,7 +206,8 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
             "domains": domains,
             "selected_documents": selected,
             "selected_tokens": selected_tokens,
-            "short_tokens": max(0, (config.goal_tokens or 0) - selected_tokens),
+            "short_tokens": max(0, (config.goal_tokens or 0) + config.replay_tokens - selected_tokens),
+            **({"replayed_tokens": replayed_tokens} if config.replay else {}),
         },
     )
 
@@ -174,11 +218,12 @@ def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None
     variables: dict[str, Any] = {
         "aggregate": config.document_score,
         "rank_by": config.rank_by,
-        "budget_tokens": config.budget_tokens,
+        "budget_tokens": config.long_tokens,
         "min_tokens_per_domain": config.min_tokens_per_domain,
         "drop_top": config.drop_top,
         "drop_bottom": config.drop_bottom,
         "source_tokens": config.source_tokens,
+        "max_copies": config.max_copies,
     }
     duck.set_variables(connection, variables)
     for name in ("rank", "pool", config.allocation):
@@ -189,6 +234,13 @@ def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None
         connection.execute(duck.statement("cap_sources"))
     for name in ("take", "select", "allocation"):
         connection.execute(duck.statement(name))
+    if config.replay:
+        duck.set_variables(connection, {"replay_tokens": config.replay_tokens, "replay_seed": config.replay.seed})
+        connection.execute(
+            "create or replace temp view short_documents as"
+            " from counted_short_documents anti join drop_lists using (doc_id)"
+        )
+        connection.execute(duck.statement("replay"))
 
 
 def _quotas_table(quotas: Sequence[Quota]) -> pa.Table:
@@ -209,4 +261,4 @@ def _write_allocation(store: Store, key: str, allocation: pa.Table) -> Shard:
     return writer.shard()
 
 
-STAGE = Stage(name="rank", version="3", compute=rank)
+STAGE = Stage(name="rank", version="4", compute=rank)

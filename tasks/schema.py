@@ -112,21 +112,32 @@ QUARANTINE = pa.schema(
 )
 """quarantine/: what could not be used, with file, line and reason."""
 
+SHORT = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("doc_tokens", pa.int64(), nullable=False),
+    ]
+)
+"""short/: one row a document that fills no window, no text."""
+
 RANKING = pa.schema(
     [
         pa.field("doc_id", pa.string(), nullable=False),
         pa.field("domain", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),  # the document's score, from its windows
+        pa.field("score", pa.float64()),  # the document's score, from its windows; null: replayed
         pa.field("windows", pa.int64(), nullable=False),
         pa.field("doc_tokens", pa.int64(), nullable=False),
         pa.field("doc_tokens_exact", pa.bool_(), nullable=False),
-        pa.field("rank", pa.int64(), nullable=False),  # 1 is the best of its domain
+        pa.field("rank", pa.int64(), nullable=False),  # 1 is the best of its domain; the replayed ones come after all
         pa.field("domain_documents", pa.int64(), nullable=False),
-        pa.field("top_share", pa.float64(), nullable=False),  # share of the domain's tokens at this rank or better
+        pa.field("top_share", pa.float64()),  # share of the domain's tokens at this rank or better
         pa.field("selected", pa.bool_(), nullable=False),
+        pa.field("copies", pa.int64(), nullable=False),  # how often it is in the selection; 0: not selected
+        pa.field("role", pa.string(), nullable=False),  # long; replay: a short document, not ranked, but selected
     ]
 )
-"""rank/: one row a document."""
+"""rank/: one row a ranked document, and one a replayed one."""
 
 ALLOCATION = pa.schema(
     [
@@ -138,6 +149,7 @@ ALLOCATION = pa.schema(
         pa.field("documents", pa.int64(), nullable=False),  # selected ones
         pa.field("short_tokens", pa.int64(), nullable=False),  # target_tokens - selected_tokens, where positive
         pa.field("exhausted", pa.bool_(), nullable=False),  # everything that could be taken was taken
+        pa.field("role", pa.string(), nullable=False),  # long | replay
     ]
 )
 """rank/, beside the ranking: one row a domain or quota, what it should have got and what it got."""

@@ -158,9 +158,7 @@ def score(job: Job, store: Store, key: str) -> Outcome:
 
 def batches_to_score(store: Store, shard: Shard, drop_lists: Sequence[Shard], rows: int) -> Iterator[pa.RecordBatch]:
     """The shard's windows in batches of at most `rows`, without those of documents that are not to be scored."""
-    left_out = pa.array(
-        [doc_id for drops in drop_lists for doc_id in store.read_shard(drops)["doc_id"].to_pylist()], type=pa.string()
-    )
+    left_out = pa.array(store.doc_ids(drop_lists), type=pa.string())
     for batch in store.shard_batches(shard, rows):
         wanted = batch.filter(pc.invert(pc.is_in(batch["doc_id"], left_out))) if len(left_out) else batch
         if wanted.num_rows:

@@ -345,6 +345,12 @@ class Store:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             yield from parquet.iter_batches(batch_size=rows, columns=columns)
 
+    def doc_ids(self, shards: Sequence[Shard]) -> Iterator[str]:
+        """The column `doc_id` of some shards, row by row."""
+        for shard in shards:
+            for batch in self.shard_batches(shard, rows=65_536, columns=["doc_id"]):
+                yield from batch["doc_id"].to_pylist()
+
 
 class ShardWriter:
     """Writes one Parquet file batch by batch and knows its rows and bytes when finished."""

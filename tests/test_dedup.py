@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from conftest import SHARED, Answer, Corpus, run_arguments
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.config import load_config
@@ -139,6 +139,7 @@ def test_what_makes_no_difference_makes_none() -> None:
     assert WordHasher().words("office").tolist() == plain[1:2].tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.lists(st.sampled_from("abc"), max_size=40), st.integers(1, 3))
 def test_shingles_are_compared_as_multisets(first: list[str], second: list[str], n: int) -> None:
     def runs(words: list[str]) -> Counter[tuple[str, ...]]:
@@ -151,6 +152,7 @@ def test_shingles_are_compared_as_multisets(first: list[str], second: list[str],
     assert len(one | other) == (runs(first) | runs(second)).total()
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.lists(st.sampled_from("abcd"), min_size=1, max_size=5))
 def test_a_run_is_found_where_it_stands(text: list[str], run: list[str]) -> None:
     hasher = WordHasher()

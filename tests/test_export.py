@@ -51,7 +51,8 @@ def inputs_of(store: Store, documents: list[dict[str, Any]], shards: int = 3) ->
         for rank, document in enumerate(own, 1):
             rows.append({"doc_id": document["doc_id"], "domain": domain, "rank": rank, "selected": rank % 5 != 0})
     table = {name: [row.get(name, 1) for row in rows] for name in RANKING.names}
-    table["doc_tokens_exact"] = [True] * len(rows)
+    table |= {"doc_tokens_exact": [True] * len(rows), "role": ["long"] * len(rows)}
+    table["copies"] = [int(row["selected"]) for row in rows]
     made = [store.write_shard("rank", "rankingkey", table_of(table, RANKING))]
     for number in range(shards):
         own = documents[number::shards]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -172,6 +172,7 @@ def test_uniform_fills_each_domain_alone_and_reports_what_is_short(tmp_path: Pat
             "documents": len(expected[domain]),
             "short_tokens": budget // 4 - tokens(expected[domain]),
             "exhausted": len(expected[domain]) == len(domains[domain]),
+            "role": "long",
         }
         for domain in "wxyz"
     ]
@@ -201,11 +202,12 @@ def test_quotas_equal_a_loop(tmp_path: Path, seed: int) -> None:
         short = quota["tokens"] - tokens(taken)
         if taken != fits:
             assert short < fits[len(taken)]["doc_tokens"]  # missed by less than one document
-        table.append((quota["domain"], shortest, end, quota["tokens"], tokens(taken), len(taken), short, taken == fits))
+        got = (tokens(taken), len(taken), short, taken == fits)
+        table.append((quota["domain"], shortest, end, quota["tokens"], *got, "long"))
     assert selected_by_sql(tmp_path, documents, allocation="quotas", quotas=QUOTAS) == expected
     rows = allocation_by_sql(tmp_path, documents, allocation="quotas", quotas=QUOTAS)
     assert sorted((tuple(row.values()) for row in rows), key=str) == sorted(table, key=str)
-    assert ("z", 250, None, 100_000) in {row[:4] for row in table if row[-1]}
+    assert ("z", 250, None, 100_000) in {row[:4] for row in table if row[-2]}
 
 
 @pytest.mark.parametrize("allocation", ["proportional", "published", "uniform"])
@@ -328,6 +330,53 @@ def test_a_limit_on_sources_leaves_a_domain_short_and_says_so(tmp_path: Path) ->
     assert [(row["selected_tokens"], row["short_tokens"], row["exhausted"]) for row in rows] == [(30, 30, True)] * 2
 
 
+def taken_again(folder: Path, documents: list[Document], **select: Any) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """How often each document is selected, and the allocation."""
+    store, outcome = outcome_of(folder, documents, **select)
+    rows = store.read_shard(outcome.shards[0]).to_pylist()
+    assert all(row["selected"] == (row["copies"] > 0) for row in rows)
+    spent = sum(row["copies"] * row["doc_tokens"] for row in rows)
+    assert outcome.measures["selected_tokens"] == spent
+    allocation: list[dict[str, Any]] = store.read_shard(outcome.files[0]).to_pylist()
+    assert sum(row["selected_tokens"] for row in allocation) == spent
+    assert sum(row["documents"] for row in allocation) == sum(row["selected"] for row in rows)
+    return {row["doc_id"]: row["copies"] for row in rows}, allocation
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_short_domain_takes_its_documents_again_up_to_the_cap(tmp_path: Path, seed: int, most: int) -> None:
+    documents = made_up(seed)
+    budget = tokens(documents) * 8 // 10
+    copies, allocation = taken_again(
+        tmp_path, documents, allocation="uniform", budget_tokens=budget, max_copies=most
+    )  # fmt: skip
+    expected: dict[str, int] = Counter()
+    for domain, best in best_first(documents).items():
+        taken = fitting(best * most, budget // 4)
+        expected.update(document["doc_id"] for document in taken)
+        (row,) = (row for row in allocation if row["domain"] == domain)
+        assert (row["selected_tokens"], row["exhausted"]) == (tokens(taken), len(taken) == most * len(best))
+    assert {doc_id: number for doc_id, number in copies.items() if number} == expected
+    assert max(copies.values()) == most
+
+
+def test_copies_in_quotas_and_in_proportion(tmp_path: Path) -> None:
+    documents = [
+        {"doc_id": f"{domain}{number}", "domain": domain, "cds": -float(number), "doc_tokens": size, "source": "s"}
+        for domain, sizes in {"x": [10, 10, 20], "y": [30, 10]}.items()
+        for number, size in enumerate(sizes)
+    ]
+    quotas = [{"domain": "x", "bucket": [None, 15], "tokens": 55}, {"domain": "y", "tokens": 40}]
+    copies, _ = taken_again(tmp_path / "a", documents, allocation="quotas", quotas=quotas, max_copies=3)
+    assert copies == {"x0": 3, "x1": 2, "x2": 0, "y0": 1, "y1": 1}
+    copies, rows = taken_again(tmp_path / "b", documents, budget_tokens=130, max_copies=2)
+    assert copies == {"x0": 2, "x1": 2, "x2": 1, "y0": 2, "y1": 1}
+    assert [(row["target_tokens"], row["selected_tokens"]) for row in rows] == [(65, 60), (65, 70)]
+    copies, _ = taken_again(tmp_path / "c", documents, budget_tokens=1000, max_copies=2)
+    assert set(copies.values()) == {2}
+
+
 # -- what holds for any input --------------------------------------------------------------------------------
 
 a_document = st.tuples(st.sampled_from("xyz"), st.sampled_from([0.0, 1.0, 2.0]), st.integers(1, 60), st.integers(0, 2))
@@ -341,41 +390,45 @@ a_document = st.tuples(st.sampled_from("xyz"), st.sampled_from([0.0, 1.0, 2.0]),
     minimum=st.sampled_from([None, 30]),
     source_share=st.sampled_from([None, 0.4]),
     bottom=st.sampled_from([0.0, 0.3]),
+    copies=st.integers(1, 3),
 )
 def test_the_budget_holds_whatever_is_asked(
     tmp_path: Path, rows: list[Any], budget: int, allocation: str, minimum: int | None, source_share: float | None,
-    bottom: float,
+    bottom: float, copies: int,
 ) -> None:  # fmt: skip
     documents = [
         {"doc_id": f"{number:03d}", "domain": domain, "cds": score, "doc_tokens": size, "source": str(source)}
         for number, (domain, score, size, source) in enumerate(rows)
     ]
     select: dict[str, Any] = {"budget_tokens": budget, "allocation": allocation, "max_source_share": source_share}
+    select["max_copies"] = copies
     if allocation == "proportional":
         select["min_tokens_per_domain"] = minimum
     store, outcome = outcome_of(tmp_path, documents, drop_bottom=bottom, **select)
-    taken = {row["doc_id"] for row in store.read_shard(outcome.shards[0]).to_pylist() if row["selected"]}
-    spent = tokens(documents, taken)
+    taken = {row["doc_id"]: row["copies"] for row in store.read_shard(outcome.shards[0]).to_pylist()}
+    spent = sum(document["doc_tokens"] * taken[document["doc_id"]] for document in documents)
     assert spent <= budget
+    assert max(taken.values()) <= copies
     targets = store.read_shard(outcome.files[0]).to_pylist()
     assert sum(row["selected_tokens"] for row in targets) == spent
     if allocation == "proportional" and not all(row["exhausted"] for row in targets):
         assert budget - spent < 60  # less than the longest document
     if source_share is not None:
         for source in {document["source"] for document in documents}:
-            assert tokens([d for d in documents if d["source"] == source], taken) <= source_share * budget
+            of_source = [document for document in documents if document["source"] == source]
+            assert sum(d["doc_tokens"] * taken[d["doc_id"]] for d in of_source) <= source_share * budget
 
 
 # -- the real corpus -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def real() -> list[Document]:
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def real(request: pytest.FixtureRequest) -> list[Document]:
     """The documents of the shared corpus under made-up scores; a token is taken to be four characters."""
     folder = SHARED / "corpus"
     if not folder.is_dir():
         pytest.skip("../shared/corpus is not here")
-    chance, documents = random.Random(0), []
+    chance, documents = random.Random(request.param), []
     for file in sorted(folder.glob("*.jsonl.zst")):
         lines = zstandard.ZstdDecompressor().stream_reader(file.read_bytes()).read().decode().splitlines()
         for number, line in enumerate(lines):
@@ -457,6 +510,15 @@ QUOTAS_ASKED = "select.allocation=quotas"
         (["select.drop_top=1"], "select.drop_top: input should be less than 1"),
         (["select.allocation=uniform", "select.min_tokens_per_domain=5"], "select: min_tokens_per_domain is for"),
         (["select.allocation=published", "select.max_source_share=0.5"], "select: max_source_share does not go with"),
+        (["select.allocation=published", "select.max_copies=2"], "select: max_copies above 1 needs a budget_tokens"),
+        (["select.budget_tokens=null", "select.replay.share=0.1"], "select: replay.share is a share of budget_tokens"),
+        (
+            [
+                *(QUOTAS_ASKED, "select.quotas=[{domain: x, tokens: 9}]", "select.budget_tokens=10"),
+                "select.replay={share: 0.2}",
+            ],
+            "select: the quotas ask for 9 tokens, more than replay leaves of budget_tokens (8)",
+        ),
         (["select.budget_tokens=null", "select.max_source_share=0.5"], "select: max_source_share is a share of"),
     ],
 )  # fmt: skip
