@@ -24,8 +24,9 @@ from flows import publish
 from flows.artifacts import ArtifactConsole, tell_results
 from flows.config import RunConfig
 from flows.console import Console
+from flows.jobs import export_jobs, ingest_job, rank_job, shard_job
 from flows.preflight import Plan, preflight
-from flows.record import Done, Failure, RunRecord, config_sha256, versions
+from flows.record import Done, Failure, RunRecord
 from flows.repair import Repairs
 from flows.sift import benchmark_jobs, dedup_job, shards_to_score, short_job, signatures_job
 from tasks import (
@@ -44,14 +45,9 @@ from tasks import (
     signatures,
     tokenize,
 )
-from tasks.exporters.tokens import TokenExport
 from tasks.file_systems import io_errors, reason_of
-from tasks.ingest import ingest_key_config
 from tasks.job import Job, Stage
-from tasks.length import length_key_config
 from tasks.manifest import Manifest, Shard
-from tasks.score import resolved_scorer, score_key_config
-from tasks.sources import ListedFile
 from tasks.stage import StoreRecords, stage_task
 from tasks.store import DamagedFileError, Store
 
@@ -155,7 +151,7 @@ class Dag:
             if self.record.failures:
                 return
         for listed in self.plan.files:
-            self.offer(listed.file.uri, self.ingest_job(listed))
+            self.offer(listed.file.uri, ingest_job(self.plan, listed))
         self.drain()
         if "dedup" in self.plan.stages and self.record.shards("tokenize") and not self.record.failures:
             self.sift()
@@ -166,7 +162,7 @@ class Dag:
         self.drain()
         if "score" in self.plan.stages and not self.record.failures:
             for done, shard, drop_lists in shards_to_score(self.record):
-                job = self.shard_job("score", done.manifest.label, shard)
+                job = shard_job(self.plan, "score", done.manifest.label, shard)
                 self.offer(done.source, job.model_copy(update={"inputs": [shard, *drop_lists]}))
             self.drain()
 
@@ -185,10 +181,10 @@ class Dag:
             self.record.failures.append(Failure(last, "all shards", reason))
             return
         if "rank" in self.plan.stages:
-            self.offer("", self.rank_job())
+            self.offer("", rank_job(self.plan, self.record))
             self.drain()
         if "export" in self.plan.stages and not self.record.failures:
-            for job in self.export_jobs():
+            for job in export_jobs(self.plan, self.record):
                 self.offer("", job)
             self.drain()
 
@@ -269,7 +265,7 @@ class Dag:
             for number, shard in enumerate(manifest.shards):
                 label = f"{job.label}#{number}" if len(manifest.shards) > 1 else job.label
                 if following in self.plan.stages and not waits:
-                    self.offer(source, self.shard_job(following, label, shard))
+                    self.offer(source, shard_job(self.plan, following, label, shard))
                 if job.stage == "length" and "signatures" in self.plan.stages:
                     self.offer_signatures(source, label, [shard])
         if "short" in self.plan.stages:
@@ -294,98 +290,6 @@ class Dag:
             ingested = job.inputs[0]
             shards = [ingested, *manifest.shards, *self.long_enough[ingested.key]]
             self.offer_signatures(source, f"{job.label}, short", shards)
-
-    # -- jobs --------------------------------------------------------------------------------------------------
-
-    def ingest_job(self, listed: ListedFile) -> Job:
-        """Ingest one source file."""
-        return Job(
-            stage="ingest",
-            label=listed.file.uri.rsplit("/", 1)[-1],
-            store=self.plan.config.store,
-            config=ingest_key_config(listed.config, self.plan.config.ingest),
-            source=listed.file,
-        )
-
-    def shard_job(self, stage: str, label: str, shard: Shard) -> Job:
-        """One of the per-shard stages after ingestion."""
-        config, model = self.plan.config, self.plan.model
-        job = Job(stage=stage, label=label, store=config.store, config={}, inputs=[shard])
-        if stage == "length":
-            return job.model_copy(update={"config": length_key_config(config.length, config.window.length)})
-        assert model is not None
-        if stage == "tokenize":
-            return job.model_copy(
-                update={
-                    "config": config.window.model_dump(),
-                    "identity": [model.tokenizer_digest],
-                    "environment": {"model": config.scorer.model},
-                }
-            )
-        scorer = resolved_scorer(self.plan.scorer)
-        calibration = self.plan.calibration
-        environment = {
-            "model": scorer.model,
-            "device": scorer.device,
-            "batch_tokens": scorer.batch_tokens,
-            # The key keeps the layers as they were asked for; what `all` means follows from the rest of the key.
-            "layers": self.plan.layers,
-        }
-        return job.model_copy(
-            update={
-                "config": score_key_config(scorer, calibration.weights if calibration else None),
-                # The tokenizer counts where a scorer reads the text that the tokens stand for.
-                "identity": [model.digest, *([model.tokenizer_digest] if scorer.beside.text else [])],
-                "environment": environment,
-            }
-        )
-
-    def rank_job(self) -> Job:
-        """Rank all score shards; sorted, so that the key does not depend on the order of the sources.
-
-        A limit on what one source may hold needs the documents too, which alone name their sources.
-        """
-        select = self.plan.config.select
-        shards = sorted(self.record.shards("score"), key=lambda shard: shard.key)
-        if select.max_source_share is not None:
-            shards += sorted(self.record.shards("length"), key=lambda shard: shard.key)
-        if select.replay:
-            drop_lists = {shard.key: shard for shard in self.record.shards("dedup") if shard.rows}
-            shards += sorted([*self.record.shards("short"), *drop_lists.values()], key=lambda shard: shard.key)
-        config = select.model_dump()
-        return Job(stage="rank", label="all shards", store=self.plan.config.store, config=config, inputs=shards)
-
-    def export_jobs(self) -> list[Job]:
-        """One export a format, and the card, which also tells of the allocation."""
-        config, model = self.plan.config, self.plan.model
-        assert model is not None
-        # What is replayed is too short for the later of these stages, and the earlier holds everything.
-        texts = self.record.shards("ingest" if config.select.replay else "length")
-        documents = sorted(texts, key=lambda shard: shard.key)
-        ranking = self.record.shards("rank")
-        allocation = [file for done in self.record.of("rank") for file in done.manifest.files]
-        about: dict[str, Any] = {
-            "run": config.model_dump(mode="json"),
-            "model": {"reference": model.reference, "digest": model.digest},
-            "versions": versions(),
-        }
-        about["config_sha256"] = config_sha256(about["run"])
-        # Where the rows come from, not what they are: a later run that selects the same takes them as they are.
-        lineage = {"run_id": self.record.run_id, "config_sha256": about["config_sha256"]}
-        exports = [
-            Job(
-                stage="export",
-                label=one.format,
-                store=config.store,
-                config=one.model_dump(),
-                inputs=[*ranking, *documents],
-                identity=[model.tokenizer_digest] if isinstance(one, TokenExport) else [],
-                environment={"model": config.scorer.model, **lineage},
-            )
-            for one in self.plan.exports
-        ]
-        inputs = [*ranking, *allocation, *documents]
-        return [*exports, Job(stage="card", label="dataset card", store=config.store, config=about, inputs=inputs)]
 
 
 def _prefect_tasks(plan: Plan) -> dict[str, Task[..., Any]]:
