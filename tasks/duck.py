@@ -27,6 +27,7 @@ def connect(store: Store, memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.D
         connection.execute(f"set memory_limit = '{memory_limit}'")
         connection.execute(f"set temp_directory = '{spill}'")
         connection.execute("set preserve_insertion_order = false")
+        connection.execute("set enable_progress_bar = false")  # it would be drawn on stdout, in a JSON answer too
         if not store.local:
             connection.register_filesystem(store.fs)
         yield connection
