@@ -9,12 +9,16 @@ import json
 import lzma
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flows.config import RunConfig, load_config, sample_config
+from tasks.errors import ConfigError
 from tasks.ingest import ingest
 from tasks.job import Job
 from tasks.manifest import SourceFile
@@ -169,3 +173,85 @@ def test_ingestion_accounts_for_every_line(content: bytes) -> None:
         if whole and not content.startswith(b"\xef\xbb\xbf"):
             seen = sorted([row["line"] for row in rows] + [entry.line for entry in outcome.quarantine if entry.line])
             assert seen == [line for line, _ in stored_lines(content)]
+
+
+# -- the configuration -----------------------------------------------------------------------------------------
+
+
+def places_in(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value within a configuration."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [way, *(place for key, one in inner for place in places_in(one, (*way, key)))]
+
+
+WHOLE = RunConfig.model_validate(sample_config()).model_dump(mode="json")
+PLACES = [place for place in places_in(WHOLE) if place]
+odd_values = st.one_of(
+    values,
+    st.sampled_from(
+        [-1, 0, 2**70, 1e308, float("nan"), float("inf"), "", "\0", "\x1b[31m", "a" * 5000, "../..", [], {}]
+    ),
+    st.sampled_from(["all", "14-24", "3-1", "embedded", "parquet", "quotas", "sha256", "s3://", "a::b", "file://\0"]),
+)
+
+
+def replaced(value: Any, way: tuple[Any, ...], new: Any) -> Any:
+    """A copy with another value at one place."""
+    if not way:
+        return new
+    copy = value.copy()
+    copy[way[0]] = replaced(copy[way[0]], way[1:], new)
+    return copy
+
+
+def refused_or_valid(path: Path | None, overrides: list[str]) -> None:
+    """Load a configuration; what is wrong is one line that can be printed."""
+    try:
+        config = load_config(str(path) if path else None, overrides)
+    except ConfigError as error:
+        message = str(error)
+        assert message
+        assert "\n" not in message
+        assert "Traceback" not in message
+    else:
+        assert isinstance(config, RunConfig)
+
+
+@settings(max_examples=CONFIG_CASES, **quick)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), odd_values), min_size=1, max_size=3))
+def test_no_value_breaks_the_configuration(tmp_path_factory: pytest.TempPathFactory, changes: list[Any]) -> None:
+    config = WHOLE
+    for way, value in changes:
+        try:
+            config = replaced(config, way, value)
+        except (KeyError, IndexError, TypeError, AttributeError):  # an earlier change took the place away
+            continue
+    path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
+    try:
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    except (UnicodeEncodeError, yaml.YAMLError):
+        return
+    refused_or_valid(path, [])
+
+
+@settings(max_examples=CONFIG_CASES, **quick)
+@given(st.text(max_size=80) | st.binary(max_size=80) | contents)
+def test_no_file_breaks_the_configuration(tmp_path_factory: pytest.TempPathFactory, content: str | bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+    refused_or_valid(path, [])
+
+
+@settings(max_examples=CONFIG_CASES, **quick)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([".".join(map(str, place)) for place in PLACES]) | st.text(max_size=20),
+            odd_values.map(json.dumps) | st.text(max_size=20),
+        ).map("=".join)
+        | st.text(max_size=20),
+        max_size=3,
+    )
+)
+def test_no_setting_breaks_the_configuration(overrides: list[str]) -> None:
+    refused_or_valid(None, overrides)
