@@ -6,7 +6,10 @@ is due makes that one wait. The flow's one parameter is the run's own configurat
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -93,13 +96,22 @@ def _schedule(cron: str, timezone: str) -> Any:
 
 
 def serve(deployment: RunnerDeployment) -> None:
-    """Run the deployment's scheduled runs from this process, one at a time, until it is stopped.
+    """Run the deployment's scheduled runs from this process, one at a time, until SIGINT or SIGTERM.
 
     Its schedule pauses when this process stops.
     """
-    from prefect import serve as prefect_serve  # noqa: PLC0415
+    from prefect.runner import Runner  # noqa: PLC0415
 
-    prefect_serve(deployment, limit=1, print_starting_message=False)
+    class Served(Runner):
+        """Stops at SIGTERM as it does at SIGINT: its own way loses the pausing and prints a traceback."""
+
+        def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    runner = Served(limit=1, pause_on_shutdown=True)
+    runner.add_deployment(deployment)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(runner.start())
 
 
 def deploy(deployment: RunnerDeployment, pool: str) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tasks.errors import UserError
 
-STARTUP_SECONDS = 120
+STARTUP_SECONDS = 300  # a machine that is busy takes minutes; a server that died is noticed at once
 
 
 def quiet_prefect(cache: Path) -> None:

@@ -77,6 +77,7 @@ def test_compose_names_only_what_is_there() -> None:
     given = {line.split("=")[0] for line in (INFRA / "example.env").read_text().split()}
     assert asked == given
     assert all(not line.partition("=")[2] for line in (INFRA / "example.env").read_text().split())
+    assert "/infra/.env" in (INFRA.parent / ".gitignore").read_text().splitlines()
 
 
 def test_compose_publishes_ports_on_this_machine_alone() -> None:
