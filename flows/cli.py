@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 from tasks.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from flows.console import Console
 
 DONE, FAILED, REFUSED = 0, 1, 2
@@ -36,6 +38,7 @@ a configuration:
 """
 SQL_EXAMPLE = """example:
   ladm sql "select domain, count(*), avg(cds) from scores group by 1"
+  ladm sql                                                     a shell, with history and completion
 
 views: documents, windows, scores, ranking, selected, allocation, quarantine, stages, runs
 """
@@ -140,13 +143,24 @@ def sql(options: argparse.Namespace) -> int:
     from flows.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
     from tasks.file_systems import reached  # noqa: PLC0415
 
+    def show(table: pa.Table) -> None:
+        if options.format == "table":
+            print_table(table)
+        else:
+            print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
+
     store = store_uri(options.store)
+    if options.query is not None:
+        with reached("--store", store):
+            table = run_query(store, options.query, options.run)
+        show(table)
+        return DONE
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError("sql: no QUERY, and no terminal to ask for one; give the query as an argument")
+    from flows.sql_shell import shell  # noqa: PLC0415
+
     with reached("--store", store):
-        table = run_query(store, options.query, options.run)
-    if options.format == "table":
-        print_table(table)
-    else:
-        print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
+        shell(store, options.run, show)
     return DONE
 
 
@@ -283,7 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the run record as one JSON object on stdout")
 
     command = add("sql", sql, "ask a run's results with SQL, read-only", SQL_EXAMPLE)
-    command.add_argument("query", metavar="QUERY")
+    command.add_argument("query", nargs="?", metavar="QUERY", help="default: a shell, on a terminal")
     command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
     command.add_argument("--run", metavar="ID", help="default: the newest completed run")
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
