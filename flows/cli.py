@@ -30,6 +30,7 @@ a configuration:
 """
 SQL_EXAMPLE = """example:
   ladm sql "select domain, count(*), avg(cds) from scores group by 1"
+  ladm sql                                                     a shell, with history and completion
 
 views: documents, windows, scores, ranking, selected, allocation, quarantine, stages, runs
 """
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the run record as one JSON object on stdout")
 
     command = add("sql", sql, "ask a run's results with SQL, read-only", SQL_EXAMPLE)
-    command.add_argument("query", metavar="QUERY")
+    command.add_argument("query", nargs="?", metavar="QUERY", help="default: a shell, on a terminal")
     command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
     command.add_argument("--run", metavar="ID", help="default: the newest completed run")
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")

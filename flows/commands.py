@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from flows.console import Console
 
 DONE, FAILED, REFUSED = 0, 1, 2
@@ -79,13 +81,24 @@ def sql(options: argparse.Namespace) -> int:
     from flows.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
     from tasks.file_systems import reached  # noqa: PLC0415
 
+    def show(table: pa.Table) -> None:
+        if options.format == "table":
+            print_table(table)
+        else:
+            print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
+
     store = store_uri(options.store)
+    if options.query is not None:
+        with reached("--store", store):
+            table = run_query(store, options.query, options.run)
+        show(table)
+        return DONE
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError("sql: no QUERY, and no terminal to ask for one; give the query as an argument")
+    from flows.sql_shell import shell  # noqa: PLC0415
+
     with reached("--store", store):
-        table = run_query(store, options.query, options.run)
-    if options.format == "table":
-        print_table(table)
-    else:
-        print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
+        shell(store, options.run, show)
     return DONE
 
 
