@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 from conftest import Corpus, write_jsonl
-from test_s3 import Place, free_ports, place, server
+from test_s3 import SECRET, Place, free_ports, place, server
 
 __all__ = ["place", "server"]  # fixtures
 
@@ -200,6 +200,10 @@ def test_three_nights(nights: Nights, corpus: Corpus) -> None:
     assert set(jobs(second, "ingest")) == {"diaries.jsonl", "poems.jsonl"}
     since = [one for one in nights.records() if one["started"] > first["started"]]
     assert sum(one["windows_scored"] for one in since) == 3  # whichever of the nights came first after each upload
+    changes = {change: sum(one["refresh"][change]["files"] for one in since) for change in ("added", "changed")}
+    assert {**changes, "removed": sum(one["refresh"]["removed"]["windows"] for one in since)} == {
+        "added": 1, "changed": 1, "removed": 4,
+    }  # fmt: skip
     third = nights.next_record(datetime.now(UTC))
     assert third["windows_scored"] == 0
     assert all(jobs(third, "ingest").values())
@@ -225,6 +229,39 @@ def test_three_nights(nights: Nights, corpus: Corpus) -> None:
     )
     assert mended["windows_scored"] == 1
     assert jobs(mended, "score") == {"diaries.jsonl": True, "poems.jsonl": True, "faulty.jsonl": False}
+    _check_secret_is_nowhere(nights)
+    _check_prefects_own_deploying(nights)
+
+
+def _check_secret_is_nowhere(nights: Nights) -> None:
+    """S3's secret is in no row of Prefect's database, no log and no object."""
+    address = nights.environment["PREFECT_API_DATABASE_CONNECTION_URL"].replace("+asyncpg", "")
+    pg_dump = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_dump"))[-1]
+    dumped = subprocess.run([pg_dump, "--inserts", address], capture_output=True, check=True).stdout
+    assert b"length faulty.jsonl" in dumped  # so it is that database
+    logs = b"".join(path.read_bytes() for path in nights.folder.glob("*.log"))
+    assert b"Finished in state Completed" in logs
+    for content in (dumped, logs, *nights.place.objects().values()):
+        assert SECRET.encode() not in content
+
+
+def _check_prefects_own_deploying(nights: Nights) -> None:
+    """`infra/prefect.yaml` says what `ladm deploy` does, to Prefect's own command."""
+    (ours,) = nights.ask("deployments/filter", {})
+    infra = Path(__file__).parents[1] / "infra"
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    for command in (["work-pool", "create", "ladm", "--type", "process"],
+                    ["deploy", "--prefect-file", str(infra / "prefect.yaml"), "--all"]):  # fmt: skip
+        done = subprocess.run(
+            [*prefect, *command], env=nights.environment, cwd=nights.folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    (theirs,) = nights.ask("deployments/filter", {})  # of the same name, so it took the place of ours
+    assert (ours["work_pool_name"], theirs["work_pool_name"]) == (POOL, "ladm")
+    for name in ("entrypoint", "pull_steps", "path", "concurrency_options", "tags", "parameter_openapi_schema"):
+        assert theirs[name] == ours[name], name
+    assert theirs["global_concurrency_limit"]["limit"] == ours["global_concurrency_limit"]["limit"] == 1
+    assert [one["schedule"]["cron"] for one in theirs["schedules"]] == ["0 2 * * *"]
 
 
 def test_served_from_one_process(corpus: Corpus, tmp_path: Path) -> None:
