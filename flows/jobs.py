@@ -94,8 +94,6 @@ def export_jobs(plan: Plan, record: RunRecord) -> list[Job]:
         "versions": versions(),
     }
     about["config_sha256"] = config_sha256(about["run"])
-    # Where the rows come from, not what they are: a later run that selects the same takes them as they are.
-    lineage = {"run_id": record.run_id, "config_sha256": about["config_sha256"]}
     exports = [
         Job(
             stage="export",
@@ -104,7 +102,7 @@ def export_jobs(plan: Plan, record: RunRecord) -> list[Job]:
             config=one.model_dump(),
             inputs=[*ranking, *documents],
             identity=[model.tokenizer_digest] if isinstance(one, TokenExport) else [],
-            environment={"model": config.scorer.model, **lineage},
+            environment={"model": config.scorer.model},
         )
         for one in plan.exports
     ]

@@ -109,8 +109,8 @@ def card_text(
         f"- {selection_text(run['select'])}. Tokens of documents longer than what was tokenized are extrapolated "
         "(`doc_tokens_exact` is false for them)",
         f"- Ranking `{ranking_key}`; versions: {', '.join(f'{k} {v}' for k, v in sorted(config['versions'].items()))}",
-        f"- Run `{RUN_ID}`, configuration sha256 `{config['config_sha256']}`. The rows name the run that wrote them, "
-        "which is an earlier one where that had selected the same",
+        f"- Run `{RUN_ID}`, configuration sha256 `{config['config_sha256']}`. A row's `export_key` is in the "
+        "`run.json` of every run that exported the same",
         "",
         "Scores of windows of different length, or of different models, must not be compared.",
         "",
@@ -161,7 +161,7 @@ def card_text(
         "",
         "Formats of text have the columns `doc_id`, `domain`, `rank` (1 is the best of its domain), `score`,",
         "`windows`, `doc_tokens`, `text`, and what leads back to the origin: `source` (URI), `line`, `offset`,",
-        "`sha256` and `bytes` of the text, `meta` (the record's other fields as JSON), `run_id` and `config_sha256`.",
+        "`sha256` and `bytes` of the text, `meta` (the record's other fields as JSON), `export_key`.",
         "Formats of tokens have the same, but for the text, in `….pieces.parquet`: one row a run of tokens of one",
         "document, with the `row` of the part and the `row_start` where it stands, and `doc_start`, where it begins in",
         "its document.",

@@ -38,7 +38,7 @@ FROM_RANKING = ("domain", "rank", "score", "windows", "doc_tokens", "doc_tokens_
 SPILL = pa.schema(
     [
         pa.field("position", pa.int64()),
-        *(field for field in EXPORTED if field.name not in ("run_id", "config_sha256")),
+        *(field for field in EXPORTED if field.name != "export_key"),
     ]
 )
 
@@ -46,8 +46,7 @@ SPILL = pa.schema(
 def export(job: Job, store: Store, key: str) -> Outcome:
     """Write the selected documents in one format.
 
-    The job's inputs are the ranking and, after it, the document shards that hold the ranked documents; its
-    environment names the run (`run_id`, `config_sha256`).
+    The job's inputs are the ranking and, after it, the document shards that hold the ranked documents.
     """
     config = export_config(job.config)
     ranking, *documents = job.inputs
@@ -59,7 +58,7 @@ def export(job: Job, store: Store, key: str) -> Outcome:
         there = {file.path for file in store.files(folder)}
         missing = [part for part in parts if not there.issuperset(map(exporter.path, exporter.names(part)))]
         for start in range(0, len(missing), PARTS_AT_ONCE):
-            _write_parts(connection, exporter, documents, missing[start : start + PARTS_AT_ONCE])
+            _write_parts(connection, exporter, key, documents, missing[start : start + PARTS_AT_ONCE])
         selected_row = connection.execute(
             "select count(*), coalesce(sum(copies), 0) from ranking where selected"
         ).fetchone()
@@ -102,15 +101,18 @@ def _plan(
 
 
 def _write_parts(
-    connection: duckdb.DuckDBPyConnection, exporter: Exporter[Any], documents: Sequence[Shard], parts: Sequence[Part]
+    connection: duckdb.DuckDBPyConnection,
+    exporter: Exporter[Any],
+    key: str,
+    documents: Sequence[Shard],
+    parts: Sequence[Part],
 ) -> None:
     """Write some parts: their documents into a temporary file each, then each file in order."""
-    about = [exporter.job.environment[name] for name in ("run_id", "config_sha256")]
     with tempfile.TemporaryDirectory(prefix="ladm-export-") as spill:
         files = {part.index: Path(spill) / f"{part.index}.arrow" for part in parts}
         _distribute(connection, exporter.store, documents, files)
         for part in parts:
-            exporter.write(part, _in_order(files[part.index], part, about))
+            exporter.write(part, _in_order(files[part.index], part, key))
             files[part.index].unlink()
 
 
@@ -149,7 +151,7 @@ def _distribute_shard(store: Store, shard: Shard, places: pa.Table, writers: dic
         first += batch.num_rows
 
 
-def _in_order(file: Path, part: Part, about: Sequence[str]) -> Iterator[pa.Table]:
+def _in_order(file: Path, part: Part, key: str) -> Iterator[pa.Table]:
     """The rows of a part's temporary file (`EXPORTED`) in their order, in tables of some `BATCH_BYTES` of text."""
     with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
         rows = stream.read_all().combine_chunks()
@@ -160,10 +162,9 @@ def _in_order(file: Path, part: Part, about: Sequence[str]) -> Iterator[pa.Table
     start = 0
     for end in ends:
         table = rows.take(order.slice(start, end - start))
-        for name, value in zip(("run_id", "config_sha256"), about, strict=True):
-            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+        table = table.append_column("export_key", pa.array([key] * table.num_rows, pa.string()))
         yield table.select(EXPORTED.names).cast(EXPORTED)
         start = end
 
 
-STAGE = Stage(name="export", version="2", compute=export)
+STAGE = Stage(name="export", version="3", compute=export)

@@ -34,7 +34,7 @@ def flip_a_byte(path: Path, at: float = 0.5) -> None:
 
 
 def data_files(store: Path, *folders: str) -> dict[str, bytes]:
-    paths = (path for folder in folders for path in store.glob(f"{folder}/*/*") if path.is_file())
+    paths = (path for folder in folders for path in (store / folder).rglob("*") if path.is_file())
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -144,7 +144,7 @@ def test_all_files_that_a_run_reads_are_made_again(tmp_path: Path, corpus: Corpu
     assert all(after[path] == content for path, content in before.items())
     folder = store / "runs" / third.record["run_id"]
     assert (folder / "ranking.parquet").read_bytes() in before.values()
-    assert (folder / "export/jsonl.zst/part-00000.jsonl.zst").read_bytes() in before.values()
+    assert (folder / "export/jsonl.zst/train-00000-of-00001.jsonl.zst").read_bytes() in before.values()
 
     # Damaged records are as none.
     for path in store.glob("records/*/*.json"):

@@ -102,7 +102,8 @@ class Sifted:
         return Job(stage=stage, label="x", store=self.store.uri, config=config, inputs=inputs, source=source)
 
     def source(self, file: Path) -> SourceFile:
-        return SourceFile(uri=str(file), size=1, version="")
+        status = file.stat()
+        return SourceFile(uri=str(file), size=status.st_size, version=str(status.st_mtime_ns))
 
     def document_shards(self, file: Path, shard_bytes: int) -> list[Shard]:
         config = {"text": "text", "domain": {"const": "x"}, "format": "auto", "shard_bytes": shard_bytes}

@@ -18,8 +18,6 @@ from tasks.manifest import Shard
 from tasks.schema import DOCUMENTS, RANKING
 from tasks.store import Store, table_of
 
-ABOUT = {"run_id": "run-1", "config_sha256": "c0ffee"}
-
 
 def made_up(count: int, seed: int = 1) -> list[dict[str, Any]]:
     """Documents of very different length in three domains, some with the same text."""
@@ -63,7 +61,7 @@ def inputs_of(store: Store, documents: list[dict[str, Any]], shards: int = 3) ->
 
 def job_of(store: Store, inputs: Sequence[Shard], **options: Any) -> Job:
     config = {"format": "parquet", **options}
-    return Job(stage="export", label="x", store=store.uri, config=config, inputs=list(inputs), environment=ABOUT)
+    return Job(stage="export", label="x", store=store.uri, config=config, inputs=list(inputs))
 
 
 def exported(store: Store, job: Job) -> tuple[Outcome, dict[str, list[dict[str, Any]]]]:
@@ -84,7 +82,8 @@ def store(tmp_path: Path) -> Store:
 def test_best_first_in_parts_of_bounded_size(store: Store) -> None:
     documents = made_up(400)
     inputs = inputs_of(store, documents)
-    outcome, rows = exported(store, job_of(store, inputs, part_bytes=20_000))
+    job = job_of(store, inputs, part_bytes=20_000)
+    outcome, rows = exported(store, job)
     ranking = store.read_shard(inputs[0]).to_pylist()
     selected = [row["doc_id"] for row in ranking if row["selected"]]
     assert [row["doc_id"] for row in rows["train"]] == selected
@@ -93,7 +92,7 @@ def test_best_first_in_parts_of_bounded_size(store: Store) -> None:
     for row in rows["train"]:
         origin = texts[row["doc_id"]]
         assert {name: row[name] for name in origin} == origin
-        assert {name: row[name] for name in ABOUT} == ABOUT
+        assert row["export_key"] == STAGE.key(job)
     sizes = [sum(r["bytes"] for r in pq.read_table(store.full(f.path)).to_pylist()) for f in outcome.files]
     longest = max(document["bytes"] for document in documents)
     assert len(sizes) > 5

@@ -118,7 +118,8 @@ def test_short_documents_are_counted_once_and_compared_after_the_long_ones(
     long, middle, tiny = (" ".join(made_up_words(seed, words)) for seed, words in ((1, 300), (2, 60), (3, 5)))
     store = Store(str(tmp_path / "store"))
     texts = [tiny, middle, middle.title(), "", long, tiny.upper(), f"{long} more"]
-    source = SourceFile(uri=str(jsonl(tmp_path / "a.jsonl", texts)), size=1, version="")
+    file = jsonl(tmp_path / "a.jsonl", texts)
+    source = SourceFile(uri=str(file), size=file.stat().st_size, version=str(file.stat().st_mtime_ns))
     reading = {"text": "text", "domain": {"const": "x"}, "format": "auto", "shard_bytes": 10**6}
     (ingested,) = ingest(
         Job(stage="ingest", label="x", store=store.uri, source=source, config=reading), store, "ingest"
@@ -187,7 +188,7 @@ def test_through_the_whole_dag(tmp_path: Path, corpus: Corpus, ladm: Cli) -> Non
     assert sum(row["doc_tokens"] for row in selected if row["role"] == "replay") <= 800
     assert all(row["doc_tokens"] < 256 for row in selected if row["role"] == "replay")
     exported = pq.read_table(
-        store / "runs" / record["run_id"] / "export" / "parquet" / "part-00000.parquet"
+        store / "runs" / record["run_id"] / "export" / "parquet" / "train-00000-of-00001.parquet"
     ).to_pylist()
     assert [(row["doc_id"], row["text"]) for row in exported] == [(row["doc_id"], row["text"]) for row in selected]
     ranked = json.loads(ladm("sql", "select count(*) as n from ranking", "--store", store, "--format", "json").out)

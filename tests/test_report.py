@@ -157,7 +157,9 @@ def test_the_difference_from_the_previous_run(reported: REPORTED) -> None:
     assert settings == {"select.budget_tokens": ("2000", "6000")}
 
     def texts(record: dict[str, Any]) -> set[str]:
-        exported = pq.read_table(store / "runs" / record["run_id"] / "export" / "parquet" / "part-00000.parquet")
+        exported = pq.read_table(
+            store / "runs" / record["run_id"] / "export" / "parquet" / "train-00000-of-00001.parquet"
+        )
         return {str(text) for text in exported["text"].to_pylist()}
 
     before, now = texts(first), texts(second)

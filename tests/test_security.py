@@ -183,7 +183,7 @@ def test_addresses_without_are_not(uri: str) -> None:
 @pytest.fixture
 def server() -> Iterator[subprocess.Popen[bytes]]:
     """The Prefect server that a run starts for itself."""
-    command = [sys.executable, "-P", "-m", "flows.prefect_server"]
+    command = [sys.executable, "-P", "-m", "flows.prefect_server", "0"]
     environment = {**os.environ, "PREFECT_SERVER_API_HOST": "0.0.0.0"}
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     yield running

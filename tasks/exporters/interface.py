@@ -25,8 +25,8 @@ EXPORTED = pa.schema(
         *(RANKING.field(name) for name in ("doc_id", "domain", "rank", "score", "windows")),
         *(RANKING.field(name) for name in ("doc_tokens", "doc_tokens_exact")),
         *(DOCUMENTS.field(name) for name in ("text", "source", "line", "offset", "sha256", "bytes", "meta")),
-        pa.field("run_id", pa.string(), nullable=False),  # the run that wrote the row
-        pa.field("config_sha256", pa.string(), nullable=False),  # of that run's configuration
+        # the content key of the export: run.json of every run that made or reused it has it, with the configuration
+        pa.field("export_key", pa.string(), nullable=False),
     ]
 )
 """One row a selected document, with all that leads back to where it came from."""

@@ -139,7 +139,9 @@ def check_texts(made: Made, split: str, rows: list[dict[str, Any]]) -> None:
 
 def check_lineage(made: Made, rows: list[dict[str, Any]]) -> None:
     record = json.loads((Path(made.store) / "runs" / made.run_id / "run.json").read_text())
-    assert {(row["run_id"], row["config_sha256"]) for row in rows} == {(made.run_id, record["config_sha256"])}
+    exports = {job["key"] for job in record["shards"] if job["stage"] == "export"}
+    assert len({row["export_key"] for row in rows}) == 1
+    assert {row["export_key"] for row in rows} <= exports
     for row in rows:
         line = Path(row["source"]).read_bytes()[row["offset"] :].split(b"\n", 1)[0]
         assert orjson.loads(line) == orjson.loads(Path(row["source"]).read_text().splitlines()[row["line"] - 1])
