@@ -47,7 +47,8 @@ class Evaluation:
     """The table of the testing half (of all windows, where an existing calibration is measured)."""
     stability: list[dict[str, Any]]
     costs: list[dict[str, Any]]
-    """Seconds a window, as measured; not the same on every machine, and not part of the table."""
+    """Of each choice, its forward passes, and seconds a window: that share of a whole pass as measured here with all
+    that was asked of it. Not the same on every machine, and not part of the table."""
     calibration: Calibration | None
     """The one made, or the one that was measured."""
     made: bool
@@ -200,18 +201,19 @@ def _answer(
     if calibration and not question.calibration:
         told = [row for row in rows if row["formula"] in ("calibrated", "calibrated-layers", "order")]
         calibration = calibration.model_copy(update={"expected": tuple(told)})
+    complete = [one.seconds for one in measured if one.half == TEST]
+    whole_pass = sum(complete) / len(complete) if complete else float("nan")
     costs: list[dict[str, Any]] = [
         {
+            "scorer": choice.scorer,
             "formula": choice.formula,
             "layers": choice.layers,
             "forward_passes": round(forward_passes(setting, choice), 3),
+            "seconds": round(forward_passes(setting, choice) * whole_pass, 2),
         }
         for choice in scores
         if not (choice.layers.isdigit() and choice.formula in ("published", "no-std"))
     ]
-    if complete := [one.seconds for one in measured if one.half == TEST]:
-        seconds = round(sum(complete) / len(complete), 2)
-        costs.insert(0, {"formula": "all, in one pass", "layers": "all", "seconds": seconds})
     by_base = {one.base: one for one in in_bfloat16}
     stable = stability(setting, measured, by_base, calibration, native=native)
     return Evaluation(rows, stable, costs, calibration, question.calibration is None, calibrating)
