@@ -143,7 +143,7 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dic
     duck.view_of_shards(connection, "run_dropped", store, dropped, DROPPED)
     quarantine = store.url(f"runs/{record['run_id']}/quarantine.parquet")
     connection.execute(f"create temp view run_quarantine as select * from read_parquet({duck.quote(quarantine)})")
-    connection.register("run_jobs", _jobs_table(record))
+    duck.make_table(connection, "run_jobs", _jobs_table(record))
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in RUNS.items())
     records = duck.quote(store.url("runs/*/run.json"))
     connection.execute(
@@ -162,7 +162,7 @@ def _view_with_columns_added(
 ) -> None:
     """A view over shards that an earlier version may have written without some columns; what then stands in them."""
     duck.view_of_shards(connection, f"{name}_as_written", store, shards, schema)
-    connection.register(f"{name}_columns", schema.empty_table())
+    duck.make_table(connection, f"{name}_columns", schema.empty_table())
     values = ", ".join(f"coalesce({column}, {value}) as {column}" for column, value in added.items())
     connection.execute(
         f"create temp view {name} as select * replace ({values})"

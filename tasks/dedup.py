@@ -135,7 +135,7 @@ def _find_near(connection: duckdb.DuckDBPyConnection, near: NearConfig) -> None:
     pairs = connection.execute("select * from near_pairs order by place, similarity desc, twin_place")
     found = list(kept_twins(_rows(pairs)))
     columns = {name: [pair[place] for pair in found] for place, name in enumerate(NEAR_REPEATS.names)}
-    connection.register("near_repeats", table_of(columns, NEAR_REPEATS))
+    duck.make_table(connection, "near_repeats", table_of(columns, NEAR_REPEATS))
     connection.execute(f"insert into repeats by name select *, '{NEAR_DUPLICATE}' as reason from near_repeats")
 
 

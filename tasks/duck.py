@@ -41,8 +41,15 @@ def view_of_shards(
         paths = ", ".join(quote(store.url(shard.path)) for shard in shards)
         connection.execute(f"create or replace temp view {name} as select * from read_parquet([{paths}])")
     else:
-        connection.register(f"empty_{name}", schema.empty_table())
+        make_table(connection, f"empty_{name}", schema.empty_table())
         connection.execute(f"create or replace temp view {name} as select * from empty_{name}")
+
+
+def make_table(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+    """Make a temporary table of DuckDB's own: a join may push filters into a scan that Arrow's tables do not take."""
+    connection.register("rows_to_keep", rows)
+    connection.execute(f"create or replace temp table {name} as from rows_to_keep")
+    connection.unregister("rows_to_keep")
 
 
 def view_of_located_shards(

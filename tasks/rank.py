@@ -214,7 +214,7 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
 
 def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None:
     """Make the tables `ranking` and `allocation` from the views `scores` and `documents`."""
-    connection.register("quotas", _quotas_table(config.quotas))
+    duck.make_table(connection, "quotas", _quotas_table(config.quotas))
     variables: dict[str, Any] = {
         "aggregate": config.document_score,
         "rank_by": config.rank_by,
