@@ -134,7 +134,8 @@ def test_exports_hold_the_selection_with_its_provenance(tmp_path: Path, corpus: 
     assert "| CC0 |" in card
     assert record["model"]["digest"] in card
     assert f"Run `{record['run_id']}`, configuration sha256 `{record['config_sha256']}`" in card
-    assert {(row["run_id"], row["config_sha256"]) for row in exported} == {(record["run_id"], record["config_sha256"])}
+    exports = {job["key"] for job in record["shards"] if (job["stage"], job["shard"]) == ("export", "parquet")}
+    assert {row["export_key"] for row in exported} == exports
 
     # a later run that selects the same says so in its card, and its rows still name the run that wrote them
     again = ladm(*run_arguments(corpus, store, "execution.workers=1")).record

@@ -57,7 +57,9 @@ def test_evaluate_calibrate_score_and_measure_again(
     assert {row["half"] for row in kept} == {"test", "calibrate"}
     calibration = json.loads((out / "calibration.json").read_text())
     assert calibration["window_length"] == 256
-    assert calibration["expected"] == [row for row in rows if row["formula"] in ("calibrated", "order")]
+    assert calibration["expected"] == [
+        row for row in rows if row["formula"] in ("calibrated", "calibrated-layers", "order")
+    ]
     assert scanned(first, "done") == 18 + 4  # and four whole windows in bfloat16
 
     # the same store: nothing is measured again; one file lost: that one
