@@ -176,7 +176,7 @@ def serve(options: argparse.Namespace) -> int:
     from flows.deploy import serve as serve_deployment  # noqa: PLC0415
 
     deployment = nightly(config, options.cron, options.timezone, options.name)
-    preflight(config, tell=lambda line: print(line, file=sys.stderr))
+    preflight(config, tell=_say)
     with lasting_server(cache_root(), options.port) as address:
         print(f"serving curate/{options.name} at {options.cron!r} ({options.timezone}); Prefect: {address}", flush=True)
         serve_deployment(deployment)
@@ -236,7 +236,7 @@ def model_fetch(options: argparse.Namespace) -> int:
     """`ladm model fetch`."""
     from tasks.model import model_facts, resolve_model  # noqa: PLC0415
 
-    resolved = resolve_model(options.reference, lambda line: print(line, file=sys.stderr))
+    resolved = resolve_model(options.reference, _say)
     facts = model_facts(resolved)
     print(f"{resolved.reference}: {facts.model_type}, {facts.n_layers} layers, context {facts.max_positions}")
     print(f"sha256 {resolved.digest}")

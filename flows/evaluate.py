@@ -23,7 +23,7 @@ from tasks import progress
 from tasks.calibrate import CALIBRATING_KINDS, choose_layers, fit_dependency, fit_order, layers_allowed, profiled_layers
 from tasks.contrast import CALIBRATE, KINDS, TEST, WHOLE
 from tasks.errors import ConfigError, UserError
-from tasks.evaluate import Setting, all_scores, forward_passes, stability, table
+from tasks.evaluate import Setting, all_scores, forward_passes, is_one_layer, stability, table
 from tasks.job import Job
 from tasks.manifest import Shard
 from tasks.scan import Measurement, ScanConfig, read_measurements
@@ -212,7 +212,7 @@ def _answer(
             "seconds": round(forward_passes(setting, choice) * whole_pass, 2),
         }
         for choice in scores
-        if not (choice.layers.isdigit() and choice.formula in ("published", "no-std"))
+        if not is_one_layer(choice.formula, choice.layers)
     ]
     by_base = {one.base: one for one in in_bfloat16}
     stable = stability(setting, measured, by_base, calibration, native=native)

@@ -15,7 +15,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from flows.evaluate import Evaluation
-from tasks.evaluate import ALL_DOMAINS
+from tasks.evaluate import ALL_DOMAINS, is_one_layer
 
 CONTRACT = (
     *("contrast", "domain", "scorer", "formula", "layers", "auc", "auc_low", "auc_high", "pairs", "forward_passes"),
@@ -44,7 +44,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """The table for people, on stdout: every choice but single layers, all domains."""
     out = RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 130)
     for contrast in _contrasts(evaluation.rows):
-        rows = [row for row in evaluation.rows if row["contrast"] == contrast and not _is_one_layer(row)]
+        rows = [
+            row
+            for row in evaluation.rows
+            if row["contrast"] == contrast and not is_one_layer(row["formula"], row["layers"])
+        ]
         domains = sorted({row["domain"] for row in rows} - {ALL_DOMAINS})
         shown = Table(title=f"whole against {contrast}: AUC by domain (0.5 is chance)", title_justify="left")
         for name in ("scorer", "formula", "layers"):
@@ -78,11 +82,6 @@ def print_evaluation(evaluation: Evaluation) -> None:
         out.print(f"calibration {kind}: {layers}; documents are ranked by {ranks}", highlight=False, soft_wrap=True)
 
 
-def _is_one_layer(row: dict[str, Any]) -> bool:
-    """Whether a row is of one of the single layers that a formula is tried in."""
-    return row["layers"].isdigit() and row["formula"] in ("published", "no-std")
-
-
 def _contrasts(rows: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["contrast"] for row in rows))
 
@@ -95,7 +94,7 @@ def _plot(rows: Sequence[dict[str, Any]], contrast: str, folder: Path) -> Path:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for formula in dict.fromkeys(row["formula"] for row in pooled):
-        single = [row for row in pooled if row["formula"] == formula and _is_one_layer(row)]
+        single = [row for row in pooled if row["formula"] == formula and is_one_layer(row["formula"], row["layers"])]
         if single:
             layers = [int(row["layers"]) for row in single]
             line = axes.plot(layers, [row["auc"] for row in single], marker=".", label=f"{formula}, one layer")

@@ -46,6 +46,15 @@ class Choice:
     last: int | None
 
 
+SINGLY = (("published", "none"), ("no-std", "no-std"))
+"""Formulas that are tried in every single layer, with the ablation that each is."""
+
+
+def is_one_layer(formula: str, layers: str) -> bool:
+    """Whether a row, or a choice, is of one of the single layers that a formula is tried in."""
+    return layers.isdigit() and formula in dict(SINGLY)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the measurements were taken with."""
@@ -83,7 +92,7 @@ def all_scores(setting: Setting, found: Sequence[Measurement], calibration: Cali
     scores: Scores = {}
     n = len(setting.layers)
     thirds = [slice(n * k // 3, n * (k + 1) // 3) for k in range(3)] if n >= 3 else []
-    for formula, ablation in (("published", "none"), ("no-std", "no-std")):
+    for formula, ablation in SINGLY:
         cds_WN = per_layer(setting, found, ablation)
         scores[Choice("ladm", formula, "all", None)] = cds_WN.mean(axis=1)
         for third in thirds:
@@ -240,10 +249,7 @@ def stability(
         mean_W: Floats = per_layer(setting, measured, ablation, fine=fine)[:, places].mean(axis=1)
         return mean_W
 
-    formulas: list[tuple[str, str, tuple[int, ...]]] = [
-        ("published", "none", setting.layers),
-        ("no-std", "no-std", setting.layers),
-    ]
+    formulas = [(formula, ablation, setting.layers) for formula, ablation in SINGLY]
     if calibration:
         formula = "calibrated-layers" if calibration.dependency else "calibrated"
         formulas.append((formula, calibration.ablation, calibration.layers))
@@ -263,7 +269,7 @@ def stability(
                     for measured in (both, [rounded[one.base] for one in both])
                 )
                 rows.append(_stable(formula, choice.layers, name, exact, other))
-    for formula, ablation in (("published", "none"), ("no-std", "no-std")):
+    for formula, ablation in SINGLY:
         cds_WN = per_layer(setting, found, ablation)
         halves = [_layer_aucs(found, cds_WN, half) for half in (0, 1)]
         rows.append(_stable(formula, setting.layers, "half the windows: AUC by layer", *halves))
