@@ -77,8 +77,8 @@ class ArtifactConsole(Console):
             update_progress_artifact(self._artifact, share, description)
 
 
-def tell_results(record: RunRecord) -> None:
-    """The run's table of stages, and where its results are, as artifacts of the flow run."""
+def tell_results(record: RunRecord, refresh: dict[str, Any] | None) -> None:
+    """The run's table of stages, where its results are and what changed, as artifacts of the flow run."""
     rows = []
     for stage in record.plan.stages:
         summary = record.stage_summary(stage)
@@ -92,7 +92,7 @@ def tell_results(record: RunRecord) -> None:
         rows.append({"stage": stage, **states, "records": account(counts), "seconds": summary["seconds"]})
     folder = f"{record.plan.config.store.rstrip('/')}/runs/{record.run_id}"
     lines = [f"# Run {record.run_id}: {record.status}", "", f"Results: `{folder}`", ""]
-    if refresh := record.as_json()["refresh"]:
+    if refresh:
         lines += [in_words(refresh), ""]
         lines += [f"- {change}: `{uri}`" for change in CHANGES[:3] for uri in refresh[change]["uris"][:LISTED]]
         lines.append("")

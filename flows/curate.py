@@ -96,12 +96,13 @@ def curate(config: RunConfig, until: str = "export") -> dict[str, Any]:
     plan, console = ready or (preflight(config, until), ArtifactConsole())
     dag = Dag(plan, console)
     record = dag.run()
+    account = record.as_json()
     if ready is None:
         console.close()
-        tell_results(record)
+        tell_results(record, account["refresh"])
     if record.status == "failed":
         raise RunFailedError(record)
-    return record.as_json()
+    return account
 
 
 class Dag:

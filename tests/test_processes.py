@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import Corpus, run_arguments
+from conftest import Corpus, run_arguments, write_jsonl
 
 RUN = """
 import sys
@@ -30,6 +30,10 @@ def hanging(*arguments):
     return quick(*arguments)
 attention.score_windows = hanging
 """
+
+HANGING_SCAN = HANGING_SCORING.replace("tasks.scorers import attention", "tasks import scan").replace(
+    "attention.score_windows", "scan.measure"
+)
 
 
 def start(arguments: list[str], before: str = "") -> subprocess.Popen[str]:
@@ -93,6 +97,27 @@ def test_killed_in_the_middle_of_scoring_then_finished(tmp_path: Path, corpus: C
         next((folder / "runs").glob("*/export/parquet/train-*.parquet")).read_bytes() for folder in (store, undisturbed)
     ]
     assert exports[0] == exports[1]
+
+
+def test_an_evaluation_killed_goes_on_and_gives_the_same_table(tmp_path: Path, corpus: Corpus) -> None:
+    for seed, domain in enumerate(("letters", "poems")):
+        write_jsonl(corpus.folder / f"{domain}.jsonl", domain, seed, list(range(400, 408)))
+    settings = [argument for setting in corpus.settings for argument in ("--set", setting)]
+    evaluate = ["evaluate", "--windows", "8", "--format", "json", "--out", str(tmp_path / "out"), *settings]
+    undisturbed, store = ["--store", str(tmp_path / "undisturbed")], ["--store", str(tmp_path / "store")]
+    table, log = (whole := start([*evaluate, *undisturbed])).communicate(timeout=300)
+    assert whole.returncode == 0, log
+
+    killed = start([*evaluate, *store], HANGING_SCAN.format(hang_at=14))
+    wait_for(lambda: len(list((tmp_path / "store").glob("scan/*/*.parquet"))) == 3)  # of four windows each
+    time.sleep(1)
+    killed.kill()
+    killed.communicate(timeout=60)
+    again = start([*evaluate, *store])
+    out, log = again.communicate(timeout=300)
+    assert again.returncode == 0, log
+    assert out == table
+    assert sum(line.startswith("scan      cached") for line in log.splitlines()) == 3, log
 
 
 def test_an_interrupt_ends_at_once_with_130_and_leaves_no_temporary_file(tmp_path: Path, corpus: Corpus) -> None:
