@@ -80,7 +80,7 @@ def rank_job(plan: Plan, record: RunRecord) -> Job:
 
 
 def export_jobs(plan: Plan, record: RunRecord) -> list[Job]:
-    """One export a format, and the card, which also tells of the allocation."""
+    """One export a format, and the card, which also tells of the allocation and of what was not scored."""
     config, model = plan.config, plan.model
     assert model is not None
     # What is replayed is too short for the later of these stages, and the earlier holds everything.
@@ -106,5 +106,6 @@ def export_jobs(plan: Plan, record: RunRecord) -> list[Job]:
         )
         for one in plan.exports
     ]
-    inputs = [*ranking, *allocation, *documents]
+    dropped = [file for done in record.of("dedup") for file in done.manifest.files]
+    inputs = [*ranking, *allocation, *dropped, *documents]
     return [*exports, Job(stage="card", label="dataset card", store=config.store, config=about, inputs=inputs)]

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 
 from flows.record import RunRecord, quarantines_of
-from tasks.card import RUN_ID
+from tasks.card_text import RUN_ID
 from tasks.manifest import Manifest, Shard
 from tasks.schema import QUARANTINE
 from tasks.store import Store

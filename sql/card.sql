@@ -6,6 +6,7 @@ select
     count(*) as documents,
     sum(doc_tokens)::bigint as tokens,
     count(*) filter (selected) as selected_documents,
+    coalesce(sum(copies), 0)::bigint as selected_rows,
     sum(doc_tokens * copies)::bigint as selected_tokens,
     min(score) as lowest,
     median(score) as middle,

@@ -8,6 +8,7 @@ select
         'not stated'
     ) as licence,
     count(*) as documents,
+    sum(ranking.copies)::bigint as copies,
     sum(ranking.doc_tokens * ranking.copies)::bigint as tokens
 from ranking
 join documents using (doc_id)

@@ -13,13 +13,13 @@ select * from score_shards;
 create view ranking as
 select * from run_ranking where role = 'long';
 
--- one row a copy of a selected document, also of those that are replayed (role = 'replay')
+-- one row a copy of a selected document (`copy` counts from 0), also of those that are replayed (role = 'replay')
 create view selected as
-select run_ranking.*
+select run_ranking.*, copy
 from run_ranking
-cross join unnest(range(run_ranking.copies))
+cross join unnest(range(run_ranking.copies)) as all_copies(copy)
 where selected
-order by domain, rank;
+order by domain, copy, rank;
 
 -- one row a domain or quota: what it should have got, what it got, what it is short of
 create view allocation as

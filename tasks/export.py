@@ -34,7 +34,7 @@ PARTS_AT_ONCE = 128
 """So many temporary files, of `part_bytes` each, lie on the local disk at most."""
 MEMORY_LIMIT = "1GB"
 
-FROM_RANKING = ("domain", "rank", "score", "windows", "doc_tokens", "doc_tokens_exact")
+FROM_PLAN = ("domain", "rank", "score", "windows", "doc_tokens", "doc_tokens_exact", "role", "copy")
 SPILL = pa.schema(
     [
         pa.field("position", pa.int64()),
@@ -124,7 +124,7 @@ def _distribute(
     try:
         for index, shard in enumerate(documents):
             places = connection.execute(
-                f"select file_row_number, part, position, {', '.join(FROM_RANKING)} from export_plan"
+                f"select file_row_number, part, position, {', '.join(FROM_PLAN)} from export_plan"
                 " where file_index = $index and part between $first and $last order by file_row_number",
                 {"index": index, "first": min(files), "last": max(files)},
             ).to_arrow_table()
@@ -144,7 +144,7 @@ def _distribute_shard(store: Store, shard: Shard, places: pa.Table, writers: dic
         low, high = np.searchsorted(row_numbers, [first, first + batch.num_rows])
         here = places.slice(int(low), int(high - low))
         wanted = pa.Table.from_batches([batch]).take(pa.array(row_numbers[low:high] - first))
-        columns = [(here if name in ("position", *FROM_RANKING) else wanted)[name] for name in SPILL.names]
+        columns = [(here if name in ("position", *FROM_PLAN) else wanted)[name] for name in SPILL.names]
         rows = pa.table(columns, schema=SPILL)
         for part in pc.unique(here["part"]).to_pylist():
             writers[part].write_table(rows.filter(pc.equal(here["part"], part)))
@@ -167,4 +167,4 @@ def _in_order(file: Path, part: Part, key: str) -> Iterator[pa.Table]:
         start = end
 
 
-STAGE = Stage(name="export", version="3", compute=export)
+STAGE = Stage(name="export", version="4", compute=export)

@@ -261,4 +261,4 @@ def _write_allocation(store: Store, key: str, allocation: pa.Table) -> Shard:
     return writer.shard()
 
 
-STAGE = Stage(name="rank", version="4", compute=rank)
+STAGE = Stage(name="rank", version="5", compute=rank)

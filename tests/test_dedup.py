@@ -200,7 +200,10 @@ def test_a_document_falls_only_for_one_that_stays() -> None:
 
 
 def planted(folder: Path, texts: list[str], every: int) -> tuple[Sifted, int, int]:
-    """Plant near duplicates and benchmark passages, one of each in `every` documents. Returns also their numbers."""
+    """Plant near duplicates and benchmark passages, one of each in `every` documents; print what is found (-rP).
+
+    Returns also how many documents were dropped of those that are neither, and how many of these there are.
+    """
     chance = random.Random(1)
     vocabulary = [word for text in texts[::10] for word in text.split()]
     passages = [" ".join(chance.choices(vocabulary, k=chance.randint(15, 80))) for _ in range(40)]
@@ -222,10 +225,21 @@ def planted(folder: Path, texts: list[str], every: int) -> tuple[Sifted, int, in
         and (Path(drop["twin_source"]).name, drop["twin_line"]) == ("a-originals.jsonl", place + 1)
     ]
     found_passages = [place for place in contaminated if ("a-originals.jsonl", place + 1) in held]
+    others = len(sifted.dropped) - len(found) - len(found_passages)
+    innocent = sifted.documents - len(copied) - len(contaminated)
+    by_reason = Counter(row["reason"] for row in sifted.dropped)
+    for what, hits, of, reason in (
+        ("near duplicates", len(found), len(copied), "near duplicate"),
+        ("passages", len(found_passages), len(contaminated), "benchmark passage"),
+    ):
+        print(
+            f"{what}: recall {hits}/{of} = {100 * hits / of:.2f} %, "
+            f"precision {hits}/{by_reason[reason]} = {100 * hits / by_reason[reason]:.2f} %"
+        )
+    print(f"others dropped: {others} of {innocent} = {100 * others / innocent:.2f} %")
     assert len(found) >= 0.95 * len(copied)
     assert len(found_passages) >= 0.95 * len(contaminated)
-    others = len(sifted.dropped) - len(found) - len(found_passages)
-    return sifted, others, sifted.documents - len(copied) - len(contaminated)
+    return sifted, others, innocent
 
 
 def test_planted_duplicates_and_passages_are_found_in_made_up_text(tmp_path: Path) -> None:

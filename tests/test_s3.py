@@ -190,6 +190,34 @@ def test_runs_of_changing_files(place: Place, corpus: Corpus, ladm: Cli, tmp_pat
     _check_secret_is_nowhere(place, tmp_path, [first.out, first.err])
 
 
+def test_duplicates_and_passages_are_left_out_as_on_disk(
+    place: Place, corpus: Corpus, ladm: Cli, tmp_path: Path
+) -> None:
+    letters = (corpus.folder / "letters.jsonl").read_text().splitlines()
+    (corpus.folder / "poems.jsonl").open("a").write(f"{letters[1]}\n{letters[2]}\n")
+    (tmp_path / "asked.txt").write_text(json.loads(letters[3])["text"])
+    for name in ("letters", "poems"):
+        place.upload(corpus.folder / f"{name}.jsonl")
+    place.upload(tmp_path / "asked.txt")
+    query = """select parse_filename(source) as source, line, reason, similarity, windows,
+               parse_filename(twin_source) as twin_source, twin_line from dropped order by all"""
+    on_disk = (run_arguments(corpus, tmp_path / "store"), tmp_path / "store", tmp_path / "asked.txt")
+    found = []
+    for arguments, store, asked in (on_disk, (on_s3(place, corpus), place.store, f"s3://{place.prefix}/raw/asked.txt")):
+        arguments += ["--set", "deduplicate.near.threshold=0.95", "--set", f"decontaminate={{against: '{asked}'}}"]
+        answer = ladm(*arguments)
+        assert answer.code == 0, answer.err
+        found.append(json.loads(ladm("sql", query, "--store", store, "--format", "json").out))
+    assert set(ran(ladm(*arguments).record).values()) == {0}
+    assert found[0] == found[1]
+    places = [(row["source"], row["line"], row["reason"], row["twin_source"], row["twin_line"]) for row in found[0]]
+    assert places == [
+        ("letters.jsonl", 4, "benchmark passage", "asked.txt", 1),
+        ("poems.jsonl", 5, "exact duplicate", "letters.jsonl", 2),
+        ("poems.jsonl", 6, "exact duplicate", "letters.jsonl", 3),
+    ]
+
+
 def _check_sql(place: Place, record: dict[str, Any], ladm: Cli) -> None:
     answer = ladm("sql", "select domain, count(*) as n from scores group by 1 order by 1", "--store", place.store,
                   "--format", "json")  # fmt: skip

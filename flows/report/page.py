@@ -21,7 +21,7 @@ from flows.query import newest_run, read_record, run_views
 from flows.report import charts, tables
 from flows.report.facts import EACH_END, MOST_DOMAINS, Facts, collect, domain_rows, shown_documents
 from flows.report.heatmaps import measure_heatmaps
-from tasks.card import selection_text
+from tasks.card_text import selection_text
 from tasks.errors import ConfigError
 from tasks.store import Store
 

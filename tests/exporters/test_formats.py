@@ -1,12 +1,15 @@
-"""Every format, written by `ladm run` and read back by its own reader: same ids, same tokens, same order as in SQL.
+"""Every format, written by `ladm run`, read back by its own reader: same ids, same tokens, in the order of `ladm sql`.
 
-Two runs: one document a row, best first; and shuffled, split, and packed. Readers that are not installed are skipped:
-the README says how they are installed.
+Three runs: one document a row, best first; with short documents replayed and some selected again, shuffled and split;
+and shuffled, split, and packed. Readers that are not installed are skipped: the README says how they are installed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib.util
+import io
 import json
 import random
 import sys
@@ -25,20 +28,39 @@ import zstandard
 from conftest import WORDS, sentence
 
 from flows.cli import main
-from flows.query import run_query
 
 EOS = 0
 PACKED = 200
 SPLIT = "case when md5_number_lower('validation:' || sha256) / 2.0**64 < 0.3 then 'validation' else 'train' end"
-OPTIONS = {
-    "plain": ({}, {"eos": EOS}, "domain, rank"),
-    "packed": (
-        {"shuffle": 7, "validation": 0.3},
-        {"eos": EOS, "pack": {"length": PACKED}},
-        "md5('7:' || doc_id)",
-    ),
+BUDGET = {"select.budget_tokens": 16_000}
+AGAIN = {
+    "select.budget_tokens": 36_000,
+    "select.allocation": "uniform",
+    "select.max_copies": 3,
+    "select.replay": "{share: 0.05, seed: 1}",
 }
-"""Run → options of every format, options of the formats of tokens, and the order in SQL."""
+SHUFFLED = {"shuffle": 7, "validation": 0.3}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked for: its selection, and the options of every format and of those of tokens."""
+
+    select: dict[str, Any]
+    every: dict[str, Any]
+    of_tokens: dict[str, Any]
+    order: str
+    """In SQL."""
+
+
+RUNS = {
+    "plain": Asked(BUDGET, {}, {}, "domain, rank"),
+    "again": Asked(
+        AGAIN, SHUFFLED, {}, "md5('7:' || doc_id || case when copy > 0 then ':' || copy else '' end)"
+    ),
+    "packed": Asked(BUDGET, SHUFFLED, {"pack": {"length": PACKED}}, "md5('7:' || doc_id)"),
+}  # fmt: skip
+Copy = tuple[str, int]  # doc_id, copy
 
 
 @dataclass(frozen=True)
@@ -49,8 +71,12 @@ class Made:
     store: str
     run_id: str
     documents: dict[str, list[dict[str, Any]]]
-    """Split → its documents in order: doc_id, text, source, …, and `ids` as the whole text tokenizes, with EOS."""
+    """Split → the rows of `selected` in order, with text, source, …, and `ids`: the whole text's tokens and EOS."""
     vocabulary: int
+
+    @property
+    def packed(self) -> bool:
+        return self.name == "packed"
 
     @property
     def folder(self) -> Path:
@@ -68,25 +94,47 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty documents of 160 to 1,500 words, one that is tokenized in pieces, in three domains."""
+    """Forty documents of 160 to 2,600 words, one that is tokenized in pieces, and short ones, in three domains."""
     chance = random.Random(11)
-    lengths = [*(chance.randint(160, 400) for _ in range(36)), 700, 1500, 2600]
+    lengths = [*(chance.randint(160, 400) for _ in range(36)), 700, 1500, 2600, *(24, 36, 48) * 5]
     path = tmp_path_factory.mktemp("formats-corpus") / "all.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number, words in enumerate(lengths):
             text = " ".join(sentence(chance, 12) for _ in range(words // 12)) + WORDS[number % 20]
-            file.write(json.dumps({"text": text, "kind": "abc"[number % 3], "license": "CC0"}) + "\n")
+            file.write(json.dumps({"text": text, "kind": "aaabbbc"[number % 7], "license": "CC0"}) + "\n")
     return path
 
 
-@pytest.fixture(scope="module", params=OPTIONS)
+def sql(store: Path | str, query: str) -> list[dict[str, Any]]:
+    """What `ladm sql` answers of the latest run."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["sql", query, "--store", str(store), "--format", "json"]) == 0
+    rows: list[dict[str, Any]] = json.loads(out.getvalue())
+    return rows
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test on every run; those of one split on each split that there is."""
+    both = ["train", "validation"]
+    splits = {name: both if "validation" in asked.every else both[:1] for name, asked in RUNS.items()}
+    if "split" in metafunc.fixturenames:
+        pairs = [(name, split) for name, its_splits in splits.items() for split in its_splits]
+        metafunc.parametrize(("made", "split"), pairs, indirect=["made"], scope="module")
+    elif "made" in metafunc.fixturenames:
+        metafunc.parametrize("made", RUNS, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def made(request: pytest.FixtureRequest, store: Path, corpus_file: Path, tiny_model: Path) -> Made:
     from tokenizers import Tokenizer
 
-    every, of_tokens, order = OPTIONS[request.param]
+    asked = RUNS[request.param]
+    every = {"part_bytes": 20_000, **asked.every}
+    of_tokens = {**every, **asked.of_tokens, "eos": EOS}
     export = [
-        *({"format": name, "part_bytes": 20_000, **every} for name in ("parquet", "jsonl.zst", "datasets")),
-        *({"format": name, "part_bytes": 20_000, **every, **of_tokens} for name in ("mds", "megatron", "npy")),
+        *({"format": name, **every} for name in ("parquet", "jsonl.zst", "datasets")),
+        *({"format": name, **of_tokens} for name in ("mds", "megatron", "npy")),
     ]
     settings = {
         "sources": json.dumps([{"uri": str(corpus_file), "domain": "kind"}]),
@@ -95,30 +143,26 @@ def made(request: pytest.FixtureRequest, store: Path, corpus_file: Path, tiny_mo
         "scorer.span": 16,
         "scorer.d_afs": 2,
         "scorer.d_cds": 2,
-        "select.budget_tokens": 16_000,
+        **asked.select,
         "export": json.dumps(export),
     }
     arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
     assert main(["run", "--json", "--store", str(store), *arguments]) == 0
     run_id = (store / "latest").read_text()
-    split = SPLIT if every else "'train'"
-    query = f"select doc_id, {split} as split, documents.* exclude (doc_id) from selected join documents using (doc_id)"
-    rows = run_query(str(store), f"{query} order by split, {order.replace('domain', 'documents.domain')}", run_id)
+    split = SPLIT if asked.every else "'train'"
+    query = f"select *, {split} as split from selected join documents using (doc_id, domain) order by {asked.order}"
+    rows = sql(store, query)
     tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
     documents: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.to_pylist():
+    for row in rows:
         documents[row["split"]].append({**row, "ids": [*tokenizer.encode(row["text"]).ids, EOS]})
     assert len(rows) > 15
-    assert list(documents) == (["train", "validation"] if every else ["train"])
-    return Made(request.param, str(store), run_id, documents, tokenizer.get_vocab_size())
-
-
-@pytest.fixture(params=["train", "validation"])
-def split(request: pytest.FixtureRequest, made: Made) -> str:
-    if request.param not in made.splits:
-        pytest.skip("this run has no such split")
-    name: str = request.param
-    return name
+    assert sorted(documents) == (["train", "validation"] if asked.every else ["train"])
+    if asked.select is AGAIN:
+        assert {row["copy"] for row in rows} >= {0, 1}
+        assert {row["role"] for row in rows} == {"long", "replay"}
+        assert len(rows) == sum(row["copies"] for row in rows if row["copy"] == 0)
+    return Made(request.param, str(store), run_id, dict(sorted(documents.items())), tokenizer.get_vocab_size())
 
 
 def sidecar(made: Made, form: str, split: str) -> list[list[dict[str, Any]]]:
@@ -130,7 +174,7 @@ def sidecar(made: Made, form: str, split: str) -> list[list[dict[str, Any]]]:
 def check_texts(made: Made, split: str, rows: list[dict[str, Any]]) -> None:
     """Rows of a format of text: ids, texts and lineage, in order."""
     expected = made.documents[split]
-    names = ("doc_id", "domain", "text", "source", "line", "offset", "sha256")
+    names = ("doc_id", "copy", "role", "domain", "rank", "score", "text", "source", "line", "offset", "sha256")
     assert [tuple(row[name] for name in names) for row in rows] == [
         tuple(document[name] for name in names) for document in expected
     ]
@@ -144,12 +188,14 @@ def check_lineage(made: Made, rows: list[dict[str, Any]]) -> None:
     assert {row["export_key"] for row in rows} <= exports
     for row in rows:
         line = Path(row["source"]).read_bytes()[row["offset"] :].split(b"\n", 1)[0]
-        assert orjson.loads(line) == orjson.loads(Path(row["source"]).read_text().splitlines()[row["line"] - 1])
+        assert hashlib.sha256(orjson.loads(line)["text"].encode()).hexdigest() == row["sha256"]
+        assert line == Path(row["source"]).read_bytes().split(b"\n")[row["line"] - 1]
 
 
 def check_tokens(made: Made, form: str, split: str, rows: list[list[int]]) -> None:
-    """Rows of tokens, and what the sidecar says of them: every token of every document, once and in order."""
-    expected = {document["doc_id"]: document for document in made.documents[split]}
+    """Rows of tokens, and what the sidecar says of them: every token of every copy, once and in order."""
+    expected = {(document["doc_id"], document["copy"]): document for document in made.documents[split]}
+    assert len(expected) == len(made.documents[split])
     runs: list[dict[str, Any]] = []
     first = 0
     for pieces in sidecar(made, form, split):
@@ -157,37 +203,39 @@ def check_tokens(made: Made, form: str, split: str, rows: list[list[int]]) -> No
             runs.append({**piece, "row": first + piece["row"]})
         first = runs[-1]["row"] + 1
     assert first == len(rows)
-    found: dict[str, list[int]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: (run["doc_id"], run["doc_start"])):
+    found: dict[Copy, list[int]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (run["doc_id"], run["copy"], run["doc_start"])):
+        copy = run["doc_id"], run["copy"]
         ids = rows[run["row"]][run["row_start"] : run["row_start"] + run["tokens"]]
-        assert len(found[run["doc_id"]]) == run["doc_start"]
-        found[run["doc_id"]] += ids
-        assert run["sha256"] == expected[run["doc_id"]]["sha256"]
-    assert found == {doc_id: document["ids"] for doc_id, document in expected.items()}
+        assert len(found[copy]) == run["doc_start"]
+        found[copy] += ids
+        assert (run["sha256"], run["role"]) == (expected[copy]["sha256"], expected[copy]["role"])
+    assert found == {copy: document["ids"] for copy, document in expected.items()}
     check_lineage(made, runs)
-    order = list(dict.fromkeys(run["doc_id"] for run in sorted(runs, key=lambda r: (r["row"], r["row_start"]))))
-    if made.name == "plain":
+    in_order = sorted(runs, key=lambda run: (run["row"], run["row_start"]))
+    if not made.packed:
         assert rows == [document["ids"] for document in made.documents[split]]
-        assert order == list(expected)
+        assert [(run["doc_id"], run["copy"]) for run in in_order] == list(expected)
         return
     assert {len(row) for row in rows} == {PACKED}
     filled = [0] * len(rows)
-    for run in sorted(runs, key=lambda run: (run["row"], run["row_start"])):
+    for run in in_order:
         assert run["row_start"] == filled[run["row"]]
         filled[run["row"]] += run["tokens"]
     assert all(set(row[used:]) <= {EOS} for row, used in zip(rows, filled, strict=True))
     # rows are in the order of their first documents, part by part
-    place = {doc_id: number for number, doc_id in enumerate(expected)}
+    place = {copy: number for number, copy in enumerate(expected)}
     for pieces in sidecar(made, form, split):
-        firsts = [(place[p["doc_id"]], p["doc_start"]) for p in pieces if p["row_start"] == 0]
+        firsts = [(place[p["doc_id"], p["copy"]], p["doc_start"]) for p in pieces if p["row_start"] == 0]
         assert firsts == sorted(firsts)
 
 
 def test_windows_are_what_a_document_begins_with(made: Made) -> None:
-    documents = {document["doc_id"]: document["ids"] for split in made.splits for document in made.documents[split]}
-    windows = run_query(made.store, "select doc_id, input_ids from windows semi join selected using (doc_id)")
-    assert windows.num_rows == len(documents)
-    for row in windows.to_pylist():
+    selected = [document for split in made.splits for document in made.documents[split]]
+    documents = {document["doc_id"]: document["ids"] for document in selected if document["role"] == "long"}
+    windows = sql(made.store, "select doc_id, input_ids from windows semi join selected using (doc_id)")
+    assert {row["doc_id"] for row in windows} == documents.keys()
+    for row in windows:
         assert documents[row["doc_id"]][: len(row["input_ids"])] == row["input_ids"]
 
 
@@ -268,8 +316,8 @@ def test_megatron_by_indexed_dataset(made: Made, split: str) -> None:
     check_tokens(made, "megatron", split, rows)
     # packed rows keep the documents' boundaries: each run of tokens is a sequence
     runs = [run["tokens"] for pieces in sidecar(made, "megatron", split) for run in pieces]
-    lengths = [len(sequence) for sequence in sequences if made.name == "plain" or set(sequence) != {EOS}]
-    assert lengths == [length for length in runs if length > 1 or made.name == "plain"]
+    lengths = [len(sequence) for sequence in sequences if not made.packed or set(sequence) != {EOS}]
+    assert lengths == [length for length in runs if length > 1 or not made.packed]
 
 
 def rows_of_npy(made: Made, split: str) -> list[list[int]]:
@@ -281,7 +329,7 @@ def rows_of_npy(made: Made, split: str) -> list[list[int]]:
         sorted((made.folder / "npy").glob(f"{split}-*.npy")), sidecar(made, "npy", split), strict=True
     ):
         flat = np.memmap(file, dtype=about["dtype"], mode="r")
-        lengths = [run["tokens"] for run in runs] if made.name == "plain" else [PACKED] * (len(flat) // PACKED)
+        lengths = [run["tokens"] for run in runs] if not made.packed else [PACKED] * (len(flat) // PACKED)
         assert sum(lengths) == len(flat)
         rows += [part.tolist() for part in np.split(flat, np.cumsum(lengths)[:-1])]
     return rows
@@ -299,15 +347,15 @@ def test_npy_by_olmo_core(made: Made, split: str) -> None:
     files = sorted((made.folder / "npy").glob(f"{split}-*.npy"))
     rows = rows_of_npy(made, split)
     for file, runs in zip(files, sidecar(made, "npy", split), strict=True):
-        if made.name == "plain":  # the boundaries that OLMo-core finds, both by EOS and in the file beside
+        if not made.packed:  # the boundaries that OLMo-core finds, both by EOS and in the file beside
             by_eos = list(iter_document_indices(str(file), eos_token_id=EOS, dtype=np.uint16))
             assert [end - start for start, end in by_eos] == [run["tokens"] for run in runs]
         beside = list(iter_document_indices(str(file), use_array_if_local=False, dtype=np.uint16))
         begins = [run["row"] * PACKED + run["row_start"] for run in runs]
-        if made.name == "plain":
+        if not made.packed:
             begins = np.cumsum([0, *(run["tokens"] for run in runs[:-1])]).tolist()
         assert beside == [(begin, begin + run["tokens"]) for begin, run in zip(begins, runs, strict=True)]
-    if made.name == "packed":
+    if made.packed:
         dataset = NumpyFSLDataset(
             *map(str, files),
             sequence_length=PACKED,
