@@ -106,6 +106,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             scorer = config.scorer
             if calibrated:
                 calibration = load_calibration(scorer.calibration, scorer.model, model.digest, config.window.length)
+                config = config.model_copy(update={"scorer": calibration.stated(scorer)})
                 scorer = calibration.applied(scorer)
                 check_window_length(scorer, config.window.length)
             layers, left_out = check_model(scorer, config.window.length, model_facts(model))

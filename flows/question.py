@@ -74,7 +74,8 @@ def question_of(
     found = None
     if calibration is not None:
         found = load_calibration(calibration, plan.model.reference, plan.model.digest, length)
-        plan = Plan(config.model_copy(update={"scorer": found.applied(scorer)}), plan.until, plan.files, plan.model)
+        scorer = found.applied(scorer.model_copy(update={"ablation": found.ablation}))
+        plan = Plan(config.model_copy(update={"scorer": scorer}), plan.until, plan.files, plan.model)
         settings = settings.model_copy(update={"halves": False, "exclude": found.documents})
     beside: dict[str, Any] = {name: {} for name in BESIDE} | {"longattn": {"layer": layers[0]}}
     beside |= config.scorer.beside.model_dump(exclude_none=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 
 from flows.evaluation_files import CONTRACT
@@ -85,6 +86,22 @@ def test_evaluate_calibrate_score_and_measure_again(
         assert row["score"] == row["order_score"]
     by_default = ladm(*run_arguments(documents, store, *by_order[:2])).record
     assert (by_default["stages"]["score"]["run"], by_default["stages"]["rank"]["run"]) == (0, 1)
+
+    # what the calibration was made with may be left out; the record and the card say it, and run again as they stand
+    scorer = {"model": str(tiny_model), "layers": "calibrated", "calibration": f"{out}/calibration.json"}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"sources": f"{documents.folder}/*.jsonl", "scorer": scorer}))
+    more = [part for one in documents.settings if one[:6] in ("window", "select", "execut") for part in ("--set", one)]
+    bare = ladm("run", config, "--json", "--store", store, *more).record
+    assert {name: bare["config"]["scorer"][name] for name in ("span", "d_afs", "d_cds", "layers")} == {
+        "span": 16, "d_afs": 2, "d_cds": 2, "layers": "calibrated",
+    }  # fmt: skip
+    assert bare["stages"]["score"]["run"] == 0
+    card = (store / "runs" / bare["run_id"] / "export" / "README.md").read_text()
+    assert "span 16, d_afs 2, d_cds 2" in card
+    config.write_text(card.split("```yaml\n")[1].split("```")[0])
+    again = ladm("run", config, "--json").record
+    assert {summary["run"] for summary in again["stages"].values()} == {0}
 
     # measured on what it was not made from, without fitting anything
     measured = ladm(

@@ -55,3 +55,5 @@ def test_what_it_was_not_made_with_is_refused() -> None:
         calibration.applied(LadmConfig(span=7))
     with pytest.raises(ConfigError, match=r"scorer\.formula: paper is set"):
         calibration.applied(LadmConfig(formula="paper"))
+    with pytest.raises(ConfigError, match=r"scorer\.ablation: no-length-weights is set"):
+        calibration.applied(LadmConfig(ablation="no-length-weights"))

@@ -91,30 +91,36 @@ class Calibration(Settings):
         """The weighted sums over the profile that it has, by name: `dependency`, `order`."""
         return {name: one for name, one in (("dependency", self.dependency), ("order", self.order)) if one}
 
-    def applied(self, config: LadmConfig) -> LadmConfig:
-        """The scorer's configuration with what the calibration says in its place.
+    def stated(self, config: LadmConfig) -> LadmConfig:
+        """The scorer's configuration, still `calibrated`, with what the calibration was made with filled in.
+
+        So that a run's record and its dataset card tell what the scores were made with, and can be run again.
 
         Raises:
             ConfigError: it says itself, and otherwise, what the calibration was made with.
         """
-        made_with = {"formula": "published", "span": self.span, "d_afs": self.d_afs, "d_cds": self.d_cds}
+        made_with = {
+            "formula": "published",
+            "span": self.span,
+            "d_afs": self.d_afs,
+            "d_cds": self.d_cds,
+            "ablation": self.ablation,
+        }
         for name, value in made_with.items():
             if name in config.model_fields_set and getattr(config, name) != value:
                 raise ConfigError(
                     f"scorer.{name}: {getattr(config, name)} is set, and the calibration was made with {value}; leave "
                     f"scorer.{name} out, or run `ladm evaluate` with it"
                 )
-        return config.model_copy(
-            update={
-                "formula": "published",
-                "layers": self.layers,
-                "calibration": None,
-                "ablation": self.ablation,
-                "span": self.span,
-                "d_afs": self.d_afs,
-                "d_cds": self.d_cds,
-            }
-        )
+        return config.model_copy(update=made_with)
+
+    def applied(self, config: LadmConfig) -> LadmConfig:
+        """The scorer's configuration with the calibration in place of `calibrated`.
+
+        Raises:
+            ConfigError: it says itself, and otherwise, what the calibration was made with.
+        """
+        return self.stated(config).model_copy(update={"layers": self.layers, "calibration": None})
 
 
 def load_calibration(path: str | None, model: str, model_digest: str, window_length: int | None) -> Calibration:
