@@ -29,15 +29,16 @@ def run(options: argparse.Namespace) -> int:
     """`ladm run`."""
     from flows.config import load_config  # noqa: PLC0415
     from flows.console import Console, print_summary  # noqa: PLC0415
-    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
+    from flows.prefect_guest import begin_server, prefect_server, quiet_prefect  # noqa: PLC0415
     from flows.preflight import preflight  # noqa: PLC0415
     from tasks.model_cache import cache_root  # noqa: PLC0415
 
     limits = [] if options.max_quarantined is None else [f"max_quarantined={options.max_quarantined}"]
     config = load_config(options.config, [*options.set, *limits], options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
-        plan = preflight(config, options.until, console.say)
         quiet_prefect(cache_root())
+        begin_server(cache_root())
+        plan = preflight(config, options.until, console.say)
         from flows.curate import RunFailedError, curate, prepared  # noqa: PLC0415
 
         prepared.set((plan, console))

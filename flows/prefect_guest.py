@@ -72,12 +72,26 @@ def _default_environment(values: dict[str, str]) -> None:
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 
 
+def begin_server(cache: Path) -> None:
+    """Start the server that a run will ask `prefect_server` for, and do not wait for it.
+
+    It takes some seconds to come up, in which another core can import Prefect and look for the model. With
+    PREFECT_API_URL set, nothing is started.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        _launched(cache, 0)
+
+
 @contextlib.contextmanager
 def prefect_server(cache: Path) -> Iterator[None]:
     """While open, Prefect has a server: the user's own, or one of this process (started once, stopped at its end)."""
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
     if address := PREFECT_API_URL.value():
+        if _launched.cache_info().currsize and not _own_server.cache_info().currsize:
+            # The address stands in a profile, which `begin_server` did not read.
+            _stop(_launched(cache, 0)[0])
+            _launched.cache_clear()
         _check_reachable(address)
         yield
         return
@@ -153,7 +167,27 @@ def _check_reachable(address: str) -> None:
 
 @functools.cache
 def _own_server(cache: Path, port: int = 0) -> str:
-    """Start the server and return its address once it answers; with a port, one with schedules and UI."""
+    """The address of our own server, once it answers; with a port, one with schedules and UI."""
+    server, log = _launched(cache, port)
+    assert server.stdout is not None
+    address = f"http://127.0.0.1:{server.stdout.readline().decode().strip()}"
+    deadline = time.monotonic() + STARTUP_SECONDS
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with direct.open(f"{address}/api/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return address
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    _stop(server)
+    _launched.cache_clear()
+    raise UserError(f"Prefect's server did not start; see {log}, or set PREFECT_API_URL to a server of your own")
+
+
+@functools.cache
+def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
+    """Our own server as a process that is coming up, and its log."""
     log = cache / ("prefect-serve.log" if port else "prefect-server.log")
     short_lived = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
     lasting = {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT__SERVER_FINAL": "1"}
@@ -167,19 +201,7 @@ def _own_server(cache: Path, port: int = 0) -> str:
             env={**os.environ, **(lasting if port else short_lived)},
         )
     atexit.register(_stop, server)
-    assert server.stdout is not None
-    address = f"http://127.0.0.1:{server.stdout.readline().decode().strip()}"
-    deadline = time.monotonic() + STARTUP_SECONDS
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with direct.open(f"{address}/api/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return address
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    _stop(server)
-    raise UserError(f"Prefect's server did not start; see {log}, or set PREFECT_API_URL to a server of your own")
+    return server, log
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -13,7 +13,7 @@ select
     targets.bucket_max,
     targets.target_tokens,
     coalesce(sum(taken.doc_tokens) filter (taken.selected), 0)::bigint as selected_tokens,
-    count(distinct taken.doc_id) filter (taken.selected) as documents,
+    count(distinct taken.place) filter (taken.selected) as documents,
     greatest(
         0, coalesce(targets.target_tokens, 0) - coalesce(sum(taken.doc_tokens) filter (taken.selected), 0)
     )::bigint as short_tokens,

@@ -12,26 +12,36 @@
 --
 -- Rounding before flooring: 0.29 of 100 documents are 29, though 0.29 * 100 is 28.999… in floating point.
 create or replace temp table pool as
-with banded as (
+with bands as (
     select
-        *,
-        floor(round(getvariable('drop_top')::double * domain_documents, 6))::bigint as dropped_top,
-        floor(round(getvariable('drop_bottom')::double * domain_documents, 6))::bigint as dropped_bottom
-    from ranked
-),
-once as (
-    select
-        doc_id,
         domain,
-        doc_tokens,
-        rank - dropped_top as pool_rank,
-        domain_documents - dropped_top - dropped_bottom as pool_documents,
-        sum(doc_tokens) over best_first as running_tokens,
-        sum(doc_tokens) over (partition by domain) as pool_tokens
-    from banded
-    where rank > dropped_top and rank <= domain_documents - dropped_bottom
-    window best_first as (partition by domain order by rank rows unbounded preceding)
+        floor(round(getvariable('drop_top')::double * count(*), 6))::bigint as dropped_top,
+        floor(round(getvariable('drop_bottom')::double * count(*), 6))::bigint as dropped_bottom
+    from ranked
+    group by domain
+),
+totals as (
+    select
+        domain,
+        dropped_top,
+        count(*) - dropped_top - dropped_bottom as pool_documents,
+        coalesce(max(running_tokens) filter (rank <= dropped_top), 0) as tokens_above,
+        max(running_tokens) filter (rank <= domain_documents - dropped_bottom) - tokens_above as pool_tokens
+    from ranked
+    join bands using (domain)
+    group by domain, dropped_top, dropped_bottom
 )
-select once.* replace ((copy - 1) * pool_tokens + running_tokens as running_tokens), copy
-from once
-cross join range(1, getvariable('max_copies')::bigint + 1) as copies(copy);
+select
+    doc_id,
+    place,
+    domain,
+    doc_tokens,
+    rank - dropped_top as pool_rank,
+    pool_documents,
+    (copy - 1) * pool_tokens + running_tokens - tokens_above as running_tokens,
+    pool_tokens,
+    copy
+from ranked
+join totals using (domain)
+cross join range(1, getvariable('max_copies')::bigint + 1) as copies(copy)
+where rank > dropped_top and rank <= dropped_top + pool_documents;

@@ -62,6 +62,7 @@ from shares;
 create or replace temp table candidates as
 select
     doc_id,
+    place,
     domain,
     doc_tokens,
     'budget' as lane,

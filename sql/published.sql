@@ -28,6 +28,7 @@ stop as (
 )
 select
     steps.doc_id,
+    steps.place,
     steps.domain,
     steps.doc_tokens,
     'percents' as lane,

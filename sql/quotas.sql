@@ -14,6 +14,7 @@ from quotas;
 create or replace temp table candidates as
 select
     pool.doc_id,
+    pool.place,
     pool.domain,
     pool.doc_tokens,
     quotas.quota::varchar as lane,

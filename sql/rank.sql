@@ -3,7 +3,8 @@
 -- Reads     scores      one row a window (views.sql)
 -- Variables rank_by     ladm | order | longattn | prolong | longfilter | gzip | random: the score that counts
 --           aggregate   max | mean | first: a document's score from its windows
--- Makes     ranked      one row a document; rank 1 is the best of its domain
+-- Makes     ranked      one row a document; rank 1 is the best of its domain; `running_tokens`, the tokens of it and the
+--                       better ones; `place`, a number that no two documents share, by which they are joined
 --
 -- Ties are broken by doc_id, so that the same scores give the same ranking on any machine.
 create or replace temp table ranked as
@@ -21,7 +22,7 @@ with windows_scored as (
         end as window_score
     from scores
 ),
-documents_scored as (
+documents_scored as materialized (
     select
         doc_id,
         any_value(domain) as domain,
@@ -35,6 +36,15 @@ documents_scored as (
         bool_and(doc_tokens_exact) as doc_tokens_exact
     from windows_scored
     group by doc_id
+),
+domains as (
+    select
+        domain,
+        count(*) as domain_documents,
+        sum(doc_tokens) as domain_tokens,
+        sum(count(*)) over (order by domain rows unbounded preceding) - count(*) as documents_before
+    from documents_scored
+    group by domain
 )
 select
     doc_id,
@@ -44,8 +54,11 @@ select
     doc_tokens,
     doc_tokens_exact,
     row_number() over best_first as rank,
-    count(*) over (partition by domain) as domain_documents,
+    domain_documents,
+    (sum(doc_tokens) over best_first) as running_tokens,
     -- the share of the domain's tokens that this document and the better ones hold
-    (sum(doc_tokens) over best_first)::double / (sum(doc_tokens) over (partition by domain))::double as top_share
+    running_tokens::double / domain_tokens::double as top_share,
+    (documents_before + rank)::bigint as place
 from documents_scored
+join domains using (domain)
 window best_first as (partition by domain order by score desc, doc_id rows unbounded preceding);

@@ -7,7 +7,8 @@ create or replace temp table ranking as
 select ranked.*, coalesce(copies, 0) > 0 as selected, coalesce(copies, 0) as copies, 'long' as role
 from ranked
 left join (
-    select doc_id, count(*) filter (selected) as copies
+    select place, count(*) as copies
     from taken
-    group by doc_id
-) using (doc_id);
+    where selected
+    group by place
+) using (place);

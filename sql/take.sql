@@ -6,15 +6,43 @@
 --
 -- It stops for good at the first document that does not fit: a worse document never takes the place of a better
 -- one for being shorter. Ties are broken by doc_id, so that every machine selects the same.
+--
+-- Only among the documents of the very turn at which a lane ends do their ids count, so only those are put in order.
 create or replace temp table taken as
+with turns as (
+    select lane, phase, turn, any_value(lane_tokens) as lane_tokens, sum(doc_tokens) as tokens
+    from queue
+    group by lane, phase, turn
+),
+running as (
+    select *, sum(tokens) over (partition by lane order by phase, turn rows unbounded preceding) as running_tokens
+    from turns
+),
+ends as (
+    select
+        lane,
+        min({'phase': phase, 'turn': turn}) as at_turn,
+        min(running_tokens - tokens) as tokens_before,
+        any_value(lane_tokens) as lane_tokens
+    from running
+    where running_tokens > lane_tokens
+    group by lane
+)
 select
-    doc_id,
+    place,
     domain,
     doc_tokens,
-    coalesce(
-        sum(doc_tokens) over (
-            partition by lane order by phase, turn, doc_id rows unbounded preceding
-        ) <= lane_tokens,
-        true
-    ) as selected
-from queue;
+    ends.lane is null or {'phase': phase, 'turn': turn} < at_turn as selected
+from queue
+left join ends using (lane)
+where ends.lane is null or {'phase': phase, 'turn': turn} <> at_turn
+union all
+select
+    place,
+    domain,
+    doc_tokens,
+    tokens_before
+    + sum(doc_tokens) over (partition by lane order by doc_id rows unbounded preceding) <= ends.lane_tokens as selected
+from queue
+join ends using (lane)
+where {'phase': phase, 'turn': turn} = at_turn;

@@ -19,6 +19,7 @@ group by domain;
 create or replace temp table candidates as
 select
     pool.doc_id,
+    pool.place,
     pool.domain,
     pool.doc_tokens,
     pool.domain as lane,

@@ -25,17 +25,20 @@ characters do not come out as they do alone (a token crosses the cut), the piece
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
+from tasks.words import Words, words_of
+
 PIECE_CHARS = 4096
 """P: the grid on which pieces are cut, in characters. Part of what a document's tokens are: see above."""
 
 Ids = npt.NDArray[np.int32]
+EncodeBatch = Callable[..., list[Encoding]]
 
 _CONTEXT_CHARS = 2
 # Encodings take some 200 bytes a token until they are reduced to ids: this bounds them to about 100 MB.
@@ -93,6 +96,7 @@ class EncodedPiece:
     Attributes:
         document: The document.
         piece: Number of the piece.
+        ids: The piece's own token ids.
         encoding: Tokens of context and piece together.
         dropped: How many of them, at the beginning, are the context's.
         origin: The text's character that the encoding's offsets count from.
@@ -100,13 +104,10 @@ class EncodedPiece:
 
     document: Document
     piece: int
+    ids: Ids
     encoding: Encoding
     dropped: int
     origin: int
-
-    def ids(self) -> Ids:
-        """The piece's own token ids."""
-        return np.array(self.encoding.ids[self.dropped :], dtype=np.int32)
 
     def chars_before(self, token: int) -> tuple[int, int]:
         """Where the text before one of the piece's tokens ends, and where the text from it on starts.
@@ -135,10 +136,44 @@ class PieceEncoder:
         assert tokenizer.truncation is None, "call no_truncation() on the tokenizer: every token is needed"
         assert tokenizer.padding is None, "call no_padding() on the tokenizer: padding is not part of a text"
         self.tokenizer = tokenizer
+        self.words = words_of(tokenizer)
         self.ids_of_context: dict[str, list[int]] = {"": []}
+
+    def fill(self, pieces: Iterable[tuple[Document, int]]) -> None:
+        """Puts the token ids of each piece into its document, by words (`words.py`) where that gives the same."""
+        others = self._fill_by_words(pieces) if self.words else pieces
+        for encoded in self._encode(others, self.tokenizer.encode_batch_fast):  # fast: without offsets
+            encoded.document.ids_of[encoded.piece] = encoded.ids
+
+    def _fill_by_words(self, pieces: Iterable[tuple[Document, int]]) -> Iterator[tuple[Document, int]]:
+        """Fills pieces that begin where a word does, and yields the others, whose context may count."""
+        assert self.words is not None
+        batch: list[tuple[Document, int]] = []
+        texts: list[str] = []
+        chars = 0
+        for document, piece in pieces:
+            start, text = document.start_of(piece), document.text
+            if start and not (text[start] == " " and not text[start - 1].isspace()):
+                yield document, piece
+                continue
+            texts.append(text[start : document.start_of(piece + 1)])
+            batch.append((document, piece))
+            chars += len(texts[-1])
+            if chars >= _BATCH_CHARS:
+                self._fill_batch(batch, texts, self.words)
+                batch, texts, chars = [], [], 0
+        self._fill_batch(batch, texts, self.words)
+
+    @staticmethod
+    def _fill_batch(batch: list[tuple[Document, int]], texts: list[str], words: Words) -> None:
+        for (document, piece), ids in zip(batch, words.ids(texts), strict=True):
+            document.ids_of[piece] = ids
 
     def encode(self, pieces: Iterable[tuple[Document, int]]) -> Iterator[EncodedPiece]:
         """Yields each piece tokenized, in the order given. Keep none: they are 200 bytes a token."""
+        return self._encode(pieces, self.tokenizer.encode_batch)
+
+    def _encode(self, pieces: Iterable[tuple[Document, int]], encode_batch: EncodeBatch) -> Iterator[EncodedPiece]:
         batch: list[tuple[Document, int, int]] = []  # with where the piece begins
         inputs: list[str] = []
         chars = 0
@@ -148,22 +183,25 @@ class PieceEncoder:
             batch.append((document, piece, start))
             chars += len(inputs[-1])
             if chars >= _BATCH_CHARS:
-                yield from self._encode_batch(batch, inputs)
+                yield from self._encode_batch(batch, inputs, encode_batch)
                 batch, inputs, chars = [], [], 0
-        yield from self._encode_batch(batch, inputs)
+        yield from self._encode_batch(batch, inputs, encode_batch)
 
-    def _encode_batch(self, batch: list[tuple[Document, int, int]], inputs: list[str]) -> Iterator[EncodedPiece]:
-        encodings = self.tokenizer.encode_batch(inputs, add_special_tokens=False)
+    def _encode_batch(
+        self, batch: list[tuple[Document, int, int]], inputs: list[str], encode_batch: EncodeBatch
+    ) -> Iterator[EncodedPiece]:
+        encodings = encode_batch(inputs, add_special_tokens=False)
         encodings.reverse()
         for (document, piece, start), text in zip(batch, inputs, strict=True):
             encoding = encodings.pop()  # freed as soon as the caller has taken what it needs
             origin = max(0, start - _CONTEXT_CHARS)
             context = self._context_ids(text[: start - origin])
             dropped = len(context)
-            if encoding.ids[:dropped] != context:
+            ids = encoding.ids  # a new list each time
+            if ids[:dropped] != context:
                 encoding = self.tokenizer.encode(text[start - origin :], add_special_tokens=False)
-                origin, dropped = start, 0
-            yield EncodedPiece(document, piece, encoding, dropped, origin)
+                ids, origin, dropped = encoding.ids, start, 0
+            yield EncodedPiece(document, piece, np.array(ids[dropped:], dtype=np.int32), encoding, dropped, origin)
 
     def _context_ids(self, context: str) -> list[int]:
         if context not in self.ids_of_context:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ from tasks.tokenize import tokenizer_of
 
 CARRIED = ["window_id", "doc_id", "domain", "window_index", "n_tokens", "doc_tokens", "doc_tokens_exact"]
 UNKEYED = {"model", "device", "batch_tokens", "calibration"}
+
+T = TypeVar("T")
 
 # One model serves a process; two threads must neither load it twice nor run it side by side.
 _model_lock = threading.Lock()
@@ -110,6 +113,7 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     of the windows that are to be scored.
     """
     from tasks.scorers.attention import score_windows  # noqa: PLC0415
+    from tasks.scorers.calculator import windows_at_once  # noqa: PLC0415
 
     shard, *drop_lists = job.inputs
     scorer = {name: value for name, value in job.config.items() if name != "weights"}
@@ -120,9 +124,9 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
     quarantine: list[QuarantineEntry] = []
     windows = 0
-    for batch in batches_to_score(store, shard, drop_lists, windows_a_batch(config)):
+    rows_a_batch = windows_a_batch(windows_at_once(calculator, config, window_length(store, shard)))
+    for batch, ids_BL in one_ahead(batches_to_score(store, shard, drop_lists, rows_a_batch)):
         windows += batch.num_rows
-        ids_BL = np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
         with lock:
             scores = score_windows(calculator, config, ids_BL, weights, text_of)
         carried = {name: batch[name].to_pylist() for name in CARRIED}
@@ -156,18 +160,52 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
-def batches_to_score(store: Store, shard: Shard, drop_lists: Sequence[Shard], rows: int) -> Iterator[pa.RecordBatch]:
-    """The shard's windows in batches of at most `rows`, without those of documents that are not to be scored."""
+def window_length(store: Store, shard: Shard) -> int:
+    """Tokens of the shard's windows, which are all of one length."""
+    first = next(store.shard_batches(shard, rows=1, columns=["n_tokens"]))
+    return int(first["n_tokens"][0].as_py())
+
+
+def windows_a_batch(at_once: int) -> int:
+    """Windows to read at a time: as few as the model takes at once, in whole batches, but not fewer than four."""
+    return at_once * math.ceil(4 / at_once)
+
+
+def batches_to_score(
+    store: Store, shard: Shard, drop_lists: Sequence[Shard], rows: int
+) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64]]]:
+    """The shard's windows in batches of at most `rows`, each with its ids_BL, without those that are not to be scored.
+
+    A batch holds `rows` windows, but for the last, however many are left out: a batch half full costs the device as
+    much as a full one.
+    """
     left_out = pa.array(store.doc_ids(drop_lists), type=pa.string())
+    waiting: list[pa.RecordBatch] = []
     for batch in store.shard_batches(shard, rows):
-        wanted = batch.filter(pc.invert(pc.is_in(batch["doc_id"], left_out))) if len(left_out) else batch
-        if wanted.num_rows:
-            yield wanted
+        waiting.append(batch.filter(pc.invert(pc.is_in(batch["doc_id"], left_out))) if len(left_out) else batch)
+        if sum(one.num_rows for one in waiting) >= rows:
+            gathered = pa.concat_batches(waiting)
+            yield _with_ids(gathered.slice(0, rows))
+            waiting = [gathered.slice(rows)]
+    if any(one.num_rows for one in waiting):
+        yield _with_ids(pa.concat_batches(waiting))
 
 
-def windows_a_batch(config: LadmConfig) -> int:
-    """Rows to read at a time: some batches' worth, so that progress shows and memory stays small."""
-    return 4 if config.device == "cpu" else 64
+def _with_ids(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, npt.NDArray[np.int64]]:
+    return batch, np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items in their order, each made in a thread beside while the one before it is used.
+
+    So the device does not wait for the next windows to be read, decompressed and stacked.
+    """
+    nothing_left = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="windows-ahead") as reader:
+        following = reader.submit(next, items, nothing_left)
+        while (item := following.result()) is not nothing_left:
+            following = reader.submit(next, items, nothing_left)
+            yield cast(T, item)
 
 
 STAGE = Stage(name="score", version="3", compute=score)

@@ -131,9 +131,7 @@ def cut_documents(texts: Sequence[str], tokenizer: Tokenizer, config: WindowConf
             spans = _spans(document, config)
             cut = [_draft(number, document, span, config.length) for span in spans]
             drafts[number] = (cut, *_doc_tokens(document))
-        asked = ((document, piece) for number, document in open_documents.items() for piece in wanted[number])
-        for encoded in encoder.encode(asked):
-            encoded.document.ids_of[encoded.piece] = encoded.ids()
+        encoder.fill((document, piece) for number, document in open_documents.items() for piece in wanted[number])
 
     # Only the pieces at the windows' edges are tokenized again for character offsets: reading the offsets of every
     # token into Python would cost a third more time than tokenizing alone, on all of the text.

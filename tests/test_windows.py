@@ -123,8 +123,11 @@ def _whole(text: str, tokenizer: Tokenizer) -> np.ndarray[Any, Any]:
 
 def _by_pieces(text: str, tokenizer: Tokenizer) -> np.ndarray[Any, Any]:
     document = Document(text)
-    encoded = PieceEncoder(tokenizer).encode((document, piece) for piece in range(document.pieces))
-    return np.concatenate([piece.ids() for piece in encoded])
+    encoded = list(PieceEncoder(tokenizer).encode((document, piece) for piece in range(document.pieces)))
+    PieceEncoder(tokenizer).fill((document, piece) for piece in range(document.pieces))
+    for piece in encoded:
+        np.testing.assert_array_equal(document.ids_of[piece.piece], piece.ids)
+    return np.concatenate([piece.ids for piece in encoded])
 
 
 class _Spy:
@@ -143,6 +146,10 @@ class _Spy:
     def encode_batch(self, texts: list[str], add_special_tokens: bool) -> Any:
         self.inputs += texts
         return self.tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+
+    def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> Any:
+        self.inputs += texts
+        return self.tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)

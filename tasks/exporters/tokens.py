@@ -209,9 +209,7 @@ def _named_end(model: ResolvedModel, tokenizer: Any) -> int | None:
 def document_ids(texts: Iterable[str], tokenizer: Any, eos: int) -> list[Ids]:
     """The token ids of whole documents, each ended by `eos`."""
     documents = [Document(text) for text in texts]
-    asked = ((document, piece) for document in documents for piece in range(document.pieces))
-    for encoded in PieceEncoder(tokenizer).encode(asked):
-        encoded.document.ids_of[encoded.piece] = encoded.ids()
+    PieceEncoder(tokenizer).fill((document, piece) for document in documents for piece in range(document.pieces))
     end = np.array([eos], np.int32)
     return [
         np.concatenate([*(document.ids_of[piece] for piece in range(document.pieces)), end]) for document in documents
