@@ -87,15 +87,17 @@ def test_proportional_selection_equals_a_plain_loop(tmp_path: Path, seed: int) -
         budget_tokens=budget,
     )
 
-    shares = []
+    turns = []
     for domain in "xyz":
         best = sorted((d for d in documents if d["domain"] == domain), key=lambda d: (-d["cds"], d["doc_id"]))
         total, running = sum(d["doc_tokens"] for d in best), 0
+        target = budget * total / sum(int(d["doc_tokens"]) for d in documents)
         for document in best:
+            past = running >= target  # the document before it has crossed the target already
             running += document["doc_tokens"]
-            shares.append((running / total, document["doc_id"], document["doc_tokens"]))
+            turns.append((past, running / total, document["doc_id"], document["doc_tokens"]))
     expected, spent = set(), 0
-    for _, doc_id, tokens in sorted(shares):
+    for _, _, doc_id, tokens in sorted(turns):
         if spent + tokens > budget:
             break
         spent += tokens
