@@ -1,0 +1,191 @@
+"""Benchmark: ingestion, length filter and tokenization against datatrove, which people use for the same.
+
+The competitor is datatrove's pipeline for it, with two workers and a task for every file: `JsonlReader`, a
+`LambdaFilter` that drops what has fewer bytes than a window has tokens, and `DocumentTokenizer`, unshuffled, which
+writes the tokens of every document. The candidate is `ladm run --until tokenize` with `window.count: exact`, which
+counts every document's tokens as well, and writes documents, windows and their account. Both use the same tokenizer and
+find the same documents that fill a window, with the same numbers of tokens (checked). A second candidate is ladm's
+default, which tokenizes only what the windows need. Each runs in a process of its own, by turns.
+
+    pip install -c constraints.txt -e '.[test]' -r benchmarks/requirements.txt && python benchmarks/tokenizing.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from corpus import SHARED, documents, records_of
+from measure import Answer, call, cells, median_cost, timed
+from results import write_section
+
+# Nothing of ladm is imported here: this module is loaded by datatrove's process, too.
+DATATROVE, EXACT, DEFAULT = "datatrove, 2 workers", "ladm, `count: exact`", "ladm, as by default"
+VARIANTS = (DATATROVE, EXACT, DEFAULT)
+WINDOW = 4096
+Place = tuple[str, int]
+"""A source file's name and a line."""
+
+
+def main() -> None:
+    """Run the benchmark and write its table; with --work, do one variant's work and say what it cost."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--corpus", type=Path, default=SHARED, metavar="FOLDER")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="by turns; the medians are taken")
+    parser.add_argument("--work", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--tokenizer", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    corpus = options.corpus.resolve()
+    if options.work:
+        if options.work == DATATROVE:
+            said = with_datatrove(corpus, options.folder, options.tokenizer)
+        else:
+            said = with_ladm(corpus, options.folder, "exact" if options.work == EXACT else "estimate")
+        print(json.dumps(said))
+        return
+    with tempfile.TemporaryDirectory(prefix="ladm-tokenizing-") as name:
+        rows = measured(corpus, Path(name), options.rounds)
+    columns = ["what", "wall", "text a second", "CPU", "peak memory", "× datatrove", "work alone, wall", "× datatrove"]
+    size = sum(len(record["text"].encode()) for record in documents(corpus))
+    text = (
+        f"{size / 1e6:.1f} MB of text in {len(list(corpus.glob('*.jsonl.zst')))} files, windows of {WINDOW:,} tokens, "
+        f"SmolLM2's tokenizer; {options.rounds} rounds, medians, ratios of throughput are medians of each round's own. "
+        "Wall and CPU time are of the whole process, from starting Python to its end, with its workers and, for ladm, "
+        "Prefect's server; the work alone begins when the pipeline does and leaves starting and importing out."
+    )
+    for row in rows:
+        row.insert(2, f"{size / 1e6 / float(row[1].split()[0]):.2f} MB")
+    command = f"python benchmarks/tokenizing.py --rounds {options.rounds}"
+    packages = ["ladm", "datatrove", "tokenizers", "prefect"]
+    print(write_section("Ingest, filter, tokenize", command, packages, columns, rows, text))
+
+
+def measured(corpus: Path, folder: Path, rounds: int) -> list[list[str]]:
+    """The table's lines."""
+    from tasks.model import resolve_model  # noqa: PLC0415
+
+    # ladm reads the names of special tokens in a text as text; without the list of them datatrove does, too.
+    tokenizer = folder / "tokenizer.json"
+    form = json.loads((resolve_model("embedded", print).path / "tokenizer.json").read_bytes())
+    tokenizer.write_text(json.dumps({**form, "added_tokens": []}))
+    answers: dict[str, list[Answer]] = {variant: [] for variant in VARIANTS}
+    tokens: dict[str, dict[Place, int]] = {}
+    for number in range(rounds):
+        turn = number % len(VARIANTS)
+        for variant in (*VARIANTS[turn:], *VARIANTS[:turn]):
+            with tempfile.TemporaryDirectory(dir=folder) as name:
+                place = Path(name)
+                options = ["--corpus", corpus, "--folder", place, "--tokenizer", tokenizer, "--work", variant]
+                answers[variant].append(call(__file__, options))
+                count = datatrove_tokens if variant == DATATROVE else ladm_tokens
+                found = count(corpus, place)
+            assert tokens.setdefault(variant, found) == found, f"{variant} differs from round to round"
+            print(f"{variant}: {'  '.join(cells(answers[variant][-1].whole))}", file=sys.stderr, flush=True)
+    assert tokens[EXACT] == tokens[DATATROVE], differences(tokens[EXACT], tokens[DATATROVE])
+    assert tokens[DEFAULT].keys() == tokens[DATATROVE].keys(), differences(tokens[DEFAULT], tokens[DATATROVE])
+    rows = []
+    for variant in VARIANTS:
+        whole = median_cost([answer.whole for answer in answers[variant]])
+        work = statistics.median(answer.said["wall"] for answer in answers[variant])
+        pairs = list(zip(answers[DATATROVE], answers[variant], strict=True))
+        of_whole = statistics.median(theirs.whole.wall / ours.whole.wall for theirs, ours in pairs)
+        of_work = statistics.median(theirs.said["wall"] / ours.said["wall"] for theirs, ours in pairs)
+        rows.append([variant, *cells(whole), f"{of_whole:.2f}", f"{work:.2f} s", f"{of_work:.2f}"])
+    return rows
+
+
+def differences(ours: dict[Place, int], theirs: dict[Place, int]) -> str:
+    """What two counts of tokens do not agree on."""
+    wrong = {place: (ours.get(place), theirs.get(place)) for place in ours.keys() | theirs.keys()}
+    wrong = {place: pair for place, pair in sorted(wrong.items()) if pair[0] != pair[1]}
+    return f"{len(wrong)} documents differ: {dict(list(wrong.items())[:10])}"
+
+
+# -- the work ------------------------------------------------------------------------------------------------
+
+
+def with_ladm(corpus: Path, folder: Path, count: str) -> dict[str, float]:
+    """The stages up to tokenization, as `ladm run` does them; says how long the run took by its own record."""
+    from flows.cli import main as ladm  # noqa: PLC0415
+
+    config = folder / "config.yaml"
+    config.write_text(
+        f"sources: ['{corpus}/*.jsonl.zst']\n"
+        f"window: {{length: {WINDOW}, count: {count}}}\n"
+        "scorer: {model: embedded}\n"
+    )
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = ladm(["run", str(config), "--until", "tokenize", "--store", str(folder / "store"), "--json"])
+    assert code == 0, f"ladm run ended with {code}"
+    return {"wall": json.loads(out.getvalue())["seconds"]}
+
+
+def with_datatrove(corpus: Path, folder: Path, tokenizer: Path) -> dict[str, float]:
+    """The pipeline of datatrove; says how long it ran."""
+    from datatrove.executor import LocalPipelineExecutor  # noqa: PLC0415
+    from datatrove.pipeline.filters import LambdaFilter  # noqa: PLC0415
+    from datatrove.pipeline.readers import JsonlReader  # noqa: PLC0415
+    from datatrove.pipeline.tokens import DocumentTokenizer  # noqa: PLC0415
+
+    window = WINDOW
+    executor = LocalPipelineExecutor(
+        pipeline=[
+            JsonlReader(str(corpus), glob_pattern="*.jsonl.zst"),
+            LambdaFilter(lambda document: len(document.text.encode()) >= window),
+            DocumentTokenizer(
+                str(folder / "tokens"), tokenizer_name_or_path=str(tokenizer), eos_token=None, shuffle_documents=False
+            ),
+        ],
+        tasks=len(list(corpus.glob("*.jsonl.zst"))),
+        workers=2,
+        logging_dir=str(folder / "logs"),
+    )
+    with timed() as seconds, contextlib.redirect_stdout(sys.stderr):
+        executor.run()
+    return {"wall": seconds["wall"]}
+
+
+# -- what came of it -----------------------------------------------------------------------------------------
+
+
+def ladm_tokens(corpus: Path, folder: Path) -> dict[Place, int]:
+    """(file, line) → tokens of every document that ladm cut a window from."""
+    from flows.record import shards_of  # noqa: PLC0415
+    from tasks.store import Store  # noqa: PLC0415
+
+    store = Store(str(folder / "store"))
+    (run_id,) = store.names("runs")
+    record = json.loads(store.read_bytes(f"runs/{run_id}/run.json"))
+    place_of: dict[str, Place] = {}
+    for shard in shards_of(record, "length"):
+        for row in store.read_shard(shard).select(["doc_id", "source", "line"]).to_pylist():
+            place_of[row["doc_id"]] = Path(row["source"]).name, row["line"]
+    tokens = {}
+    for shard in shards_of(record, "tokenize"):
+        for row in store.read_shard(shard).select(["doc_id", "doc_tokens"]).to_pylist():
+            tokens[place_of[row["doc_id"]]] = row["doc_tokens"]
+    return tokens
+
+
+def datatrove_tokens(corpus: Path, folder: Path) -> dict[Place, int]:
+    """The same of datatrove's files: one index a source file, where each document ends."""
+    tokens: dict[Place, int] = {}
+    for rank, path in enumerate(sorted(corpus.glob("*.jsonl.zst"))):
+        (index,) = (folder / "tokens").glob(f"{rank:05d}_*.index")
+        lengths = np.diff(np.fromfile(index, np.uint64).astype(np.int64), prepend=0).tolist()
+        lines = [line for line, record in enumerate(records_of(path), 1) if len(record["text"].encode()) >= WINDOW]
+        tokens |= {(path.name, line): n for line, n in zip(lines, lengths, strict=True) if n >= WINDOW}
+    return tokens
+
+
+if __name__ == "__main__":
+    main()
