@@ -7,6 +7,7 @@ and retries with exponential backoff for what can pass. Nothing else in the proj
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,13 @@ from prefect.filesystems import WritableFileSystem
 from prefect.tasks import exponential_backoff
 
 from tasks.errors import UserError
+from tasks.file_systems import io_errors
 from tasks.job import Job, Stage, run_job
 from tasks.manifest import Manifest
 from tasks.store import DamagedFileError, Store
+
+PATIENCE_SECONDS = 60.0
+"""How long the record of a shard that is done waits for a store that is out of reach."""
 
 
 class StoreRecords(WritableFileSystem):
@@ -48,8 +53,18 @@ class StoreRecords(WritableFileSystem):
         return content
 
     def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:  # type: ignore[override]
-        """Write a record whole."""
-        Store(self.uri).write_bytes(record_path(path), sealed(content))
+        """Write a record whole. A server that is gone is waited for: Prefect would go on without the record."""
+        store, record = Store(self.uri), sealed(content)
+        give_up, pause = time.monotonic() + PATIENCE_SECONDS, 0.5
+        while True:
+            try:
+                store.write_bytes(record_path(path), record)
+                return
+            except io_errors() as error:
+                if isinstance(error, NEVER_PASSES) or time.monotonic() > give_up:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 8.0)
 
 
 def sealed(record: bytes) -> bytes:
