@@ -137,9 +137,10 @@ def prefect_run(sources: str, store: str) -> dict[str, Any]:
     config = configuration(sources, store)
     plan = preflight(config, "score")
     quiet_prefect(cache_root())
-    from flows.curate import curate, prepared  # noqa: PLC0415
+    from flows import handover  # noqa: PLC0415
+    from flows.curate import curate  # noqa: PLC0415
 
-    prepared.set((plan, Console(open(os.devnull, "w"))))  # noqa: PTH123, SIM115
+    handover.prepared.set((plan, Console(open(os.devnull, "w"))))  # noqa: PTH123, SIM115
     with prefect_server(cache_root()), timed() as seconds:
         record = curate(config, "score")
     jobs = [job for job in record["shards"] if job["stage"] == "score"]

@@ -1,4 +1,4 @@
-"""What a deployed run shows in Prefect's UI: the progress of scoring while it goes on, and its table of stages."""
+"""What a deployed run shows in Prefect's UI: the progress of scoring while it goes on, its stages and its report."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -105,10 +107,20 @@ def tell_results(record: RunRecord, refresh: dict[str, Any] | None) -> None:
         create_markdown_artifact("\n".join(lines), key="ladm-run", description="where the results are, what changed")
 
 
+def tell_report(record: RunRecord) -> None:
+    """The report of a completed run, written into the store, and a link to it as an artifact of the flow run."""
+    from flows.report.page import write_report  # noqa: PLC0415  (matplotlib; a run that failed needs none)
+
+    with _never_in_the_way():
+        where = write_report(record.plan.config.store, record.run_id, tell=get_logger("ladm").info)
+        link = where if "://" in where else Path(where).resolve().as_uri()
+        create_link_artifact(link, f"report of run {record.run_id}", key="ladm-report")
+
+
 @contextlib.contextmanager
 def _never_in_the_way() -> Iterator[None]:
-    """What is merely shown must not fail a shard or a run: a server that does not take it is logged."""
+    """What is merely shown must not fail a shard or a run: what keeps it from being shown is logged."""
     try:
         yield
     except Exception as error:
-        get_logger("ladm").warning("Prefect's server does not take an artifact: %s", error)
+        get_logger("ladm").warning("not shown in Prefect: %s: %s", type(error).__name__, error)

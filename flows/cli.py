@@ -109,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change one setting; repeatable")
     command.add_argument("--until", default="export", metavar="STAGE", help="the last stage to do; default: export")
     command.add_argument("--max-quarantined", metavar="SHARE", help="fail if more is quarantined, e.g. 0.01")
-    command.add_argument("--runner", choices=["threads"], default="threads", help="where tasks run")
+    text = "where tasks run; default: the configuration's execution.runner, else threads"
+    command.add_argument("--runner", choices=["threads", "ray", "dask"], help=text)
     command.add_argument("--json", action="store_true", help="print the run record as one JSON object on stdout")
 
     command = add("sql", sql, "ask a run's results with SQL, read-only", SQL_EXAMPLE)

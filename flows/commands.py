@@ -33,15 +33,17 @@ def run(options: argparse.Namespace) -> int:
     from flows.preflight import preflight  # noqa: PLC0415
     from tasks.model_cache import cache_root  # noqa: PLC0415
 
-    limits = [] if options.max_quarantined is None else [f"max_quarantined={options.max_quarantined}"]
-    config = load_config(options.config, [*options.set, *limits], options.store)
+    given = {"max_quarantined": options.max_quarantined, "execution.runner": options.runner}
+    settings = [f"{name}={value}" for name, value in given.items() if value is not None]
+    config = load_config(options.config, [*options.set, *settings], options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
         quiet_prefect(cache_root())
         begin_server(cache_root())
         plan = preflight(config, options.until, console.say)
-        from flows.curate import RunFailedError, curate, prepared  # noqa: PLC0415
+        from flows import handover  # noqa: PLC0415
+        from flows.curate import RunFailedError, curate  # noqa: PLC0415
 
-        prepared.set((plan, console))
+        handover.prepared.set((plan, console))
         try:
             with prefect_server(cache_root()):
                 record = curate(config, options.until)
@@ -148,10 +150,11 @@ def evaluate(options: argparse.Namespace) -> int:
             console,
         )
         quiet_prefect(cache_root())
-        from flows.evaluate import asked, evaluate  # noqa: PLC0415
+        from flows import handover  # noqa: PLC0415
+        from flows.evaluate import evaluate  # noqa: PLC0415
         from flows.evaluation_files import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
 
-        asked.set(question)
+        handover.asked.set(question)
         with prefect_server(cache_root()):
             found = evaluate()
         written = write_evaluation(found, Path(options.out))

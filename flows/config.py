@@ -12,7 +12,7 @@ import typing
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -47,8 +47,13 @@ class ExecutionConfig(Settings):
     """Times a failed task is tried again."""
     retry_seconds: float = Field(default=2.0, ge=0)
     """Pause before the first retry; it doubles with each."""
+    runner: Literal["threads", "ray", "dask"] = "threads"
+    """Where tasks run: threads of the run's own process, or a Ray or Dask cluster (`runners.py`)."""
     workers: int | None = Field(default=None, ge=1)
-    """Tasks of the CPU stages at once; the number of cores when not given. Scoring runs one shard at a time."""
+    """Tasks of a CPU stage at once; the number of cores, of the machine or the cluster, when not given."""
+    models: int | None = Field(default=None, ge=1)
+    """Ray and Dask: shards scored at once, each by a model of its own; the number of GPUs, or one on CPUs, when not
+    given. Threads score one shard at a time."""
 
 
 class RunConfig(Settings):

@@ -8,9 +8,7 @@ Tasks are submitted from the flow alone, a bounded number at a time, and only ma
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, deque
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
@@ -18,16 +16,16 @@ from typing import Any
 from prefect import Task, flow
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.utilities.annotations import quote
 
-from flows import publish
-from flows.artifacts import ArtifactConsole, tell_results
+from flows import handover, publish
+from flows.artifacts import ArtifactConsole, tell_report, tell_results
 from flows.config import RunConfig
 from flows.console import Console
 from flows.jobs import export_jobs, ingest_job, rank_job, shard_job
 from flows.preflight import Plan, preflight
 from flows.record import Done, Failure, RunRecord
 from flows.repair import Repairs
+from flows.runners import MODEL_STAGES, Runner, failure_of, runner_of
 from flows.sift import benchmark_jobs, dedup_job, shards_to_score, short_job, signatures_job
 from tasks import (
     benchmarks,
@@ -60,9 +58,6 @@ STAGES: dict[str, Stage] = {
 }
 PER_SHARD = ("ingest", "length", "tokenize", "score")
 
-# What the command line already prepared, so that nothing is listed or resolved twice. A deployed run has none.
-prepared: ContextVar[tuple[Plan, Console] | None] = ContextVar("prepared", default=None)
-
 
 class RunFailedError(RuntimeError):
     """The run ended Failed; `record` says which shards and why, and the message names them."""
@@ -92,14 +87,16 @@ def curate(config: RunConfig, until: str = "export") -> dict[str, Any]:
         UserError: The configuration cannot run.
         RunFailedError: A shard failed for good, or there was nothing to rank.
     """
-    ready = prepared.get()
+    ready = handover.prepared.get()
     plan, console = ready or (preflight(config, until), ArtifactConsole())
-    dag = Dag(plan, console)
-    record = dag.run()
+    with runner_of(plan) as runner:
+        record = Dag(plan, console, runner).run()
     account = record.as_json()
     if ready is None:
         console.close()
         tell_results(record, account["refresh"])
+        if record.status == "completed" and until == "export":
+            tell_report(record)
     if record.status == "failed":
         raise RunFailedError(record)
     return account
@@ -108,14 +105,13 @@ def curate(config: RunConfig, until: str = "export") -> dict[str, Any]:
 class Dag:
     """One run of the DAG: what is ready, what is running, what is done."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, console: Console, runner: Runner) -> None:
         self.plan = plan
         self.console = console
+        self.runner = runner
         self.record = RunRecord(plan, previous=publish.latest_record(Store(plan.config.store)))
         self.tasks = _prefect_tasks(plan)
-        workers = plan.config.execution.workers or os.cpu_count() or 1
-        self.limits = dict.fromkeys(STAGES, workers)
-        self.limits["score"] = self.limits["scan"] = 1  # one model a process
+        self.limits = {stage: runner.models if stage in MODEL_STAGES else runner.workers for stage in STAGES}
         self.ready: dict[str, deque[tuple[str, Job]]] = {stage: deque() for stage in STAGES}
         self.running: Counter[str] = Counter()
         self.repairs = Repairs()
@@ -233,9 +229,9 @@ class Dag:
             self.take_in(future, source, job)
 
     def submit(self, source: str, job: Job) -> None:
-        """Hand a job to Prefect. Quoted, so that Prefect does not search its inputs for futures."""
+        """Hand a job to Prefect."""
         self.running[job.stage] += 1
-        future = self.tasks[job.stage].submit(quote(job.model_dump(mode="json")))
+        future = self.runner.submit(self.tasks[job.stage], job)
         future.add_done_callback(lambda done: self.finished.put((done, source, job)))
 
     def take_in(self, future: PrefectFuture[Any], source: str, job: Job) -> None:
@@ -243,7 +239,7 @@ class Dag:
         future.wait()  # or `state` would ask the server, which may not know yet
         state = future.state
         if not state.is_completed():
-            error = future.result(raise_on_failure=False)
+            error = failure_of(future)
             if isinstance(error, DamagedFileError) and self.make_again(error, (source, job)):
                 return
             text = str(error).strip().splitlines()
@@ -256,6 +252,8 @@ class Dag:
         again = self.repairs.is_under_way(manifest.key)
         self.record.note(done, again)
         self.console.finished(done)
+        if job.stage in MODEL_STAGES and not done.cached and not self.runner.same_process:
+            self.console.advance(job.stage, int(manifest.measures.get("windows", 0)))
         if job.stage == "tokenize" and "score" in self.plan.stages:
             self.console.expect_windows("score", int(manifest.measures.get("windows", 0)))
         for waiting in self.repairs.finished(manifest, (source, job)):

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import handover
 from flows.curate import Dag
 from flows.question import Question
 from flows.record import versions
+from flows.runners import runner_of
 from tasks import progress
 from tasks.calibrate import CALIBRATING_KINDS, choose_layers, fit_dependency, fit_order, layers_allowed, profiled_layers
 from tasks.contrast import CALIBRATE, KINDS, TEST, WHOLE
@@ -57,10 +58,6 @@ class Evaluation:
     """The same table of the half that the calibration was made from."""
 
 
-# What the command line prepared; a Prefect flow's parameters would have to be JSON.
-asked: ContextVar[Question | None] = ContextVar("asked", default=None)
-
-
 @flow(
     name="evaluate",
     description="Measure how well each scorer tells whole documents from broken ones, and calibrate",
@@ -73,9 +70,13 @@ def evaluate() -> Evaluation:
     Raises:
         UserError: the corpus holds too little to make a contrast of, or a shard failed.
     """
-    question = asked.get()
-    assert question is not None, "evaluate() answers what `asked` holds"
-    dag = Dag(question.plan, question.console)
+    question = handover.asked.get()
+    assert question is not None, "evaluate() answers what `handover.asked` holds"
+    with runner_of(question.plan) as runner:
+        return _evaluated(question, Dag(question.plan, question.console, runner))
+
+
+def _evaluated(question: Question, dag: Dag) -> Evaluation:
     token = progress.listener.set(question.console.advance)
     try:
         dag.do_shards()

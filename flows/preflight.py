@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from tasks.scorers.ladm import (
 from tasks.sources import ListedFile, list_files, list_sources
 from tasks.store import Store
 
+RUNNER_PACKAGES = {"threads": (), "ray": ("prefect_ray", "ray"), "dask": ("prefect_dask", "distributed")}
 STAGES = ("ingest", "length", "tokenize", "short", "benchmarks", "signatures", "dedup", "score", "rank", "export")
 
 
@@ -87,6 +89,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         raise ConfigError(
             f"--until: {until!r} is no stage of this run; set deduplicate, decontaminate or select.replay to have it"
         )
+    check_runner(config)
     calibrated = config.scorer.layers == CALIBRATED
     scored = "score" in STAGES[: STAGES.index(until) + 1]
     if scored and not calibrated:
@@ -116,6 +119,18 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         if until == "export":
             exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
     return Plan(config, until, files, model, layers, left_out, calibration, benchmarks, exports)
+
+
+def check_runner(config: RunConfig) -> None:
+    """Refuse a runner whose packages are not installed, or that cannot do what the configuration says."""
+    runner, device = config.execution.runner, config.scorer.device
+    if missing := [one for one in RUNNER_PACKAGES[runner] if importlib.util.find_spec(one) is None]:
+        raise ConfigError(
+            f"execution.runner: {runner} needs the package {missing[0].replace('_', '-')}, which is not installed; "
+            f"pip install 'ladm[{runner}]'"
+        )
+    if runner != "threads" and device.startswith("cuda:"):
+        raise ConfigError(f"scorer.device: {device!r} is one GPU of one machine; with {runner} give cuda")
 
 
 def _list_benchmarks(config: RunConfig) -> list[ListedFile]:

@@ -20,7 +20,9 @@ import kubernetes_validate
 import pytest
 import yaml
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.flows import load_flow_from_entrypoint
+from pydantic import ValidationError
 
 from flows.cli import _parser
 from flows.commands import deploy
@@ -101,14 +103,50 @@ def test_the_command_that_compose_deploys_with() -> None:
 
 
 def manifests() -> list[dict[str, Any]]:
+    """What Kubernetes itself knows; the Ray cluster is KubeRay's."""
     paths = sorted((INFRA / "kubernetes").glob("*.yaml"))
-    return [document for path in paths for document in yaml.safe_load_all(path.read_text())]
+    found = [document for path in paths for document in yaml.safe_load_all(path.read_text())]
+    return [document for document in found if document["kind"] != "RayCluster"]
 
 
 @pytest.mark.parametrize("version", ["1.31", "1.37"])
 def test_kubernetes_manifests_follow_its_schemas(version: str) -> None:
     for manifest in manifests():
         assert kubernetes_validate.validate(manifest, version, strict=True) == version
+
+
+def ray_cluster() -> dict[str, Any]:
+    cluster: dict[str, Any] = yaml.safe_load((INFRA / "kubernetes" / "ray.yaml").read_text())
+    return cluster
+
+
+def pods_of_ray() -> list[dict[str, Any]]:
+    """The pods that KubeRay's operator makes of the cluster, as Kubernetes knows them."""
+    spec = ray_cluster()["spec"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray", "namespace": "ladm"}, **group["template"]}
+        for group in groups
+    ]
+
+
+def test_the_ray_cluster() -> None:
+    """Its pods against Kubernetes' schemas; what is KubeRay's own, which no checker on PyPI knows, by its names."""
+    for pod in pods_of_ray():
+        assert kubernetes_validate.validate(pod, "1.37", strict=True) == "1.37"
+    cluster = ray_cluster()
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    spec = cluster["spec"]
+    assert set(spec) == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    assert set(spec["headGroupSpec"]) == {"rayStartParams", "template"}
+    for group in spec["workerGroupSpecs"]:
+        assert set(group) == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    # Scoring waits for GPUs, and the example configuration asks for them.
+    gpus = [pod["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for pod in pods_of_ray()]
+    assert gpus == [None, None, "1"]
+    config = load_config(str(INFRA / "configs" / "ray.yaml"))
+    assert (config.execution.runner, config.scorer.device) == ("ray", "cuda")
 
 
 def test_a_wrong_manifest_is_noticed() -> None:
@@ -125,8 +163,7 @@ def test_kubernetes_names_only_what_is_there_and_runs_nothing_as_root() -> None:
         assert service["spec"]["selector"] in labels
         host = f"http://{service['metadata']['name']}.{service['metadata']['namespace']}.svc:"
         assert host in (INFRA / "kubernetes" / "prefect.yaml").read_text()
-    for deployment in deployments:
-        pod = deployment["spec"]["template"]["spec"]
+    for pod in [one["spec"] for one in [*pods_of_ray(), *(one["spec"]["template"] for one in deployments)]]:
         assert pod["securityContext"]["runAsNonRoot"]
         user = f"USER {pod['securityContext']['runAsUser']}\n"
         assert user in (INFRA / "Dockerfile").read_text()
@@ -180,3 +217,21 @@ def test_prefect_yaml() -> None:
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
     constraints = (INFRA.parent / "constraints.txt").read_text().splitlines()
     assert f"prefect=={prefect['prefect-version']}" in constraints
+
+
+# -- automations -----------------------------------------------------------------------------------------------
+
+
+def test_automations() -> None:
+    """That Prefect's server takes them, and that an alert arrives, is shown by test_nightly.py."""
+    automations = yaml.safe_load((INFRA / "automations.yaml").read_text())["automations"]
+    read = [AutomationCore.model_validate(automation) for automation in automations]
+    for automation in read:
+        assert isinstance(automation.trigger, EventTrigger)
+        assert automation.trigger.match_related.root["prefect.resource.name"] == curate.name
+    assert [action.type for automation in read for action in automation.actions] == [
+        "send-notification", "change-flow-run-state",
+    ]  # fmt: skip
+    wrong = {**automations[0], "actions": [{"type": "send-a-pigeon"}]}
+    with pytest.raises(ValidationError, match="send-a-pigeon"):
+        AutomationCore.model_validate(wrong)

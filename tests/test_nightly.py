@@ -15,14 +15,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import Corpus, write_jsonl
 from test_s3 import SECRET, Place, free_ports, place, server
@@ -31,20 +34,25 @@ __all__ = ["place", "server"]  # fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 POOL = "nights"
+HEARTBEAT_SECONDS = 30
+INFRA = Path(__file__).parents[1] / "infra"
 
 FAULT = """
-import os
+import os, time
 from pathlib import Path
 if Path(os.environ["LADM_TEST_FAULT"]).exists():
     from tasks import length
     compute = length.STAGE.compute
     def faulty(job, store, key):
-        if job.label.startswith(Path(os.environ["LADM_TEST_FAULT"]).read_text()):
+        how, label = Path(os.environ["LADM_TEST_FAULT"]).read_text().split()
+        if job.label.startswith(label):
+            if how == "hangs":
+                time.sleep(600)
             raise PermissionError("a disk that is not there")
         return compute(job, store, key)
     object.__setattr__(length.STAGE, "compute", faulty)
 """
-"""A sitecustomize.py: while the file that LADM_TEST_FAULT names exists, the length filter of one shard fails."""
+"""A sitecustomize.py: while the file that LADM_TEST_FAULT names exists, one shard's length filter fails or hangs."""
 
 
 @contextmanager
@@ -98,11 +106,76 @@ def postgres() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def prefect_on(postgres: str, folder: Path) -> Iterator[dict[str, str]]:
+    """Prefect's server on PostgreSQL; gives the environment of what is to use it."""
+    (port,) = free_ports(1)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": postgres,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+    }
+    serving = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with process(serving, environment, folder / "server.log"):
+        until(lambda: listens(port), 180, "Prefect's server")
+        yield environment
+
+
+BLOCK = """
+import sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+told = {"subject": "{{subject}}", "body": "{{body}}"}
+print(CustomWebhookNotificationBlock(name="alerts", url=sys.argv[1], json_data=told).save("alerts"))
+"""
+"""What an operator makes in Prefect's UI: where alerts go."""
+
+
+@contextmanager
+def alerts_by(environment: dict[str, str], folder: Path) -> Iterator[list[dict[str, str]]]:
+    """`infra/automations.yaml` on Prefect's server, as its comments say; what it sends arrives in the list."""
+    received: list[dict[str, str]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        make_block = [sys.executable, "-c", BLOCK, f"http://127.0.0.1:{receiver.server_port}/"]
+        made = subprocess.run(make_block, env=environment, capture_output=True, text=True, check=True)
+        text = (INFRA / "automations.yaml").read_text()
+        assert "00000000-0000-0000-0000-000000000000" in text
+        filled = folder / "automations.yaml"
+        filled.write_text(text.replace("00000000-0000-0000-0000-000000000000", made.stdout.strip()))
+        create = [sys.executable, "-m", "prefect", "--no-prompt", "automation", "create", "--from-file", str(filled)]
+        done = subprocess.run(create, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, "Created 2 automation(s)" in done.stdout) == (0, True), done.stdout + done.stderr
+        yield received
+        receiver.shutdown()
+
+
 class Nights:
     """The running topology."""
 
-    def __init__(self, address: str, environment: dict[str, str], place: Place, folder: Path) -> None:
-        self.address, self.environment, self.place, self.folder = address, environment, place, folder
+    def __init__(
+        self,
+        environment: dict[str, str],
+        place: Place,
+        folder: Path,
+        alerts: list[dict[str, str]],
+        worker: subprocess.Popen[bytes],
+    ) -> None:
+        self.address = environment["PREFECT_API_URL"]
+        self.environment, self.place, self.folder = environment, place, folder
+        self.alerts, self.worker = alerts, worker
         self.fault = folder / "fault"
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:
@@ -136,25 +209,14 @@ class Nights:
 @pytest.fixture
 def nights(postgres: str, place: Place, tmp_path: Path, corpus: Corpus) -> Iterator[Nights]:
     """The topology, with the refresh deployed to run every minute."""
-    (port,) = free_ports(1)
-    fault = tmp_path / "fault"
     (tmp_path / "patch").mkdir()
     (tmp_path / "patch" / "sitecustomize.py").write_text(FAULT)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_API_DATABASE_CONNECTION_URL": postgres,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "LADM_TEST_FAULT": str(fault),
-    }
     python = [sys.executable, "-m"]
     with ExitStack() as stack:
-        serving = [*python, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        stack.enter_context(process(serving, environment, tmp_path / "server.log"))
-        until(lambda: listens(port), 180, "Prefect's server")
+        environment = stack.enter_context(prefect_on(postgres, tmp_path))
+        environment |= {"PREFECT_WORKER_QUERY_SECONDS": "2", "LADM_TEST_FAULT": str(tmp_path / "fault")}
+        environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(HEARTBEAT_SECONDS)
+        alerts = stack.enter_context(alerts_by(environment, tmp_path))
         for name in ("letters", "poems"):
             place.upload(corpus.folder / f"{name}.jsonl")
         settings = [*corpus.settings, f"sources=s3://{place.prefix}/raw/*.jsonl"]
@@ -165,8 +227,8 @@ def nights(postgres: str, place: Place, tmp_path: Path, corpus: Corpus) -> Itera
         assert f"deployed curate/nightly to the work pool {POOL!r}" in done.stdout
         working = [*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1"]
         patched = {**environment, "PYTHONPATH": str(tmp_path / "patch")}
-        stack.enter_context(process(working, patched, tmp_path / "worker.log"))
-        yield Nights(f"http://127.0.0.1:{port}/api", environment, place, tmp_path)
+        worker = stack.enter_context(process(working, patched, tmp_path / "worker.log"))
+        yield Nights(environment, place, tmp_path, alerts, worker)
 
 
 def jobs(record: dict[str, Any], stage: str) -> dict[str, bool]:
@@ -183,9 +245,12 @@ def test_three_nights(nights: Nights, corpus: Corpus) -> None:
     assert run["auto_scheduled"]
     assert run["state_type"] == "COMPLETED"
     objects = {name.removeprefix(f"{place.prefix}/store/runs/{first['run_id']}/") for name in place.objects()}
-    assert {"ranking.parquet", "export/README.md", "run.json"} <= objects
-    artifacts = nights.ask("artifacts/filter", {"artifacts": {"key": {"any_": ["ladm-stages", "ladm-scoring"]}}})
-    assert {one["key"] for one in artifacts} == {"ladm-stages", "ladm-scoring"}
+    assert {"ranking.parquet", "export/README.md", "run.json", "report.html"} <= objects
+    keys = ["ladm-stages", "ladm-scoring", "ladm-report"]
+    artifacts = nights.ask("artifacts/filter", {"artifacts": {"key": {"any_": keys}}})
+    assert {one["key"] for one in artifacts} == set(keys)
+    report = f"{place.store}/runs/{first['run_id']}/report.html"
+    assert any(one["key"] == "ladm-report" and f"]({report})" in one["data"] for one in artifacts)
     stages = json.loads(next(one["data"] for one in artifacts if one["key"] == "ladm-stages"))
     assert [row["stage"] for row in stages] == ["ingest", "length", "tokenize", "score", "rank", "export"]
 
@@ -209,7 +274,7 @@ def test_three_nights(nights: Nights, corpus: Corpus) -> None:
     assert all(jobs(third, "ingest").values())
 
     # One shard fails: the run is Failed, and names it in what Prefect shows; the next one does only that shard.
-    nights.fault.write_text("faulty")
+    nights.fault.write_text("fails faulty")
     write_jsonl(corpus.folder / "faulty.jsonl", "Diaries", 5, [320])
     place.upload(corpus.folder / "faulty.jsonl")
     failed = until(lambda: next((one for one in nights.records() if one["failures"]), None), 600, "a failed run")
@@ -219,6 +284,9 @@ def test_three_nights(nights: Nights, corpus: Corpus) -> None:
     assert "length faulty.jsonl" in told[0]["state"]["message"]
     tasks = nights.ask("task_runs/filter", {"task_runs": {"state": {"type": {"any_": ["FAILED"]}}}})
     assert {one["name"] for one in tasks} == {"length faulty.jsonl"}
+    alert = until(lambda: nights.alerts, 60, "an alert")[0]
+    assert "Failed" in alert["subject"]
+    assert "length faulty.jsonl" in alert["body"]
     nights.fault.unlink()
     mended = until(
         lambda: next(
@@ -229,8 +297,31 @@ def test_three_nights(nights: Nights, corpus: Corpus) -> None:
     )
     assert mended["windows_scored"] == 1
     assert jobs(mended, "score") == {"diaries.jsonl": True, "poems.jsonl": True, "faulty.jsonl": False}
+    _check_a_machine_that_dies(nights, corpus)
     _check_secret_is_nowhere(nights)
     _check_prefects_own_deploying(nights)
+
+
+def _check_a_machine_that_dies(nights: Nights, corpus: Corpus) -> None:
+    """The worker and the run are gone at once, and cannot tell: the silence is noticed, and there is an alert."""
+    nights.fault.write_text("hangs lonely")
+    write_jsonl(corpus.folder / "lonely.jsonl", "Diaries", 6, [330])
+    nights.place.upload(corpus.folder / "lonely.jsonl")
+    hanging = {"name": {"any_": ["length lonely.jsonl"]}, "state": {"type": {"any_": ["RUNNING"]}}}
+    task = until(lambda: nights.ask("task_runs/filter", {"task_runs": hanging}), 300, "a shard that hangs")[0]
+    time.sleep(HEARTBEAT_SECONDS + 5)
+    for process in [*psutil.Process(nights.worker.pid).children(recursive=True), psutil.Process(nights.worker.pid)]:
+        process.kill()
+    nights.fault.unlink()
+    told = len(nights.alerts)
+
+    def run() -> dict[str, Any]:
+        return nights.ask("flow_runs/filter", {"flow_runs": {"id": {"any_": [task["flow_run_id"]]}}})[0]
+
+    assert run()["state_type"] == "RUNNING"
+    until(lambda: run()["state_type"] == "CRASHED", 300, "that the run is marked Crashed")
+    alert = until(lambda: nights.alerts[told:], 60, "an alert")[0]
+    assert "Crashed" in alert["subject"]
 
 
 def _check_secret_is_nowhere(nights: Nights) -> None:
@@ -248,10 +339,9 @@ def _check_secret_is_nowhere(nights: Nights) -> None:
 def _check_prefects_own_deploying(nights: Nights) -> None:
     """`infra/prefect.yaml` says what `ladm deploy` does, to Prefect's own command."""
     (ours,) = nights.ask("deployments/filter", {})
-    infra = Path(__file__).parents[1] / "infra"
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     for command in (["work-pool", "create", "ladm", "--type", "process"],
-                    ["deploy", "--prefect-file", str(infra / "prefect.yaml"), "--all"]):  # fmt: skip
+                    ["deploy", "--prefect-file", str(INFRA / "prefect.yaml"), "--all"]):  # fmt: skip
         done = subprocess.run(
             [*prefect, *command], env=nights.environment, cwd=nights.folder, capture_output=True, text=True, check=False
         )
