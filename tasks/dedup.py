@@ -28,8 +28,11 @@ from tasks.store import Store, table_of
 NEAR_DUPLICATE = "near duplicate"
 NEIGHBOURS = 64
 """Documents of one bucket that a document is compared with at most, besides the first."""
-FEWEST_FOUND = 0.99
-"""Share of the pairs right at the threshold that fall into a common bucket."""
+FEWEST_FOUND = 0.95
+"""Share of the pairs right at the threshold that fall into a common bucket; of more similar pairs nearly all do.
+
+Among a million documents each percent more would cost a multiple of comparisons in vain.
+"""
 FETCHED_ROWS = 65_536
 NEAR_REPEATS = pa.schema([("place", pa.int64()), ("twin_place", pa.int64()), ("similarity", pa.float64())])
 
@@ -129,8 +132,12 @@ def _window_documents(connection: duckdb.DuckDBPyConnection, store: Store, windo
 def _find_near(connection: duckdb.DuckDBPyConnection, near: NearConfig) -> None:
     """Add the near duplicates to the table `repeats`."""
     bands, rows = bands_of(near.threshold, near.permutations)
-    variables = {"bands": bands, "band_rows": rows, "neighbours": NEIGHBOURS}
+    variables = {"band_rows": rows, "neighbours": NEIGHBOURS}
     duck.set_variables(connection, variables | near.model_dump(include={"permutations", "threshold"}))
+    connection.execute(duck.statement("near_documents"))
+    for band in range(bands):
+        duck.set_variables(connection, {"band": band})
+        connection.execute(duck.statement("near_band"))
     connection.execute(duck.statement("near_pairs"))
     pairs = connection.execute("select * from near_pairs order by place, similarity desc, twin_place")
     found = list(kept_twins(_rows(pairs)))
@@ -179,4 +186,4 @@ def _write_lists(connection: duckdb.DuckDBPyConnection, store: Store, shards: in
     return lists
 
 
-STAGE = Stage(name="dedup", version="1", compute=dedup)
+STAGE = Stage(name="dedup", version="2", compute=dedup)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from flows.config import load_config
 from tasks.benchmarks import benchmarks
-from tasks.dedup import FEWEST_FOUND, NearConfig, bands_of, dedup, kept_twins
+from tasks.dedup import FEWEST_FOUND, NEIGHBOURS, NearConfig, bands_of, dedup, kept_twins
 from tasks.errors import ConfigError
 from tasks.ingest import ingest
 from tasks.job import Job
@@ -329,6 +329,15 @@ def test_neither_shards_nor_their_order_matter(tmp_path: Path, shard_bytes: int)
     assert len(parts.outcome.shards) > len(whole.outcome.shards)
     assert parts.dropped == whole.dropped
     assert len(whole.dropped) >= 25
+
+
+def test_of_very_many_alike_the_first_stays(tmp_path: Path) -> None:
+    words = made_up_texts(8, 1)[0].split()
+    texts = [" ".join([*words[:place], f"other{place}", *words[place + 1 :]]) for place in range(2 * NEIGHBOURS + 20)]
+    sifted = Sifted(Store(str(tmp_path / "store")), [jsonl(tmp_path / "a.jsonl", texts)])
+    assert [(row["line"], row["twin_line"]) for row in sifted.dropped] == [
+        (line, 1) for line in range(2, len(texts) + 1)
+    ]
 
 
 # -- through the whole DAG -----------------------------------------------------------------------------------
