@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from conftest import Answer
 
 FORKING = """
 import json, os, select, signal, sys
@@ -59,7 +60,9 @@ while True:
             for number, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
                 os.dup2(os.open(name, os.O_RDWR | os.O_CREAT, 0o600), number)
             exec(request["before"])
-            sys.exit(flows.cli.main(request["arguments"]))
+            code = flows.cli.main(request["arguments"])
+            sys.stdout.flush()
+            os._exit(code)  # the libraries' own ends are not made for a process that was forked
         print("started", pid, flush=True)
 """
 STAGES = ("ingest", "length", "tokenize", "score", "rank", "export")
@@ -98,6 +101,7 @@ class Forker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.started = 0
         self.codes: dict[int, int] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-c", FORKING.format(cache=str(folder))],
@@ -108,8 +112,8 @@ class Forker:
 
     def start(self, arguments: Sequence[str], before: str = "") -> Running:
         """Start a run; `before` is Python to spoil it with."""
-        number = len(list(self.folder.glob("*.out")))
-        out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
+        self.started += 1
+        out, err = self.folder / f"{self.started}.out", self.folder / f"{self.started}.err"
         request = {"arguments": list(arguments), "before": before, "out": str(out), "err": str(err)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request).encode())
@@ -157,7 +161,7 @@ class Running:
         self.forker.look()
         return self.forker.codes.get(self.pid)
 
-    def end(self) -> Ended:
+    def end(self) -> Answer:
         """Wait for it."""
         deadline = time.monotonic() + PATIENCE
         while (code := self.poll()) is None:
@@ -165,27 +169,13 @@ class Running:
             time.sleep(0.02)
         err = self.err.read_text()
         assert "Traceback" not in err, err
-        return Ended(code, self.out.read_text(), err)
+        return Answer(code, self.out.read_text(), err)
 
     def kill(self) -> None:
         """SIGKILL, as the kernel does it when memory runs out."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         assert self.end().code in (-signal.SIGKILL, 0)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def record(self) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self.out)
-        return record
 
 
 def wait_for(condition: Callable[[], object], process: Running) -> bool:
@@ -219,10 +209,10 @@ def run_folder(store: Path, run_id: str | None = None) -> Path:
 
 
 def results(store: Path) -> dict[str, bytes]:
-    """All that the latest run made for its user, byte for byte, but for the account of the run itself."""
+    """All that the latest run made for its user, byte for byte, but for the run's id and the account of itself."""
     folder = run_folder(store)
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        path.relative_to(folder).as_posix(): path.read_bytes().replace(folder.name.encode(), b"<run>")
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "run.json"
     }
@@ -232,12 +222,3 @@ def ranked(store: Path) -> list[Any]:
     """The rows of the latest run's ranking: document, rank, and whether it is selected."""
     table = pq.read_table(run_folder(store) / "ranking.parquet", columns=["domain", "rank", "doc_id", "selected"])
     return [tuple(row.values()) for row in table.to_pylist()]
-
-
-def flip_a_byte(path: Path, at: float) -> None:
-    """Damage a file as a failing disk would: neither its size nor its time tells."""
-    status = path.stat()
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * at)] ^= 0x10
-    path.write_bytes(content)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
