@@ -77,7 +77,9 @@ def run_views(store: Store, record: dict[str, Any]) -> Iterator[duckdb.DuckDBPyC
     """A connection that has a run's views and can open no file outside the store."""
     with duck.connect(store) as connection:
         _make_views(connection, store, record)
-        connection.execute(f"set allowed_directories = [{duck.quote(store.url('') or '/')}]")
+        root = store.url("") or "/"
+        directories = ", ".join(duck.quote(path) for path in (root, duck.literally(root)))
+        connection.execute(f"set allowed_directories = [{directories}]")
         connection.execute("set enable_external_access = false")
         connection.execute("set python_enable_replacements = false")
         connection.execute("set lock_configuration = true")
@@ -141,14 +143,14 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dic
     _view_with_columns_added(connection, "run_allocation", store, files, ALLOCATION, {"role": "'long'"})
     dropped = [Shard(**file) for job in record["shards"] if job["stage"] == "dedup" for file in job["files"]]
     duck.view_of_shards(connection, "run_dropped", store, dropped, DROPPED)
-    quarantine = store.url(f"runs/{record['run_id']}/quarantine.parquet")
-    connection.execute(f"create temp view run_quarantine as select * from read_parquet({duck.quote(quarantine)})")
+    quarantine = duck.parquet_rows(store, f"runs/{record['run_id']}/quarantine.parquet")
+    connection.execute(f"create temp view run_quarantine as select * from {quarantine}")
     duck.make_table(connection, "run_jobs", _jobs_table(record))
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in RUNS.items())
-    records = duck.quote(store.url("runs/*/run.json"))
-    connection.execute(
-        f"create temp view all_runs as select * from read_json({records}, columns = {{{columns}}}) order by run_id"
+    records = (
+        f"read_json({duck.location(store, 'runs/*/run.json')}, columns = {{{columns}}}, hive_partitioning = false)"
     )
+    connection.execute(f"create temp view all_runs as select * from {records} order by run_id")
     connection.execute(duck.statement("views").replace("create view", "create temp view"))
 
 

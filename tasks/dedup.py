@@ -119,11 +119,9 @@ def _window_documents(connection: duckdb.DuckDBPyConnection, store: Store, windo
     """Make the table `window_documents`: which documents gave how many windows, by shard. Returns both totals."""
     connection.execute("create or replace temp table window_documents (shard bigint, doc_id varchar, windows bigint)")
     for number, shard in enumerate(windows):
-        path = duck.quote(store.url(shard.path))
+        rows = duck.parquet_rows(store, shard.path)
         count = "count(*)" if shard.path.startswith("tokenize/") else "0"
-        connection.execute(
-            f"insert into window_documents select {number}, doc_id, {count} from read_parquet({path}) group by doc_id"
-        )
+        connection.execute(f"insert into window_documents select {number}, doc_id, {count} from {rows} group by doc_id")
     totals = connection.execute("select count(*), sum(windows)::bigint from window_documents").fetchone()
     assert totals is not None
     return totals[0], totals[1]

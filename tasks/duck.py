@@ -6,6 +6,7 @@ It works out of core: what does not fit into `memory_limit` goes to a temporary 
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -38,8 +39,8 @@ def view_of_shards(
 ) -> None:
     """Make `name` a view over the rows of the shards; over no row, with the right columns, if there are none."""
     if shards:
-        paths = ", ".join(quote(store.url(shard.path)) for shard in shards)
-        connection.execute(f"create or replace temp view {name} as select * from read_parquet([{paths}])")
+        rows = parquet_rows(store, *(shard.path for shard in shards))
+        connection.execute(f"create or replace temp view {name} as select * from {rows}")
     else:
         make_table(connection, f"empty_{name}", schema.empty_table())
         connection.execute(f"create or replace temp view {name} as select * from empty_{name}")
@@ -56,10 +57,26 @@ def view_of_located_shards(
     connection: duckdb.DuckDBPyConnection, name: str, store: Store, shards: Sequence[Shard]
 ) -> None:
     """Make `name` a view over the rows of one shard or more, with `file_index` and `file_row_number`, both from 0."""
-    paths = ", ".join(quote(store.url(shard.path)) for shard in shards)
-    connection.execute(
-        f"create or replace temp view {name} as select *, file_index, file_row_number from read_parquet([{paths}])"
-    )
+    rows = parquet_rows(store, *(shard.path for shard in shards))
+    connection.execute(f"create or replace temp view {name} as select *, file_index, file_row_number from {rows}")
+
+
+def parquet_rows(store: Store, *paths: str) -> str:
+    """What stands after `from` to read some Parquet files of the store.
+
+    Their columns alone: by itself, DuckDB would make one more of a folder that is called like `date=2026-01-01`.
+    """
+    return f"read_parquet([{', '.join(location(store, path) for path in paths)}], hive_partitioning = false)"
+
+
+def location(store: Store, path: str) -> str:
+    """The literal by which DuckDB opens a path below the store's root; `*` and `?` in it match names."""
+    return quote(literally(store.url("")) + path)
+
+
+def literally(path: str) -> str:
+    """The pattern that matches a path and nothing else: DuckDB takes every path for a pattern."""
+    return re.sub(r"[*?[]", r"[\g<0>]", path)
 
 
 def statement(name: str) -> str:

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
+from tasks.errors import ConfigError
 from tasks.file_systems import file_system, is_s3
 from tasks.manifest import Shard
 
@@ -100,13 +101,19 @@ class StoredFile:
 
 
 class Store:
-    """A curation store at `uri`, e.g. `./ladm-store` or `s3://bucket/prefix`."""
+    """A curation store at `uri`, e.g. `./ladm-store` or `s3://bucket/prefix`.
+
+    Raises:
+        ConfigError: On an object store, a prefix that fsspec's requests for many objects would take for a pattern.
+    """
 
     def __init__(self, uri: str, impatient: bool = False) -> None:
         self.uri = uri
         self.fs, root = file_system(uri, impatient)
         self.local = isinstance(self.fs, LocalFileSystem)
         self.root = str(Path(root).resolve()) if self.local else root.rstrip("/")
+        if not self.local and any(mark in self.root for mark in "*?["):
+            raise ConfigError(f"store: {uri!r} holds *, ? or [, which would match other objects; give another prefix")
         self.checksums: dict[str, str] = {}
         """path → sha256 of every file that was written through this object."""
 

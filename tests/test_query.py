@@ -110,3 +110,35 @@ def test_control_characters_do_not_reach_the_terminal(filled: Path, ladm: Cli) -
     answer = ladm("sql", r"select chr(27) || '[31m[bold]red' as text", "--store", filled)
     assert "\x1b" not in answer.out
     assert r"\x1b[31m[bold]red" in answer.out
+
+
+def test_a_store_may_be_called_anything(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    """Wildcards, quotes, and what would be a partition's column, in the store's own path."""
+    store = tmp_path / "a[1]*? 'it\"s" / "domain=x, $y %s" / "store"
+    beside = tmp_path / "a1" / "domain=x, $y %s"  # which the path, as a pattern, matches too
+    beside.mkdir(parents=True)
+    more = ("deduplicate=true", "select.replay={share: 0.1}", "select.max_source_share=0.9")
+    for budget in (2000, 3000):
+        answer = ladm(*run_arguments(corpus, store, *more, f"select.budget_tokens={budget}"))
+        assert answer.code == 0, answer.err
+    plain = ladm(*run_arguments(corpus, tmp_path / "plain", *more, "select.budget_tokens=3000"))
+    assert plain.code == 0, plain.err
+    for view in ("documents", "windows", "scores", "ranking", "allocation", "dropped", "quarantine"):
+        answers = [ladm("sql", f"from {view} order by all", "--store", one) for one in (store, tmp_path / "plain")]
+        assert answers[0].code == 0, answers[0].err
+        assert answers[0].out == answers[1].out, view
+    assert ladm("sql", "select count(*) from runs", "--store", store, "--format", "csv").out.split() == [
+        "count_star()",
+        "2",
+    ]
+    (beside / "secret.csv").write_text("a\n1\n")
+    for path in (beside / "secret.csv", f"{store}/../secret.csv", f"{store}/../*.csv"):
+        refused = ladm("sql", f"from read_csv('{str(path).replace(chr(39), chr(39) * 2)}')", "--store", store)
+        assert (refused.code, refused.out) == (2, ""), refused
+    assert ladm("report", "--store", store).code == 0
+    assert ladm("gc", "--keep", 1, "--store", store).code == 0
+    assert ladm(*run_arguments(corpus, store, *more, "select.budget_tokens=3000")).record["windows_scored"] == 0
+    # On an object store, where requests for many objects take patterns, it is refused.
+    refused = ladm(*run_arguments(corpus, Path("x"), *more), "--store", "memory://bucket/a[1]")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "holds *, ? or [" in refused.err
