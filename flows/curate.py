@@ -46,6 +46,7 @@ from tasks import (
 from tasks.file_systems import io_errors, reason_of
 from tasks.job import Job, Stage
 from tasks.manifest import Manifest, Shard
+from tasks.redact import without_secrets
 from tasks.stage import StoreRecords, stage_task
 from tasks.store import DamagedFileError, Store
 
@@ -242,7 +243,7 @@ class Dag:
             error = failure_of(future)
             if isinstance(error, DamagedFileError) and self.make_again(error, (source, job)):
                 return
-            text = str(error).strip().splitlines()
+            text = str(without_secrets(str(error))).strip().splitlines()
             reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
             self.record.failures.append(Failure(job.stage, job.label, reason, source))
             self.console.failed(job.stage, job.label, reason)

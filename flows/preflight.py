@@ -182,7 +182,7 @@ def _check_store(uri: str) -> None:
         store.remove(".writable")
     except ConfigError:
         raise
-    except io_errors(ValueError, ImportError) as error:
+    except io_errors(ValueError, ImportError, NotImplementedError) as error:
         reason = reason_of(error)
         raise ConfigError(f"store: {uri!r} cannot be written ({reason}); give a folder or s3://bucket/prefix") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any, cast
 import fsspec
 
 from tasks.errors import ConfigError
+from tasks.redact import without_secrets
 
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _SECRET = re.compile(
     r"://[^/@]*:[^/@]+@|[?&](?:x-amz-(?:signature|credential|security-token)|sig|signature|token|access_token|password"
     r"|secret|api_?key)=",
@@ -43,12 +46,20 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
         impatient: Give up on an S3 endpoint that does not answer within seconds, as before a run, not within minutes.
 
     Raises:
-        ValueError, ImportError: There is no such protocol.
+        ValueError, ImportError: There is no such protocol, it cannot be reached by an address alone, or the address of
+            S3 holds a password, which every error of a request would repeat.
     """
     options: dict[str, Any] = {"use_listings_cache": False}
-    if impatient and is_s3(uri):
-        options["config_kwargs"] = {"connect_timeout": 3, "retries": {"max_attempts": 1}}
-    return cast(tuple[Any, str], fsspec.core.url_to_fs(uri, **options))
+    if is_s3(uri):
+        if wrong := next((name for name in ENDPOINTS if _SECRET.search(os.environ.get(name, ""))), None):
+            raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
+        if impatient:
+            options["config_kwargs"] = {"connect_timeout": 3, "retries": {"max_attempts": 1}}
+    try:
+        return cast(tuple[Any, str], fsspec.core.url_to_fs(uri, **options))
+    except (OSError, TypeError, AttributeError, NotImplementedError) as error:
+        # Raised by protocols that ask for more than an address, or look into an archive that is not there.
+        raise ValueError(f"{type(error).__name__}: {reason_of(error)}") from error
 
 
 def is_s3(uri: str) -> bool:
@@ -63,11 +74,11 @@ def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """What went wrong, in one line, without the credentials of any URL in it."""
     text = getattr(error, "strerror", None) or str(error)
     if text == "Forbidden":  # all that an answer without a body can say
         return "forbidden: check the credentials and what they allow"
-    return " ".join(str(text).split()) or type(error).__name__
+    return " ".join(str(without_secrets(str(text))).split()) or type(error).__name__
 
 
 @contextlib.contextmanager

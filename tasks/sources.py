@@ -72,15 +72,12 @@ def list_files(source: SourceConfig, field: str, identity: str) -> list[SourceFi
         fs, path = file_system(source.uri, impatient=True)
     except (ValueError, ImportError) as error:
         raise SourceError(f"{field}: {source.uri!r} is no path or URL that can be read ({error})") from None
-    if isinstance(fs, LocalFileSystem):
-        files = _list_local(Path(path))
-    else:
-        try:
-            files = _list_remote(fs, path)
-        except FileNotFoundError:
-            files = []
-        except io_errors(ValueError) as error:
-            raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
+    try:
+        files = _list_local(Path(path)) if isinstance(fs, LocalFileSystem) else _list_remote(fs, path)
+    except FileNotFoundError:
+        files = []
+    except io_errors(ValueError, NotImplementedError) as error:
+        raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
     if not files:
         raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob")
     if identity == "content":

@@ -16,9 +16,11 @@ import yaml
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from flows.config import RunConfig, load_config, sample_config
-from tasks.errors import ConfigError
+from flows.preflight import preflight
+from tasks.errors import ConfigError, UserError
 from tasks.ingest import ingest
 from tasks.job import Job
 from tasks.manifest import SourceFile
@@ -204,17 +206,23 @@ def replaced(value: Any, way: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-def refused_or_valid(path: Path | None, overrides: list[str]) -> None:
+def refused_or_valid(path: Path | None, overrides: list[str]) -> RunConfig | None:
     """Load a configuration; what is wrong is one line that can be printed."""
     try:
         config = load_config(str(path) if path else None, overrides)
     except ConfigError as error:
-        message = str(error)
-        assert message
-        assert "\n" not in message
-        assert "Traceback" not in message
-    else:
-        assert isinstance(config, RunConfig)
+        check_refusal(error)
+        return None
+    assert isinstance(config, RunConfig)
+    return config
+
+
+def check_refusal(error: UserError) -> None:
+    """What a user is told is one line."""
+    message = str(error)
+    assert message
+    assert "\n" not in message
+    assert "Traceback" not in message
 
 
 @settings(max_examples=CONFIG_CASES, **quick)
@@ -255,3 +263,38 @@ def test_no_file_breaks_the_configuration(tmp_path_factory: pytest.TempPathFacto
 )
 def test_no_setting_breaks_the_configuration(overrides: list[str]) -> None:
     refused_or_valid(None, overrides)
+
+
+places = st.one_of(
+    st.text(st.characters(exclude_characters="/\\"), max_size=12),  # so that none leads out of the test's own folder
+    st.sampled_from(
+        ["\0", "a\0b", "", " ", "~", "~nobody/x", "..", "a" * 300, "a/" * 3000, "[", "[a", "***", "0**", "a?", "{a,b}"]
+    ),
+    st.sampled_from(
+        ["::", "a::b", "zip://a::b", "file://", "file://\0", "memory://", "memory://[", "s3:/x", "://", "x://y"]
+    ),
+    st.sampled_from(
+        ["zip://x.zip", "tar://", "github://", "dir://x", "reference::x", "http://", "data:x", "local://x"]
+    ),
+)
+
+
+@settings(max_examples=CONFIG_CASES, **quick)
+@given(sources=st.lists(places, min_size=1, max_size=3), store=places, against=st.none() | places)
+def test_no_place_breaks_the_preflight(
+    tmp_path_factory: pytest.TempPathFactory, sources: list[str], store: str, against: str | None
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "nowhere" / "deep" / "down"
+    folder.mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {"sources": sources, "store": store}
+    if against is not None:
+        values["decontaminate"] = {"against": [against]}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setenv("HOME", str(folder))
+        try:
+            preflight(RunConfig.model_validate(values), "length")
+        except UserError as error:
+            check_refusal(error)
+        except ValidationError:
+            pass  # `load_config` makes one line of it: see above

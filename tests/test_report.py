@@ -17,8 +17,8 @@ from report_corpus import HOSTILE_DOMAIN, HOSTILE_TITLE, REPORTED, second_run
 
 from flows.report.changes import setting_changes, source_changes
 from flows.report.heatmaps import stored_heatmaps
-from flows.report.redact import without_secrets
 from flows.report.tables import duration, shown, sortable
+from tasks.redact import without_secrets
 from tasks.store import Store
 
 Cli = Callable[..., Answer]

@@ -20,9 +20,12 @@ import s3fs
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 from test_curate import did
 from test_export import inputs_of, job_of, made_up
+from test_report import Page
 
+from tasks import ingest
 from tasks.export import STAGE, export
 from tasks.exporters.formats import FORMATS
+from tasks.manifest import SourceFile
 from tasks.model import resolve_model
 from tasks.model_cache import cache_root
 from tasks.readers import SourceConfig
@@ -273,13 +276,62 @@ def _check_gc(place: Place, corpus: Corpus, record: dict[str, Any], ladm: Cli) -
     assert set(ran(ladm(*on_s3(place, corpus)).record).values()) == {0}
 
 
-def _check_secret_is_nowhere(place: Place, tmp_path: Path, outputs: list[str]) -> None:
-    assert all(SECRET not in output for output in outputs)
-    assert all(SECRET.encode() not in content for content in place.objects().values())
+def _check_secret_is_nowhere(place: Place, tmp_path: Path, outputs: list[str], *more: str) -> None:
     ours = [tmp_path, Path(os.environ["PREFECT_HOME"]).parent]
     files = [file for folder in ours for file in folder.rglob("*") if file.is_file() and not file.is_symlink()]
     files.append(cache_root() / "prefect-server.log")
-    assert [file for file in files if file.exists() and SECRET.encode() in file.read_bytes()] == []
+    contents = {str(file): file.read_bytes() for file in files if file.exists()} | place.objects()
+    contents |= {f"output {number}": output.encode() for number, output in enumerate(outputs)}
+    for secret in (SECRET, *more):
+        assert [name for name, content in contents.items() if secret.encode() in content] == []
+
+
+def test_the_report_of_a_store_on_s3(place: Place, corpus: Corpus, ladm: Cli) -> None:
+    place.upload(corpus.folder / "poems.jsonl")
+    record = ladm(*on_s3(place, corpus)).record
+    answer = ladm("report", "--store", place.store, "--heatmaps", 1)
+    assert answer.code == 0, answer.err
+    path = f"{place.prefix}/store/runs/{record['run_id']}/report.html"
+    assert answer.out.strip() == f"s3://{path}"
+    page = Page(place.fs.cat_file(path).decode())
+    assert [row["stage"] for row in page.tables["funnel-table"]] == list(record["stages"])
+    assert {row["domain"] for row in page.tables["documents-table"]} == {"Poems"}
+    assert sum(tag == "svg" for tag, _ in page.elements) > 4
+
+
+def test_no_secret_in_what_is_written_when_s3_refuses(
+    place: Place, corpus: Corpus, ladm: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server turns a shard's request away, in the middle of a run; and a session's token before any work."""
+    place.upload(corpus.folder / "poems.jsonl")
+    place.upload(corpus.folder / "letters.jsonl")
+    wrong, token = "CANARY-another-secret-of-nobody", "CANARY-a-token-of-no-session"
+    opened = ingest.open_source
+
+    def turned_away(source: SourceFile) -> Any:
+        if not source.uri.endswith("poems.jsonl"):
+            return opened(source)
+        endpoint = os.environ["AWS_ENDPOINT_URL"]
+        stranger = s3fs.S3FileSystem(key="curator", secret=wrong, endpoint_url=endpoint, skip_instance_cache=True)
+        return stranger.open(source.uri)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest, "open_source", turned_away)
+        failed = ladm(*on_s3(place, corpus, "execution.retries=1"))
+    assert failed.code == 1, failed.err
+    (failure,) = failed.record["failures"]
+    assert failure["source"].endswith("poems.jsonl")
+    assert "signature" in failure["error"] or "Forbidden" in failure["error"], failure
+    answers = [
+        failed,
+        ladm("report", "--store", place.store),
+        ladm("sql", "select failures, config from runs", "--store", place.store),
+        ladm("sql", f"from read_csv('s3://{BUCKET}/outside.csv')", "--store", place.store),
+    ]
+    monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    s3fs.S3FileSystem.clear_instance_cache()
+    answers.append(ladm(*on_s3(place, corpus)))
+    _check_secret_is_nowhere(place, tmp_path, [text for answer in answers for text in answer[1:]], wrong, token)
 
 
 def test_listing(place: Place) -> None:
@@ -325,6 +377,14 @@ WRONG = {
     "half of them": ({"AWS_SECRET_ACCESS_KEY": None}, "Partial credentials"),
     "no such profile": ({"AWS_PROFILE": "nobody"}, "profile (nobody) could not be found"),
     "nobody answers": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "Could not connect"),
+    "a password in the URL": (
+        {"AWS_ENDPOINT_URL": f"http://user:{SECRET}@127.0.0.1:9"},
+        "AWS_ENDPOINT_URL holds a password",
+    ),
+    "a proxy's password": (
+        {"AWS_ENDPOINT_URL": "http://s3.invalid", "HTTP_PROXY": f"http://user:{SECRET}@127.0.0.1:9"},
+        "proxy",
+    ),
     "no URL": ({"AWS_ENDPOINT_URL": "127.0.0.1"}, "Invalid endpoint"),
 }
 

@@ -10,8 +10,8 @@ import duckdb
 import orjson
 
 from flows.record import shards_of
-from flows.report.redact import without_secrets
 from tasks import duck
+from tasks.redact import without_secrets
 from tasks.schema import DOCUMENTS, RANKING
 from tasks.store import Store
 

@@ -11,8 +11,8 @@ from flows.query import run_views
 from flows.record import shards_of
 from flows.report.changes import Difference, difference
 from flows.report.heatmaps import Heatmap, stored_heatmaps
-from flows.report.redact import without_secrets
 from tasks import duck
+from tasks.redact import without_secrets
 from tasks.store import Store
 
 BARS = 30

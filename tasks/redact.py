@@ -1,4 +1,4 @@
-"""Keeps credentials out of a report that somebody wrote into a URI, although no configuration needs any."""
+"""Keeps credentials that stand in a URI (of a proxy, an endpoint, an old record) out of what is shown and kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 SECRETS = re.compile(
-    r"(?<=://)[^/\s@]+(?=@)"  # user and password of an authority
+    r"(?<=://)[^/\s]+(?=@)"  # user and password of an authority
     r"|(?P<name>(?<=[?&])[\w-]*(?:token|secret|password|signature|sig|credential|key)[\w-]*=)[^&\s]+",
     re.IGNORECASE,
 )
