@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -175,6 +177,82 @@ def test_addresses_with_credentials_are_refused_without_repeating_them(tmp_path:
 @pytest.mark.parametrize("uri", ["data/a@b:c.jsonl", "s3://bucket/a:b@c.jsonl", "https://example.com/a.jsonl?page=2"])
 def test_addresses_without_are_not(uri: str) -> None:
     assert load_config(None, [f"sources=[{{uri: '{uri}'}}]"]).sources[0].uri == uri
+
+
+# -- models ------------------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.write_text, (self.path, "unpickled")
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """The file that is there when a model's code was run."""
+    return tmp_path / "sprung"
+
+
+def with_code_of_its_own(model: Path, folder: Path, kind: str, trap: Path) -> Path:
+    """A model whose configuration names classes of its own, as those that need `trust_remote_code` do."""
+    shutil.copytree(model, folder)
+    classes = {name: f"own.{name}" for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM")}
+    for name, more in (("config.json", classes), ("tokenizer_config.json", {"AutoTokenizer": [None, "own.Tokenizer"]})):
+        content = json.loads((folder / name).read_text())
+        kept = {"model_type": kind} if name == "config.json" else {}
+        (folder / name).write_text(json.dumps(content | kept | {"auto_map": more}))
+    (folder / "own.py").write_text(f"open({str(trap)!r}, 'w').write('run')\n")
+    return folder
+
+
+def refusals(ladm: Cli, corpus: Corpus, folder: Path) -> list[str]:
+    """What `run`, `score` and `model fetch` say of a model, each in one line, before any work."""
+    store, said = corpus.folder.parent / "store", []
+    for arguments in (
+        [*run_arguments(corpus, store, f"scorer.model={folder}")],
+        ["score", corpus.folder / "poems.jsonl", "--model", folder],
+        ["model", "fetch", folder],
+    ):
+        answer = ladm(*arguments)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer
+        said.append(answer.err)
+    assert not list(store.rglob("*.parquet"))
+    return said
+
+
+def test_a_models_own_code_is_never_run(
+    tmp_path: Path, tiny_model: Path, corpus: Corpus, ladm: Cli, trap: Path
+) -> None:
+    unknown = with_code_of_its_own(tiny_model, tmp_path / "unknown", "a-kind-of-its-own", trap)
+    for said in refusals(ladm, corpus, unknown):
+        assert said.startswith("ladm: scorer.model: transformers "), said
+    # One of a known kind is loaded as that, by the code in transformers.
+    known = with_code_of_its_own(tiny_model, tmp_path / "known", "llama", trap)
+    text = tmp_path / "text.txt"
+    text.write_text("The river and the stone. " * 100)
+    scores = [ladm("score", text, "--model", model, "--span", 16, "--format", "json") for model in (known, tiny_model)]
+    assert [answer.code for answer in scores] == [0, 0], scores
+    assert scores[0].out == scores[1].out
+    assert not trap.exists()
+
+
+def test_pickled_weights_are_never_read(
+    tmp_path: Path, tiny_model: Path, corpus: Corpus, ladm: Cli, trap: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    for name in ("pytorch_model.bin", "model.pt", "model.pkl"):
+        (folder / name).write_bytes(pickle.dumps({"model.norm.weight": Trap(trap)}))
+    for said in refusals(ladm, corpus, folder):
+        assert "pickled weights (.bin, .pt) are never loaded" in said
+    assert not trap.exists()
+    pickle.loads((folder / "model.pt").read_bytes())
+    assert trap.read_text() == "unpickled"  # who had read them would have been caught
 
 
 # -- the network -----------------------------------------------------------------------------------------------
