@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=SHARED, metavar="FOLDER")
     parser.add_argument("--shards", type=int, default=200, metavar="N")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="by turns; the medians are taken")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of the model, for both")
     parser.add_argument("--work", choices=[LOOP, RUN], help=argparse.SUPPRESS)
     parser.add_argument("--sources", help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
@@ -42,7 +43,7 @@ def main() -> None:
         print(json.dumps(work(options.sources, options.store)))
         return
     with tempfile.TemporaryDirectory(prefix="ladm-orchestration-") as name:
-        rows = measured(Path(name), options.corpus, options.shards, options.rounds)
+        rows = measured(Path(name), options.corpus, options.shards, options.rounds, options.threads)
     columns = ["what", "wall, work", "CPU, work", "wall, whole process", "CPU, whole process", "peak memory"]
     text = (
         f"{options.shards} source files of one document each, one window of {WINDOW:,} tokens scored by layers 14 to "
@@ -53,10 +54,11 @@ def main() -> None:
         "median of the rounds' own; it is negative where the run gains more by doing stages side by side."
     )
     command = f"python benchmarks/orchestration.py --shards {options.shards} --rounds {options.rounds}"
+    command += f" --threads {options.threads}"
     print(write_section("Prefect's share", command, ["ladm", "prefect", "torch"], columns, rows, text))
 
 
-def measured(folder: Path, corpus: Path, shards: int, rounds: int) -> list[list[str]]:
+def measured(folder: Path, corpus: Path, shards: int, rounds: int, threads: int) -> list[list[str]]:
     """The table's lines."""
     long_ones = [record for record in documents(corpus) if len(record["text"]) > 8 * WINDOW]
     records = [long_ones[number * len(long_ones) // shards] for number in range(shards)]
@@ -65,7 +67,8 @@ def measured(folder: Path, corpus: Path, shards: int, rounds: int) -> list[list[
     for number in range(rounds):
         for what in (LOOP, RUN) if number % 2 == 0 else (RUN, LOOP):
             store = folder / f"store-{number}-{len(answers[what])}-{what == RUN}"
-            answer = call(__file__, ["--work", what, "--sources", f"{folder}/sources/*.jsonl", "--store", store])
+            arguments = ["--work", what, "--sources", f"{folder}/sources/*.jsonl", "--store", store]
+            answer = call(__file__, arguments, {"OMP_NUM_THREADS": str(threads)})
             answers[what].append(answer)
             print(f"{what}: {'  '.join(cells(answer.work))}; whole {'  '.join(cells(answer.whole))}", file=sys.stderr)
     made = {tuple(answer.said["scores"]) for of_one in answers.values() for answer in of_one}
