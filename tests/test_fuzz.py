@@ -113,6 +113,7 @@ def test_no_file_breaks_the_reader_and_no_line_is_lost(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute or two, and ten on a machine busy with other work
 @settings(max_examples=READER_CASES, **quick)
 @given(contents, packings, damages)
 def test_ten_thousand_files(content: bytes, packing: str, damage: tuple[float, int] | None) -> None:
