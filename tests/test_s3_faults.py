@@ -1,22 +1,24 @@
-"""Two runs on one S3 store at once. Slow: real processes."""
+"""Two runs on one S3 store at once, and an S3 server that is gone in the middle of a run. Slow: real processes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Answer, Corpus, run_arguments, write_jsonl
-from test_processes import start
-from test_s3 import Place, on_s3, place, server
+from test_processes import start, wait_for
+from test_s3 import Place, S3Server, on_s3, place, place_of, reaching, server
 
 __all__ = ["place", "server"]  # fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 Cli = Callable[..., Answer]
+GONE_SECONDS = 20
 RANKING = "select domain, rank, score, selected, doc_tokens from ranking order by all"
 
 
@@ -75,4 +77,38 @@ def test_two_runs_at_once(
         one, other = (objects[f"{place.prefix}/store/runs/{record['run_id']}/{name}"] for record in records)
         assert one == other
     assert [record["stages"]["score"]["kept"] for record in records] == [len(alone)] * 2
+    check_store(ladm, place, corpus, alone)
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[S3Server]:
+    """A server of the test's own, which it may stop, and the environment that reaches it."""
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    server = S3Server(folder)
+    with reaching(server.environment, tmp_path / "none"):
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.mark.parametrize("reached", ["ingest", "score", "rank"])
+def test_the_server_is_gone_for_a_while(
+    mortal: S3Server, corpus: Corpus, alone: list[dict[str, Any]], ladm: Cli, reached: str
+) -> None:
+    place = place_of("outage")
+    for file in corpus.folder.iterdir():
+        place.upload(file)
+    defaults = ["execution.retries=3", "execution.retry_seconds=2"]
+    run = start(on_s3(place, corpus, *defaults))
+    wait_for(lambda: place.fs.find(f"{place.prefix}/store/{reached}"))
+    mortal.stop()
+    assert run.poll() is None
+    time.sleep(GONE_SECONDS)
+    assert run.poll() is None
+    mortal.start()
+    out, log = run.communicate(timeout=600)
+    assert run.returncode == 0, log
+    assert json.loads(out)["seconds"] > GONE_SECONDS
+    assert "Traceback" not in log
     check_store(ladm, place, corpus, alone)
