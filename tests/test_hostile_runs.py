@@ -17,6 +17,7 @@ import pytest
 import zstandard
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 from test_hostile_files import EXPECTED, HOSTILE, hostile
+from test_processes import start
 from test_quarantine import rows_of
 from test_report import page_of
 
@@ -184,3 +185,31 @@ def test_a_line_of_20_mb_is_a_document_like_any_other(tmp_path: Path, corpus: Co
                    "where ranking.domain = 'Long' order by line")  # fmt: skip
     assert [row["line"] for row in rows] == [1, 2, 3]
     assert 19.9e6 < rows[1]["bytes"] <= 20e6
+
+
+PEAK = """
+import atexit, resource, sys
+atexit.register(lambda: print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))
+"""
+
+
+@pytest.mark.slow
+def test_a_document_of_1_gb(tmp_path: Path, corpus: Corpus) -> None:
+    """By default it is quarantined, at no cost of memory; who asks for it gets it, at some twelve times its size."""
+    peaks = {}
+    for name, more in (("without", []), ("refused", []), ("read", ["max_record_bytes=2000000000"])):
+        if name == "refused":
+            write_one_long_document(corpus.folder / "long.jsonl.zst", 10**9, "Long")
+        source = ", ".join([f"uri: {corpus.folder}", *(setting.replace("=", ": ") for setting in more)])
+        process = start(run_arguments(corpus, tmp_path / name, f"sources=[{{{source}}}]"), PEAK)
+        out, log = process.communicate(timeout=1200)
+        assert process.returncode == 0, log
+        peaks[name] = int(re.findall(r"^peak (\d+)$", log, re.MULTILINE)[-1]) * 1024
+        record = json.loads(out)
+        kept = {"without": 9, "refused": 11, "read": 12}[name]
+        assert record["stages"]["ingest"]["kept"] == kept
+        assert record["stages"]["ingest"]["quarantined"] == (name == "refused")
+        assert record["stages"]["rank"]["documents"] == kept - 2
+    print({name: f"{peak / 1e9:.2f} GB" for name, peak in peaks.items()})
+    assert peaks["refused"] - peaks["without"] < 3e8, peaks  # max_record_bytes is 134 MB
+    assert peaks["read"] - peaks["without"] < 13e9, peaks  # 12.0 GB when this was written
