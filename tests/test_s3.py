@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -156,7 +157,7 @@ def place_of(test: str) -> Place:
 def place(server: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A prefix of the bucket, with the environment that reaches it."""
     with reaching(server, tmp_path / "none"):
-        yield place_of(request.node.name)
+        yield place_of(re.sub(r"\W", "_", request.node.name))  # a prefix may hold no `[`
 
 
 def on_s3(place: Place, corpus: Corpus, *more: str) -> list[str]:
