@@ -53,7 +53,10 @@ class StoreRecords(WritableFileSystem):
         return content
 
     def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:  # type: ignore[override]
-        """Write a record whole. A server that is gone is waited for: Prefect would go on without the record."""
+        """Write a record whole. A server that is gone is waited for: Prefect would go on without the record.
+
+        A disk is not: one that is full stays full.
+        """
         store, record = Store(self.uri), sealed(content)
         give_up, pause = time.monotonic() + PATIENCE_SECONDS, 0.5
         while True:
@@ -61,7 +64,7 @@ class StoreRecords(WritableFileSystem):
                 store.write_bytes(record_path(path), record)
                 return
             except io_errors() as error:
-                if isinstance(error, NEVER_PASSES) or time.monotonic() > give_up:
+                if store.local or isinstance(error, NEVER_PASSES) or time.monotonic() > give_up:
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 8.0)
