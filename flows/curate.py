@@ -200,6 +200,11 @@ class Dag:
 
     def make_again(self, error: DamagedFileError, waiting: tuple[str, Job] | None = None) -> bool:
         """Offer the jobs that made the damaged files once more; False if that cannot help."""
+        if waiting:
+            store = Store(self.plan.config.store)
+            if (again := self.repairs.made_meanwhile(error.paths, waiting, store)) is not None:
+                self.offer(*again)
+                return True
         makers = self.repairs.order(error.paths, waiting)
         if makers is None:
             return False

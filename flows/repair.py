@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tasks.job import Job
 from tasks.manifest import Manifest, Shard
+from tasks.store import Store
 
 MOST_TRIES = 2
 """Times that one file is made again in a run: a disk that damages everything must not keep a run going for ever."""
@@ -42,6 +43,17 @@ class Repairs:
     def is_under_way(self, key: str) -> bool:
         """Whether the job of this key was offered again and has not finished since."""
         return key in self._under_way
+
+    def made_meanwhile(self, paths: Sequence[str], waiting: Request, store: Store) -> Request | None:
+        """The job that found the damage, to be offered as it is now, if another job had all of it made again already.
+
+        Such a finding is no new damage, and does not count as a try. None if there still is something to make.
+        """
+        files = [self._files[path] for path in paths if path in self._files]
+        if len(files) < len(paths) or not store.holds(files):
+            return None
+        source, job = waiting
+        return source, self._with_what_was_made(job)
 
     def order(self, paths: Sequence[str], waiting: Request | None = None) -> list[Request] | None:
         """Say which jobs have to be done again for the sake of damaged files.

@@ -199,7 +199,9 @@ class Store:
         else:
             with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
                 sound = list(pool.map(self._is_sound, different))
-        damaged = [file.path for file, is_sound in zip(different, sound, strict=True) if not is_sound]
+        suspects = [file for file, is_sound in zip(different, sound, strict=True) if not is_sound]
+        # Looked at once more: while this was reading, another job may have found the same and had it made again.
+        damaged = [file.path for file in suspects if not self._is_sound(file)]
         if damaged:
             for path in damaged:
                 self.remove(path)

@@ -221,6 +221,22 @@ def test_what_cannot_be_mended() -> None:
     assert repairs.order(["a"]) is None
 
 
+def test_a_job_that_tells_late_of_damage_long_mended_is_only_done_again(tmp_path: Path) -> None:
+    """Several exports read the same files at once; the damage that each of them finds is one and the same."""
+    store, repairs = Store(str(tmp_path)), Repairs()
+    shard = store.write_shard("length", "ab", TABLE)
+    job, _ = job_and_manifest("one", [])
+    late = job.model_copy(update={"inputs": [shard.model_copy(update={"sha256": "as it was"})]})
+    assert repairs.made_meanwhile([shard.path], ("source", late), store) is None  # made by nobody
+    repairs.finished(Manifest(stage="length", key="one", label="one", shards=[shard]), ("source", job))
+    renewed = late.model_copy(update={"inputs": [shard]})
+    for _ in range(MOST_TRIES + 1):
+        assert repairs.made_meanwhile([shard.path], ("source", late), store) == ("source", renewed)
+    store.remove(shard.path)
+    assert repairs.made_meanwhile([shard.path], ("source", late), store) is None
+    assert repairs.order([shard.path], ("source", late)) == [("source", job)]
+
+
 # -- the model -----------------------------------------------------------------------------------------------------
 
 
