@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
         handover.prepared.set((plan, console))
         try:
-            with prefect_server(cache_root()):
+            with prefect_server(cache_root()), _results_alone_on_stdout():
                 record = curate(config, options.until)
         except RunFailedError as failure:
             record = failure.record.as_json()
@@ -54,6 +54,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_summary(record)
     return DONE if record["status"] == "completed" else FAILED
+
+
+def _results_alone_on_stdout() -> contextlib.AbstractContextManager[object]:
+    """Until the block ends, what any library prints goes to stderr (Ray tells on stdout of workers that died)."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 @contextlib.contextmanager
@@ -155,7 +160,7 @@ def evaluate(options: argparse.Namespace) -> int:
         from flows.evaluation_files import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
 
         handover.asked.set(question)
-        with prefect_server(cache_root()):
+        with prefect_server(cache_root()), _results_alone_on_stdout():
             found = evaluate()
         written = write_evaluation(found, Path(options.out))
         if options.format == "json":

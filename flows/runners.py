@@ -2,7 +2,9 @@
 
 Each runner says how many tasks of a stage it takes at once and asks its cluster for what a task needs: a core, or for
 the stages that hold the model a GPU. Workers that hold the model do nothing else, so that it is loaded once in each.
-Without an address in the environment (RAY_ADDRESS, DASK_SCHEDULER_ADDRESS) a cluster is made on this machine.
+A worker that dies (killed, out of memory, its machine gone) is replaced by its cluster, and the task that it was at is
+done again elsewhere: a bounded number of times, since a shard that kills every worker must not keep a run going for
+ever. Without an address in the environment (RAY_ADDRESS, DASK_SCHEDULER_ADDRESS) a cluster is made on this machine.
 """
 
 from __future__ import annotations
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 RunnerName = Literal["threads", "ray", "dask"]
 MODEL_STAGES = ("score", "scan")
 ADDRESSES = {"ray": "RAY_ADDRESS", "dask": "DASK_SCHEDULER_ADDRESS"}
+LOST_WORKERS = 3
+"""Workers that one task may lose and be done again; beside `execution.retries`, which are for errors of its own.
+
+A Dask cluster of the user's has its own bound, `distributed.scheduler.allowed-failures`, which is 3 as well.
+"""
 
 
 class Runner(Protocol):
@@ -109,6 +116,8 @@ def failure_of(future: PrefectFuture[Any]) -> Any:
 
 @contextlib.contextmanager
 def _ray(workers: int | None, models: int | None, on_gpu: bool) -> Iterator[Runner]:
+    # Where Ray itself ends a worker that takes too much memory, it would do the task again for ever.
+    os.environ.setdefault("RAY_task_oom_retries", str(LOST_WORKERS))
     import ray  # noqa: PLC0415
     from prefect_ray import RayTaskRunner  # noqa: PLC0415
 
@@ -139,18 +148,23 @@ class Ray:
         else:
             needs = {"num_cpus": 1}
             environment["OMP_NUM_THREADS"] = str(max(1, workers // models))  # Ray's own would be 1
-        self._for_models = {"runtime_env": {"env_vars": environment}, **needs}
+        self._for_models = {"runtime_env": {"env_vars": environment}, "max_retries": LOST_WORKERS, **needs}
+        self._for_others = {"num_cpus": 1, "max_retries": LOST_WORKERS}
 
     def submit(self, task: Task[..., Any], job: Job) -> PrefectFuture[Any]:
         """Start a task on a worker that has a core, or a GPU for the model, to spare."""
         from prefect_ray.context import remote_options  # noqa: PLC0415
 
-        with remote_options(**(self._for_models if job.stage in MODEL_STAGES else {"num_cpus": 1})):
+        with remote_options(**(self._for_models if job.stage in MODEL_STAGES else self._for_others)):
             future: PrefectFuture[Any] = self._runner.submit(task, {"job": job.model_dump(mode="json")})
         return future
 
 
 # -- Dask ------------------------------------------------------------------------------------------------------
+
+
+MODEL, CORE = "MODEL", "CORE"
+"""Resources of the workers of a cluster made here: those that hold the model, and those for all the rest."""
 
 
 @contextlib.contextmanager
@@ -159,36 +173,65 @@ def _dask(workers: int | None, models: int | None, on_gpu: bool) -> Iterator[Run
 
     address = os.environ.get(ADDRESSES["dask"])
     cores = workers or os.cpu_count() or 1
-    local: dict[str, Any] = {"n_workers": cores + (models or 1), "threads_per_worker": 1}
-    local["dashboard_address"] = "127.0.0.1:0"  # not 8787, which may be another's
-    where: dict[str, Any] = {"address": address} if address else {"cluster_kwargs": local}
+    where: dict[str, Any] = {"address": address} if address else _local_dask(cores, models or 1)
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with DaskTaskRunner(**where) as runner:
         yield Dask(runner, workers, models, on_gpu)
 
 
+def _local_dask(cores: int, models: int) -> dict[str, Any]:
+    """A cluster on this machine, as the arguments of its task runner.
+
+    Its workers differ by their resources, which one that takes the place of a dead one has again; its address is new.
+    Dask would give each an even share of the memory and end it at that, though only some hold a model.
+    """
+    from distributed import Nanny, Scheduler, SpecCluster  # noqa: PLC0415
+
+    options = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": None, "silence_logs": logging.ERROR}
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // models))}  # Dask's own would be 1
+    holder = {"cls": Nanny, "options": {**options, "resources": {MODEL: 1}, "env": threads}}
+    other = {"cls": Nanny, "options": {**options, "resources": {CORE: 1}}}
+    # Not 8787, which may be another's.
+    scheduler = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "allowed_failures": LOST_WORKERS}
+    cluster = {
+        "workers": dict(enumerate([holder] * models + [other] * cores)),
+        "scheduler": {"cls": Scheduler, "options": scheduler},
+        "silence_logs": logging.ERROR,
+    }
+    return {"cluster_class": SpecCluster, "cluster_kwargs": cluster}
+
+
 class Dask:
-    """A Dask cluster; workers that hold the model are the first ones, or on GPUs those with the resource GPU."""
+    """A Dask cluster.
+
+    Tasks are bound to workers by resources where there are such: GPU, or those of a cluster made here. In a cluster of
+    the user's without them, the first workers hold the model; where those are lost, the others take over.
+    """
 
     same_process = False
 
     def __init__(self, runner: Any, workers: int | None, models: int | None, on_gpu: bool) -> None:
         self._runner = runner
-        known = runner.client.scheduler_info()["workers"]
-        gpus = [address for address, worker in known.items() if worker.get("resources", {}).get("GPU")]
-        if on_gpu and not gpus:
+        known = runner.client.scheduler_info(n_workers=-1)["workers"]
+        having = {
+            what: [address for address, worker in known.items() if worker.get("resources", {}).get(what)]
+            for what in ("GPU", MODEL, CORE)
+        }
+        if on_gpu and not having["GPU"]:
             raise ConfigError(
                 "scorer.device: cuda, but no Dask worker has the resource GPU; start one with --resources GPU=1"
             )
-        self.models = models or (len(gpus) if on_gpu else 1)
-        holders = gpus if on_gpu else list(known)[: self.models]
-        others = [address for address in known if address not in holders] or holders
+        bound = having["GPU"] if on_gpu else having[MODEL]
+        self.models = models or len(bound) or 1
+        holders = bound or list(known)[: self.models]
+        others = having[CORE] or [address for address in known if address not in holders] or holders
         self.workers = workers or sum(known[address]["nthreads"] for address in others)
-        # Where those are lost, the others take over.
-        self._for_models = {"workers": holders, "allow_other_workers": True}
-        self._for_others = {"workers": others, "allow_other_workers": True}
-        if on_gpu:
-            self._for_models = {"resources": {"GPU": 1}}
+        self._for_models: dict[str, Any] = {"workers": holders, "allow_other_workers": True}
+        self._for_others: dict[str, Any] = {"workers": others, "allow_other_workers": True}
+        if bound:
+            self._for_models = {"resources": {"GPU" if on_gpu else MODEL: 1}}
+        if having[CORE]:
+            self._for_others = {"resources": {CORE: 1}}
 
     def submit(self, task: Task[..., Any], job: Job) -> PrefectFuture[Any]:
         """Start a task on one of the workers for it."""

@@ -1,21 +1,28 @@
-"""The same run on threads, on Ray and on Dask: the same bytes, one model a worker. Mostly slow."""
+"""The same run on threads, on Ray and on Dask: the same bytes, one model a worker, workers that die. Mostly slow."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Answer, Corpus, run_arguments, write_jsonl
-from test_processes import start
+from test_processes import start, wait_for
 
 from flows import preflight
-from flows.preflight import RUNNER_PACKAGES
-from flows.runners import check_reachable
+from flows.preflight import RUNNER_PACKAGES, Plan
+from flows.runners import LOST_WORKERS, check_reachable, runner_of
 from tasks.errors import ConfigError
+from tasks.job import Job, Outcome, Stage
+from tasks.manifest import Counts
+from tasks.store import Store
 
 Cli = Callable[..., Answer]
 
@@ -28,7 +35,7 @@ def installed(runner: str) -> pytest.MarkDecorator:
 CLUSTERS = [pytest.param(name, marks=[installed(name), pytest.mark.slow]) for name in ("ray", "dask")]
 
 PATCH = """
-import importlib.abc, importlib.util, os, sys
+import importlib.abc, importlib.util, os, sys, time
 from pathlib import Path
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -46,12 +53,29 @@ class Finder(importlib.abc.MetaPathFinder):
                     print(os.getpid(), file=file)
                 return load(*arguments, **options)
             module.load_calculator = loading
+            score, calls = module.score_windows, []
+            def scoring(*arguments):
+                calls.append(1)
+                fault = Path(os.environ["LADM_TEST_FAULT"])
+                if fault.exists():
+                    how, at = fault.read_text().split()
+                    if how == "dies":
+                        os.kill(os.getpid(), 9)
+                    if len(calls) == int(at):
+                        fault.rename(fault.with_name(f"hanging-{os.getpid()}"))
+                        time.sleep(600)
+                return score(*arguments)
+            module.score_windows = scoring
         spec.loader.exec_module = exec_module
         return spec
 
 sys.meta_path.insert(0, Finder())
 """
-"""A sitecustomize.py for every process of a cluster: it notes who loads the model."""
+"""A sitecustomize.py for every process of a cluster: it notes who loads the model.
+
+While the file that LADM_TEST_FAULT names exists, a process that scores hangs at its third batch ("hangs 3"; only one,
+for the file is taken away, and its new name tells which), or dies at every batch ("dies 0").
+"""
 
 
 @pytest.fixture
@@ -61,6 +85,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "patch" / "sitecustomize.py").write_text(PATCH)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "patch"))
     monkeypatch.setenv("LADM_TEST_LOADED", str(tmp_path / "loaded"))
+    monkeypatch.setenv("LADM_TEST_FAULT", str(tmp_path / "fault"))
     return tmp_path / "loaded"
 
 
@@ -76,10 +101,13 @@ def arguments(corpus: Corpus) -> Callable[..., list[str]]:
     return given
 
 
-def run(arguments: list[str]) -> dict[str, Any]:
-    process = start(arguments)
+def run(arguments: list[str], code: int = 0) -> dict[str, Any]:
+    return end_of(start(arguments), code)
+
+
+def end_of(process: subprocess.Popen[str], code: int = 0) -> dict[str, Any]:
     out, log = process.communicate(timeout=400)
-    assert process.returncode == 0, log
+    assert process.returncode == code, log
     assert "Traceback" not in log
     record: dict[str, Any] = json.loads(out)
     return record
@@ -111,6 +139,143 @@ def test_the_same_bytes_as_on_threads(
             again["stages"], 0
         )
     assert len(loaded.read_text().split()) == 1
+
+
+def tiny_stage(folder: Path) -> Stage:
+    """A stage that tells where it ran, and fails if another job of it runs in the same GPU at the same time."""
+
+    # A function within a function is sent to Ray's workers by value, as they need not be able to import the tests.
+    def compute(job: Job, store: Store, key: str) -> Outcome:
+        import sys
+        import types
+
+        import ray
+
+        holder = sys.modules.setdefault("tiny_model", types.ModuleType("tiny_model"))
+        holder.jobs = getattr(holder, "jobs", 0) + 1
+        context = ray.get_runtime_context()
+        ids = context.get_accelerator_ids()["GPU"]
+        for gpu in ids:
+            (folder / f"gpu-{gpu}").mkdir()  # there if another job is in this GPU
+        if job.config["together"]:  # as many jobs as there are GPUs must be able to run at once
+            (folder / f"here-{job.label}").touch()
+            deadline = time.monotonic() + 60
+            while len(list(folder.glob("here-*"))) < job.config["together"]:
+                assert time.monotonic() < deadline, "no other job came"
+                time.sleep(0.05)
+        time.sleep(0.2)
+        for gpu in ids:
+            (folder / f"gpu-{gpu}").rmdir()
+        told = {
+            "pid": os.getpid(),
+            "jobs": holder.jobs,
+            "needs": context.get_assigned_resources(),
+            "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        }
+        (folder / f"told-{job.label}.json").write_text(json.dumps(told))
+        return Outcome(Counts(received=0, kept=0))
+
+    return Stage(name="tiny", version="1", compute=compute)
+
+
+@installed("ray")
+@pytest.mark.slow
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_what_tasks_ask_of_ray(gpus: int, corpus: Corpus, tmp_path: Path) -> None:
+    """Ray takes our word for its GPUs; who is given which is the same as with real ones."""
+    import ray
+    from prefect import flow
+
+    from flows.config import load_config
+    from flows.prefect_guest import prefect_server
+    from tasks.model_cache import cache_root
+    from tasks.stage import StoreRecords, stage_task
+
+    settings = ["scorer.device=cuda", "execution.runner=ray"]
+    config = load_config(None, [*corpus.settings, *settings], str(tmp_path / "store"))
+    plan = Plan(config, "score", files=[], model=None)
+    asked = [("score", gpus)] * gpus + [("score", 0)] * 4 + [("tokenize", 0)] * 2
+    jobs = [
+        Job(stage=stage, label=f"{stage}-{number}", store=config.store, config={"together": together, "n": number})
+        for number, (stage, together) in enumerate(asked)
+    ]
+
+    stage = tiny_stage(tmp_path)
+
+    @flow(persist_result=False)
+    def submit_all() -> list[Any]:
+        records = StoreRecords(uri=config.store)
+        records.save("tiny-records", overwrite=True)
+        task = stage_task(stage, records, 0, 0)
+        with runner_of(plan) as runner:
+            assert (runner.models, runner.workers) == (gpus, 2)
+            futures = [runner.submit(task, job) for job in jobs]
+            for future in futures:
+                future.wait()
+            return [future.state.message or future.state.name for future in futures]
+
+    ray.init(num_cpus=2, num_gpus=gpus, include_dashboard=False, log_to_driver=False, namespace="prefect")
+    try:
+        with prefect_server(cache_root()):
+            assert set(submit_all()) == {"Completed"}
+    finally:
+        ray.shutdown()
+    told = {job.label: json.loads((tmp_path / f"told-{job.label}.json").read_text()) for job in jobs}
+    scoring = [one for label, one in told.items() if label.startswith("score")]
+    rest = [one for label, one in told.items() if label.startswith("tokenize")]
+    assert {json.dumps(one["needs"]) for one in scoring} == {'{"GPU": 1.0}'}
+    assert {json.dumps(one["needs"]) for one in rest} == {'{"CPU": 1.0}'}
+    # A worker a GPU, each for all of its jobs, so that the model is loaded once in each; no CPU stage gets in there.
+    assert {one["visible"] for one in scoring} == {str(gpu) for gpu in range(gpus)}
+    workers = {one["pid"] for one in scoring}
+    assert len(workers) == gpus
+    assert sum(max(one["jobs"] for one in scoring if one["pid"] == pid) for pid in workers) == len(scoring)
+    assert not workers & {one["pid"] for one in rest}
+    assert {one["visible"] for one in rest} <= {None, ""}
+
+
+@pytest.mark.parametrize("runner", CLUSTERS)
+def test_a_worker_killed_in_the_middle_of_scoring(
+    runner: str, arguments: Callable[..., list[str]], tmp_path: Path, loaded: Path
+) -> None:
+    threads, cluster = tmp_path / "threads", tmp_path / "cluster"
+    undisturbed = run(arguments(threads, "threads"))
+    loaded.unlink()
+    (tmp_path / "fault").write_text("hangs 3")
+    going = start(arguments(cluster, runner))
+    wait_for(lambda: list(tmp_path.glob("hanging-*")), 300)
+    (hanging,) = tmp_path.glob("hanging-*")
+    killed = int(hanging.name.removeprefix("hanging-"))
+    assert [int(pid) for pid in loaded.read_text().split()] == [killed]
+    os.kill(killed, signal.SIGKILL)
+    record = end_of(going)
+    # The shard at hand was done again, what was scored before was not; in the record it is as if nothing had been.
+    assert record["failures"] == []
+    for summary in ("score", "rank", "export"):
+        counted = {name: record["stages"][summary][name] for name in ("run", "cached", "failed", "in", "kept")}
+        assert counted == {name: undisturbed["stages"][summary][name] for name in counted}
+    assert (record["stages"]["score"]["run"], record["windows_scored"]) == (8, 19)
+    assert results(cluster) == results(threads)
+    first, second = (int(pid) for pid in loaded.read_text().split())  # the worker in its place loads the model, once
+    assert first == killed != second
+
+
+@pytest.mark.parametrize("runner", CLUSTERS)
+def test_a_shard_that_kills_every_worker(
+    runner: str, arguments: Callable[..., list[str]], tmp_path: Path, loaded: Path
+) -> None:
+    """It is given up after so many workers, the run ends Failed and names it, and the next one does what is left."""
+    store = tmp_path / "store"
+    (tmp_path / "fault").write_text("dies 0")
+    failed = run([*arguments(store, runner), "--set", f"sources={tmp_path}/corpus/letters.jsonl"], code=1)
+    assert len(loaded.read_text().split()) == 1 + LOST_WORKERS
+    assert [(failure["stage"], failure["shard"]) for failure in failed["failures"]] == [("score", "letters.jsonl")]
+    assert "died" in failed["failures"][0]["error"]
+    (tmp_path / "fault").unlink()
+    mended = run([*arguments(store, runner), "--set", f"sources={tmp_path}/corpus/letters.jsonl"])
+    assert {stage: mended["stages"][stage]["run"] for stage in ("ingest", "length", "tokenize", "score")} == {
+        "ingest": 0, "length": 0, "tokenize": 0, "score": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("runner", "package"), [("ray", "prefect-ray"), ("dask", "prefect-dask")])
