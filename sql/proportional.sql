@@ -61,7 +61,6 @@ from shares;
 
 create or replace temp table candidates as
 select
-    doc_id,
     place,
     domain,
     doc_tokens,

@@ -13,7 +13,6 @@ from quotas;
 
 create or replace temp table candidates as
 select
-    pool.doc_id,
     pool.place,
     pool.domain,
     pool.doc_tokens,

@@ -1,6 +1,7 @@
 -- The short documents that are replayed beside the selected long ones.
 --
--- Reads     ranking           (select.sql); the replayed documents are added to it, after the ranked ones
+-- Reads     ranking           (select.sql)
+--           replayed          (select.sql); the replayed documents are added to it, and so to the ranking
 --           allocation        (allocation.sql); a row a domain is added to it
 --           short_documents   doc_id, domain, doc_tokens of the documents that fill no window (tasks/short.py)
 -- Variables replay_tokens     tokens of short documents to select at most
@@ -49,7 +50,7 @@ from replay_targets
 left join replay using (domain)
 group by replay_targets.domain, target_tokens;
 
-insert into ranking by name
+insert into replayed by name
 select
     replay.doc_id,
     replay.domain,

@@ -1,14 +1,28 @@
 -- The ranking of all documents, with what was selected.
 --
--- Reads     ranked    (rank.sql)
---           taken     (take.sql); documents that were never in question are not in it
--- Makes     ranking   ranked, with `selected`, and `copies`, how often it is in the selection
-create or replace temp table ranking as
-select ranked.*, coalesce(copies, 0) > 0 as selected, coalesce(copies, 0) as copies, 'long' as role
+-- Reads     ranked     (rank.sql)
+--           taken      (take.sql); documents that were never in question are not in it
+-- Makes     selected   how many `copies` of a document are in the selection; only of those that are
+--           replayed   the documents beside the ranked ones: none so far (replay.sql)
+--           ranking    ranked, with `selected` and `copies`, and the replayed documents
+--
+-- The ranking is a view: a table of it would hold every doc_id a second time.
+create or replace temp table selected as
+select place, count(*) as copies
+from taken
+where selected
+group by place;
+
+create or replace temp view long_ranking as
+select ranked.*, selected.place is not null as selected, coalesce(copies, 0) as copies, 'long' as role
 from ranked
-left join (
-    select place, count(*) as copies
-    from taken
-    where selected
-    group by place
-) using (place);
+left join selected using (place);
+
+create or replace temp table replayed as
+from long_ranking
+limit 0;
+
+create or replace temp view ranking as
+from long_ranking
+union all
+from replayed;

@@ -1,6 +1,6 @@
 -- Uniform allocation: the same number of tokens from every domain, however large the domain is.
 --
--- Reads     pool            (pool.sql)
+-- Reads     pool, bands     (pool.sql)
 -- Variable  budget_tokens   tokens to select at most; null for no limit
 -- Makes     targets         one row a domain: budget // domains
 --           candidates      the pool in the order of selection (take.sql); one lane a domain
@@ -13,12 +13,10 @@ select
     null::bigint as bucket_min,
     null::bigint as bucket_max,
     (getvariable('budget_tokens')::bigint // count(*) over ())::bigint as target_tokens
-from pool
-group by domain;
+from bands;
 
-create or replace temp table candidates as
+create or replace temp view candidates as
 select
-    pool.doc_id,
     pool.place,
     pool.domain,
     pool.doc_tokens,

@@ -18,12 +18,14 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from tasks import duck
+from tasks.ahead import one_ahead
 from tasks.job import Job, Outcome, Stage
 from tasks.manifest import Counts, Shard
 from tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, RANKING, SCORES, SHORT
 from tasks.settings import Settings
 from tasks.store import Store, table_of
 
+ROWS_AT_ONCE = 65_536
 QUOTAS = pa.schema(
     [
         ("quota", pa.int64()),  # its place in the configuration, from 0
@@ -183,7 +185,7 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
         _select(connection, config)
         rows = connection.execute(f"select {', '.join(RANKING.names)} from ranking order by domain, rank")
         with store.shard_writer("rank", key, RANKING) as writer:
-            for batch in rows.to_arrow_reader(65_536):
+            for batch in one_ahead(rows.to_arrow_reader(ROWS_AT_ONCE)):
                 writer.write(pa.Table.from_batches([batch]))
         allocation = connection.execute(
             f"select {', '.join(ALLOCATION.names)} from allocation order by role, domain, bucket_min"
@@ -226,7 +228,10 @@ def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None
         "max_copies": config.max_copies,
     }
     duck.set_variables(connection, variables)
-    for name in ("rank", "pool", config.allocation):
+    connection.execute(duck.statement("window_scores"))
+    last_window = connection.execute("select coalesce(max(window_index), 0) from scores").fetchone()
+    documents_scored = "one_window" if last_window == (0,) else "many_windows"
+    for name in (documents_scored, "rank", "pool", config.allocation):
         connection.execute(duck.statement(name))
     if config.max_source_share is None:
         connection.execute("create or replace temp view queue as select * from candidates")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks import progress
+from tasks.ahead import one_ahead
 from tasks.job import Job, Outcome, QuarantineEntry, Stage
 from tasks.manifest import Counts, Shard
 from tasks.model import ResolvedModel
@@ -33,7 +33,6 @@ from tasks.tokenize import tokenizer_of
 CARRIED = ["window_id", "doc_id", "domain", "window_index", "n_tokens", "doc_tokens", "doc_tokens_exact"]
 UNKEYED = {"model", "device", "batch_tokens", "calibration"}
 
-T = TypeVar("T")
 
 # One model serves a process; two threads must neither load it twice nor run it side by side.
 _model_lock = threading.Lock()
@@ -193,19 +192,6 @@ def batches_to_score(
 
 def _with_ids(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, npt.NDArray[np.int64]]:
     return batch, np.stack(batch["input_ids"].to_numpy(zero_copy_only=False)).astype(np.int64)
-
-
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items in their order, each made in a thread beside while the one before it is used.
-
-    So the device does not wait for the next windows to be read, decompressed and stacked.
-    """
-    nothing_left = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="windows-ahead") as reader:
-        following = reader.submit(next, items, nothing_left)
-        while (item := following.result()) is not nothing_left:
-            following = reader.submit(next, items, nothing_left)
-            yield cast(T, item)
 
 
 STAGE = Stage(name="score", version="3", compute=score)

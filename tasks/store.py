@@ -33,6 +33,8 @@ from tasks.manifest import Shard
 ROW_GROUP_BYTES = 16 * 2**20
 REMOVE_AT_ONCE = 1000
 CHECKED_AT_ONCE = 8
+UNLIKE = ("doc_id", "window_id", "text", "sha256", "rank")
+"""Columns in which hardly a value comes twice, as in those of floats: a dictionary of them takes time and space."""
 
 _unfinished: set[Path] = set()
 _checked: dict[tuple[str, str], object] = {}
@@ -372,7 +374,10 @@ class ShardWriter:
         self.sha256 = ""
         self._file = file
         self._schema = schema
-        self._writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+        dictionary = [_leaf(field) for field in schema if field.name not in UNLIKE and not _is_float(field)]
+        self._writer = pq.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=True, use_dictionary=dictionary
+        )
 
     def write(self, table: pa.Table) -> None:
         """Append rows, in row groups of some 16 MiB so that readers need not hold the whole file."""
@@ -392,6 +397,16 @@ class ShardWriter:
         """What a manifest says of the finished file."""
         assert self.bytes, "a shard is described only after it is finished"
         return Shard(key=self.key, path=self.path, bytes=self.bytes, rows=self.rows, sha256=self.sha256)
+
+
+def _is_float(field: pa.Field) -> bool:
+    return pa.types.is_floating(field.type) or (pa.types.is_list(field.type) and _is_float(field.type.value_field))
+
+
+def _leaf(field: pa.Field) -> str:
+    """The name by which Parquet knows a column."""
+    is_list = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+    return f"{field.name}.list.element" if is_list else str(field.name)
 
 
 def table_of(rows: dict[str, list[Any]], schema: pa.Schema) -> pa.Table:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tasks.ahead import one_ahead
 from tasks.schema import DROP_LIST, WINDOWS
-from tasks.score import batches_to_score, one_ahead, window_length, windows_a_batch
+from tasks.score import batches_to_score, window_length, windows_a_batch
 from tasks.store import Store, table_of
 
 
