@@ -76,8 +76,7 @@ def main() -> None:
     text = (
         f"SmolLM2-135M in float32 on the CPU, one window of the bundled sample's text, {options.rounds} rounds by "
         "turns after one to warm up; ratios are medians of each round's own. The calibration averages layers "
-        f"{min(chosen.layers)}–{max(chosen.layers)} and ends after layer {chosen.last_layer} of 30. "
-        "No GPU was there to measure on."
+        f"{min(chosen.layers)}–{max(chosen.layers)} and ends after layer {chosen.last_layer} of 30."
     )
     command = f"python benchmarks/scoring.py --lengths {' '.join(map(str, options.lengths))} --rounds {options.rounds}"
     print(write_section("Scoring", command, ["ladm", "torch", "transformers"], columns, rows, text))

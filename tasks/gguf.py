@@ -21,6 +21,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,30 @@ def converted_folder(gguf_sha256: str) -> Path | None:
     return folder if whole else None
 
 
-def recorded_hashes(folder: Path) -> dict[str, str] | None:
-    """The sha256 of each file in a folder that `convert` made, as it noted them, or None for any other folder."""
+@dataclass(frozen=True)
+class Converted:
+    """What `convert` noted of a folder that it made."""
+
+    gguf_sha256: str
+    """Of the file that the folder was made from."""
+    files: dict[str, str]
+    """Name → sha256 of each file made."""
+
+    def digest(self, part: str) -> str:
+        """The content of `part` ("weights" or "tokenizer"), as told by the file that it came from.
+
+        Not by the files made: transformers writes its own version into them, and a GGUF file's scores must have the
+        same keys, and its calibration must be found, whatever version converted it.
+        """
+        return text_sha256(f"{part} of GGUF {self.gguf_sha256}, converted by rules {RECORD_FORMAT}")
+
+
+def converted_record(folder: Path) -> Converted | None:
+    """What was noted of a folder that `convert` made, or None for any other folder."""
     record = read_json(folder / RECORD)
     if record is None or converted_folder(str(record.get("gguf"))) != folder:
         return None
-    return {name: sha256 for name, (_, sha256) in record["files"].items()}
+    return Converted(str(record["gguf"]), {name: sha256 for name, (_, sha256) in record["files"].items()})
 
 
 def convert(gguf: Path, gguf_sha256: str, on_progress: Progress) -> Path:

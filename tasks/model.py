@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from tasks.errors import ModelError
-from tasks.gguf import convert, from_pypi, one_line, recorded_hashes
+from tasks.gguf import convert, converted_record, from_pypi, one_line
 from tasks.hub import HUB_ID, from_hub
 from tasks.model_cache import cache_root, file_sha256, files_digest, hash_digest
 from tasks.model_facts import ModelFacts, model_facts, quiet_transformers
@@ -47,9 +47,9 @@ class ResolvedModel:
     path: Path
     """Folder with config.json, safetensors and, mostly, tokenizer files."""
     digest: str
-    """Of the content of config.json and the weights, wherever they lie."""
+    """Of the content of config.json and the weights, wherever they lie; for a GGUF file, of its own content."""
     tokenizer_digest: str | None
-    """Of the content of the tokenizer's files; None if the folder has no tokenizer."""
+    """Of the content of the tokenizer's files, or of the GGUF file; None if the model has no tokenizer."""
 
 
 def resolve_model(reference: str, on_progress: Callable[[str], None] | None = None) -> ResolvedModel:
@@ -78,7 +78,10 @@ def check_content(resolved: ResolvedModel) -> None:
         ModelError: the files are not what the digest says: damaged, or changed behind their times.
     """
     names = ["config.json", *_weight_files(resolved.reference, resolved.path)]
-    if hash_digest({name: file_sha256(resolved.path / name, remember=False) for name in names}) != resolved.digest:
+    held = {name: file_sha256(resolved.path / name, remember=False) for name in names}
+    converted = converted_record(resolved.path)
+    whole = held.items() <= converted.files.items() if converted else hash_digest(held) == resolved.digest
+    if not whole:
         raise ModelError(
             f"scorer.model: the files of {resolved.reference} in {resolved.path} are damaged: they do not hold what "
             "they held when they were first hashed; delete them and fetch the model again"
@@ -158,20 +161,19 @@ def _local_folder(reference: str, tell: Callable[[str], None]) -> Path:
 
 
 def _describe(reference: str, folder: Path) -> ResolvedModel:
-    """Hashes a folder's files, or takes their hashes from the record of a conversion."""
+    """Hashes a folder's files, or takes what it holds from the record of a conversion."""
     if not (folder / "config.json").is_file():
         has_gguf = next(folder.glob("*.gguf"), None)
         hint = f"; name the file itself: {has_gguf}" if has_gguf else ""
         raise ModelError(f"scorer.model: {reference} has no config.json, so it is not a model folder{hint}")
     weights = ["config.json", *_weight_files(reference, folder)]
     tokenizer = sorted(name for name in TOKENIZER_FILES if (folder / name).is_file())
-    known = recorded_hashes(folder)
-
-    def digest(names: list[str]) -> str:
-        return files_digest(folder, names) if known is None else hash_digest({name: known[name] for name in names})
-
     has_tokenizer = any(name in VOCABULARIES for name in tokenizer)
-    return ResolvedModel(reference, folder, digest(weights), digest(tokenizer) if has_tokenizer else None)
+    if converted := converted_record(folder):
+        tokenizer_digest = converted.digest("tokenizer") if has_tokenizer else None
+        return ResolvedModel(reference, folder, converted.digest("weights"), tokenizer_digest)
+    tokenizer_digest = files_digest(folder, tokenizer) if has_tokenizer else None
+    return ResolvedModel(reference, folder, files_digest(folder, weights), tokenizer_digest)
 
 
 def _weight_files(reference: str, folder: Path) -> list[str]:

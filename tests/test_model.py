@@ -19,7 +19,7 @@ import pytest
 from tasks import gguf as gguf_module
 from tasks import model_cache
 from tasks.errors import ModelError
-from tasks.model import EMBEDDED, EMBEDDED_REFERENCE, load_tokenizer, model_facts, resolve_model
+from tasks.model import EMBEDDED, EMBEDDED_REFERENCE, check_content, load_tokenizer, model_facts, resolve_model
 
 SPECIAL = "<|im_start|>"
 ALPHABET = [chr(c) for c in [*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324)]]  # byte-level BPE
@@ -256,6 +256,27 @@ def test_a_folder_without_config_is_refused_and_its_gguf_named(tmp_path):
 # GGUF files and wheels
 
 
+def test_a_gguf_is_the_same_model_whatever_version_converted_it(tmp_path, cache, monkeypatch):
+    gguf = write_gguf(tmp_path / "tiny.gguf")
+    first = resolve_model(str(gguf))
+    assert first.digest != first.tokenizer_digest
+
+    def another_version(_: Path, into: Path) -> None:
+        shutil.copytree(first.path, into, ignore=shutil.ignore_patterns(gguf_module.RECORD), dirs_exist_ok=True)
+        config = json.loads((into / "config.json").read_text()) | {"transformers_version": "99.0"}
+        (into / "config.json").write_text(json.dumps(config))
+
+    monkeypatch.setattr(gguf_module, "_convert_in_child", another_version)
+    monkeypatch.setenv("LADM_CACHE", str(tmp_path / "other"))
+    second = resolve_model(str(gguf))
+    assert second.path != first.path
+    assert (second.digest, second.tokenizer_digest) == (first.digest, first.tokenizer_digest)
+    check_content(second)
+    (second.path / "config.json").write_bytes((first.path / "config.json").read_bytes())
+    with pytest.raises(ModelError, match="are damaged"):  # not what was made here, whatever it is
+        check_content(second)
+
+
 def test_a_gguf_in_a_wheel_is_converted_once_exactly(tmp_path, cache, monkeypatch):
     import torch
     from tokenizers import Tokenizer
@@ -288,11 +309,7 @@ def test_a_gguf_in_a_wheel_is_converted_once_exactly(tmp_path, cache, monkeypatc
     assert len(told) == 2
     local = resolve_model(str(gguf))
     assert (local.path, local.digest, local.tokenizer_digest) == (first.path, first.digest, first.tokenizer_digest)
-    copy = tmp_path / "copy"  # the digests noted by the conversion are those of a plain folder with the same files
-    shutil.copytree(first.path, copy)
-    (copy / gguf_module.RECORD).unlink()
-    plain = resolve_model(str(copy))
-    assert (plain.digest, plain.tokenizer_digest) == (first.digest, first.tokenizer_digest)
+    check_content(first)
     facts = model_facts(first)
     assert (facts.n_layers, facts.attention_layers, facts.max_positions) == (1, (0,), 256)
     assert facts.vocab_size == len(VOCABULARY)

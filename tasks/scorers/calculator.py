@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from tasks.errors import ConfigError, ModelError
 from tasks.model_facts import quiet_transformers
+from tasks.scorers.chip import compile_parts, kernels_work
 from tasks.scorers.ladm import LadmConfig, wanted_layers
 
 IMPLEMENTATION = "ladm"
@@ -79,6 +80,8 @@ def load_calculator(path: Path, config: LadmConfig, *, head: bool = False) -> Ca
     shape = loaded.config.get_text_config()
     wanted_layers(config, shape.num_hidden_layers)
     loaded = loaded.eval().to(device)
+    if dtype != torch.float32 and kernels_work(device):  # float32 is for exactness, and is left as it is
+        compile_parts(loaded)
     return Calculator(
         model=loaded.base_model if head else loaded,
         path=path,

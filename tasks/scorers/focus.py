@@ -8,8 +8,9 @@ One thing stands in the way: the published formula's softmax runs over the keys 
 lse includes the span's own keys. (Taking those off again would cancel: a row may put all but 1e-6 of its mass on
 them.) So the causal triangle is cut at the first rows of the query spans into rectangles and small triangles. Each is
 one kernel call, and outputs over disjoint sets of keys merge exactly by their lse. The attention is computed once,
-and the lse over the earlier keys is there before the last merge. That path runs on the CPU; elsewhere, the sampled
-rows' lse is computed on its own.
+and the lse over the earlier keys is there before the last merge. That path runs on the CPU. On NVIDIA GPUs PyTorch's
+attention stays whole, and kernels of our own measure the spans beside it (`focus_triton.py`); elsewhere the sampled
+rows' lse is computed on its own, from logits held in memory.
 
 Dimensions in names: B windows, H query heads, K key heads (H is a multiple of K), L tokens of the window, S tokens of a
 span, N query spans, M key spans of one query span, P pairs of spans, G = H/K query heads a key head, D a head's width,
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from tasks.scorers.chip import kernels_work
 from tasks.scorers.ladm import QuerySpan, SpanPlan
 
 Kernel = Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, Tensor]]
@@ -52,6 +54,11 @@ def attend_and_measure(
     Returns:
         (out_BHLD, or None without `output`; a pfs_BHP a plan, float32: all pairs of it, query span by query span).
     """
+    if kernels_work(q_BHLD.device):
+        from tasks.scorers import focus_triton  # noqa: PLC0415  (cannot be imported without Triton)
+
+        out = causal_attention(q_BHLD, k_BKLD, v_BKLD, scale) if output else None
+        return out, [focus_triton.measure(q_BHLD, k_BKLD, scale, plan) for plan in plans]
     kernel = fused_kernel(q_BHLD, v_BKLD)
     out_BHLD: Tensor | None = None
     lse_BHL: Tensor | None = None  # over all keys up to the row itself

@@ -27,10 +27,10 @@ def cases(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def check(case: dict[str, Any], folder: Path, ids_BL: np.ndarray) -> None:
+def check(case: dict[str, Any], folder: Path, ids_BL: np.ndarray, device: str = "cpu") -> None:
     spans = {key: case[key] for key in ("span", "d_afs", "d_cds")}
     config = LadmConfig.model_validate(
-        {**spans, "ablation": ABLATIONS[case["ablation"]], "dtype": "float32", "device": "cpu"}
+        {**spans, "ablation": ABLATIONS[case["ablation"]], "dtype": "float32", "device": device}
     )
     assert ids_BL.shape[1] == case["length"]
     scores = score_windows(load_calculator(folder, config), config, ids_BL)
