@@ -30,6 +30,8 @@ import pytest
 from conftest import Corpus, write_jsonl
 from test_s3 import SECRET, Place, free_ports, place, server
 
+from flows.prefect_guest import RECORDER
+
 __all__ = ["place", "server"]  # fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -115,6 +117,7 @@ def prefect_on(postgres: str, folder: Path) -> Iterator[dict[str, str]]:
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_DATABASE_CONNECTION_URL": postgres,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        **RECORDER,
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
     }
