@@ -90,9 +90,12 @@ def runner_of(plan: Plan) -> Iterator[Runner]:
 
 
 class Threads:
-    """Threads of this process, which holds one model."""
+    """Threads of this process, which holds one model.
 
-    models = 1
+    Two jobs take turns with it: while one is written down and another is begun, it would stand idle.
+    """
+
+    models = 2
     same_process = True
 
     def __init__(self, workers: int) -> None:
