@@ -36,7 +36,7 @@ def kernels_work(device: torch.device) -> bool:
         pfs_P = focus_triton.measure(q_BHLD, k_BKLD, 0.5, _TRIAL)[0, 0]
     except Exception as error:
         warnings.warn(
-            f"Triton cannot make kernels for this GPU, so scoring takes two to seven times as long; it says: "
+            f"Triton cannot make kernels for this GPU, so scoring takes two to five times as long; it says: "
             f"{' '.join(str(error).split())[:200] or type(error).__name__}",
             stacklevel=2,
         )
@@ -44,7 +44,7 @@ def kernels_work(device: torch.device) -> bool:
     if torch.allclose(pfs_P, _defined(q_BHLD[0, 0], k_BKLD[0, 0], 0.5), rtol=1e-4):
         return True
     warnings.warn(
-        "Triton's kernels give wrong numbers on this GPU; scoring goes the plain way and takes two to seven times as "
+        "Triton's kernels give wrong numbers on this GPU; scoring goes the plain way and takes two to five times as "
         "long",
         stacklevel=2,
     )
