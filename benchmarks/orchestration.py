@@ -22,7 +22,7 @@ from corpus import SHARED, documents, write_files
 from measure import Answer, call, cells, median_cost, timed
 from results import write_section
 
-WINDOW = 512
+WINDOW = 1_024
 STAGES = ("ingest", "length", "tokenize", "score")
 LOOP, RUN = "plain functions in a loop", "`ladm run`, with Prefect"
 
@@ -103,7 +103,7 @@ def configuration(sources: str, store: str) -> Any:
             "store": store,
             "sources": [sources],
             "window": {"length": WINDOW},
-            "scorer": {"span": 16, "layers": "14-24", "ablation": "no-std"},
+            "scorer": {"span": 32, "layers": "14-24", "ablation": "no-std"},
         }
     )
 

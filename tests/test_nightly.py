@@ -286,10 +286,10 @@ def test_three_nights(nights: Nights, corpus: Corpus) -> None:
     told = until(lambda: [one for one in nights.flow_runs() if one["state_type"] == "FAILED"], 60, "a Failed flow run")
     assert "length faulty.jsonl" in told[0]["state"]["message"]
     failed_ones = {"task_runs": {"state": {"type": {"any_": ["FAILED"]}}}}
-    tasks = until(lambda: nights.ask("task_runs/filter", failed_ones), 60, "the failed task run")  # told by the second
+    tasks = until(lambda: nights.ask("task_runs/filter", failed_ones), 60, "the failed task run")
     assert {one["name"] for one in tasks} == {"length faulty.jsonl"}
-    # A run that was scheduled less than five minutes before it began (at deploying, only in a test) waits for Prefect to
-    # hear that it was, which its scheduler does not tell: its automations see the first run that is older.
+    # Prefect's automations hear at once only of runs that were scheduled five minutes before they begin or earlier; the
+    # first ones after a deployment are not.
     alert = until(lambda: nights.alerts, 480, "an alert")[0]
     assert "Failed" in alert["subject"]
     assert "length faulty.jsonl" in alert["body"]
