@@ -2,8 +2,8 @@
 
 Both do the same jobs with the same functions and write the same store (checked): ingest, length, tokenize and score,
 with the embedded model. One is `ladm run`, with its Prefect server, its task runs, retries and cached results; the
-other calls `run_job` shard by shard. Each shard holds one document, which is far less than a shard of the default size
-(64 MiB of text), so that this is about the largest share that Prefect can have.
+other calls `run_job` shard by shard. Each shard holds one document with one window of the bundled run's length, far
+less than a shard of the default size (64 MiB of text), so that this is about the largest share that Prefect has.
 
     python benchmarks/orchestration.py [--shards 200]
 """
