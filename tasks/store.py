@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -37,12 +38,18 @@ UNLIKE = ("doc_id", "window_id", "text", "sha256", "rank")
 """Columns in which hardly a value comes twice, as in those of floats: a dictionary of them takes time and space."""
 
 _unfinished: set[Path] = set()
+_beginning = threading.RLock()
+"""Held while a temporary file comes to be. Not even a moment lies between its being noted and its being there."""
 _checked: dict[tuple[str, str], object] = {}
 """(file, checksum) → the state in which this process found the file to have it."""
 
 
 def remove_unfinished() -> None:
-    """Delete the temporary files of writes that are under way; for a process that is about to end at once."""
+    """Delete the temporary files of writes that are under way; for a process that is about to end at once.
+
+    No other write begins from here on: whoever wants to begin one waits for the end.
+    """
+    _beginning.acquire()
     for temporary in list(_unfinished):
         temporary.unlink(missing_ok=True)
 
@@ -136,9 +143,11 @@ class Store:
         if self.local:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(f"{target}.{uuid.uuid4().hex}.tmp")
-            _unfinished.add(temporary)
             try:
-                with temporary.open("wb") as file:
+                with _beginning:
+                    _unfinished.add(temporary)
+                    opened = temporary.open("wb")
+                with opened as file:
                     yield (hashing := HashingFile(file))
                 temporary.replace(target)
                 self.checksums[path] = hashing.sha256
