@@ -6,23 +6,28 @@
 --
 -- `exhausted` tells why a target is short: true when every document that could be taken was taken (after bands and
 -- the limit on sources), false when the next document would not have fitted.
+--
+-- A document's first copy comes before the others in every order of selection, so that it is selected if any is.
 create or replace temp table allocation as
+with got as (
+    select
+        target,
+        coalesce(sum(doc_tokens) filter (selected), 0) as tokens,
+        count(*) filter (selected and copy = 1) as documents,
+        bool_and(selected) as exhausted
+    from taken
+    group by target
+)
 select
-    targets.domain,
-    targets.bucket_min,
-    targets.bucket_max,
-    targets.target_tokens,
-    coalesce(sum(taken.doc_tokens) filter (taken.selected), 0)::bigint as selected_tokens,
-    count(distinct taken.place) filter (taken.selected) as documents,
-    greatest(
-        0, coalesce(targets.target_tokens, 0) - coalesce(sum(taken.doc_tokens) filter (taken.selected), 0)
-    )::bigint as short_tokens,
-    coalesce(bool_and(taken.selected), true) as exhausted,
+    domain,
+    bucket_min,
+    bucket_max,
+    target_tokens,
+    coalesce(tokens, 0)::bigint as selected_tokens,
+    coalesce(documents, 0) as documents,
+    greatest(0, coalesce(target_tokens, 0) - selected_tokens)::bigint as short_tokens,
+    coalesce(exhausted, true) as exhausted,
     'long' as role
 from targets
-left join taken
-    on taken.domain = targets.domain
-    and taken.doc_tokens >= coalesce(targets.bucket_min, 0)
-    and (targets.bucket_max is null or taken.doc_tokens < targets.bucket_max)
-group by targets.domain, targets.bucket_min, targets.bucket_max, targets.target_tokens
-order by targets.domain, targets.bucket_min;
+left join got using (target)
+order by domain, bucket_min;

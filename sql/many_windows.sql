@@ -3,7 +3,7 @@
 -- Reads     window_scores      (window_scores.sql)
 -- Variable  aggregate          max | mean | first: a document's score from its windows
 -- Makes     documents_scored   one row a document
-create or replace temp view documents_scored as
+create or replace temp table documents_scored as
 select
     doc_id,
     any_value(domain) as domain,

@@ -191,14 +191,16 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
         allocation = connection.execute(
             f"select {', '.join(ALLOCATION.names)} from allocation order by role, domain, bucket_min"
         ).to_arrow_table()
-        totals = connection.execute(
-            "select coalesce(sum(windows), 0)::bigint, count(*) filter (role = 'long'), count(*) filter (selected),"
-            " coalesce(sum(doc_tokens) filter (role = 'long'), 0)::bigint,"
-            " coalesce(sum(doc_tokens * copies), 0)::bigint, count(distinct domain),"
-            " coalesce(sum(doc_tokens) filter (role = 'replay'), 0)::bigint from ranking"
-        ).fetchone()
-    assert totals is not None
-    windows, ranked, selected, tokens, selected_tokens, domains, replayed_tokens = totals
+        windows, ranked, tokens = _totals(
+            connection, "select sum(domain_windows), sum(domain_documents), sum(domain_tokens) from domains"
+        )
+        selected, selected_tokens, replayed, replayed_tokens = _totals(
+            connection,
+            "select sum(documents), sum(selected_tokens), sum(documents) filter (role = 'replay'),"
+            " sum(selected_tokens) filter (role = 'replay') from allocation",
+        )
+        (domains,) = _totals(connection, "select count(*) from domains")
+    assert writer.rows == ranked + replayed, "every document is in the ranking once"
     return Outcome(
         counts=Counts(received=sum(shard.rows for shard in scores), kept=windows),
         shards=[writer.shard()],
@@ -213,6 +215,13 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
             **({"replayed_tokens": replayed_tokens} if config.replay else {}),
         },
     )
+
+
+def _totals(connection: duckdb.DuckDBPyConnection, sums: str) -> list[int]:
+    """The one row of some sums; a sum of nothing is 0."""
+    row = connection.execute(sums).fetchone()
+    assert row is not None
+    return [int(value or 0) for value in row]
 
 
 def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None:
