@@ -19,7 +19,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +174,12 @@ def do_work(variant: str, folder: Path) -> dict[str, Any]:
         shards = [Shard.model_validate(shard) for shard in plan["shards"]]
         with timed() as seconds:
             done = run_job(STAGE, Job(stage="rank", label="all", store=store.uri, config=config, inputs=shards))
-        ranking = store.read_shard(done.shards[0])
-        selected = ranking.filter(ranking["selected"])["doc_id"].to_pylist()
+        # batch by batch: the peak of memory is to be the work's
+        batches = store.shard_batches(done.shards[0], SHARD_ROWS, ["doc_id", "selected"])
+        selected = digest(doc_id for batch in batches for doc_id in selected_ids(batch))
         for shard in done.all_files():
             store.remove(shard.path)
-        return {**seconds, "selected": digest(selected)}
+        return {**seconds, "selected": selected}
     if variant == RELEASED:
         from datasets import load_from_disk  # noqa: PLC0415
 
@@ -212,9 +213,16 @@ def published_filter(folder: Path, budget: int, tokens_of: Any) -> list[str]:
     return [row["doc_id"] for row in taken]
 
 
-def digest(doc_ids: list[str]) -> str:
+def selected_ids(ranking: pa.RecordBatch) -> list[str]:
+    """The selected documents of some rows of a ranking."""
+    ids: list[str] = ranking.filter(ranking["selected"])["doc_id"].to_pylist()
+    return ids
+
+
+def digest(doc_ids: Iterable[str]) -> str:
     """The same for the same documents in any order."""
-    return hashlib.sha256("".join(sorted(doc_ids)).encode()).hexdigest()
+    sums = sum(int.from_bytes(hashlib.sha256(doc_id.encode()).digest()) for doc_id in doc_ids)
+    return f"{sums:x}"
 
 
 if __name__ == "__main__":
