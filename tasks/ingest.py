@@ -11,6 +11,7 @@ import hashlib
 from typing import Any, BinaryIO, Literal
 
 import fsspec
+import pyarrow as pa
 
 from tasks.job import Job, Outcome, QuarantineEntry, Stage
 from tasks.manifest import Counts, Shard, SourceFile, content_key
@@ -19,6 +20,9 @@ from tasks.schema import DOCUMENTS
 from tasks.settings import Settings
 from tasks.sources import check_unchanged
 from tasks.store import Store, table_of
+
+
+PACKED_BYTES = 4 * 2**20
 
 
 class IngestConfig(Settings):
@@ -104,7 +108,7 @@ def _unreadable(source: SourceFile, damage: UnreadableFile, seen: int) -> Outcom
 
 
 class _PendingShard:
-    """Documents gathered until they make a shard."""
+    """Documents gathered until they make a shard: a few as Python's objects, the others as Arrow's, which are half."""
 
     def __init__(self, store: Store, shard_bytes: int) -> None:
         self.store = store
@@ -113,6 +117,9 @@ class _PendingShard:
         self.documents = 0
         self.bytes = 0
         self._gathered = 0
+        self._packed_at = 0
+        """Of the bytes gathered, those in `_tables`."""
+        self._tables: list[pa.Table] = []
         self._rows: dict[str, list[Any]] = {name: [] for name in DOCUMENTS.names}
 
     def add(self, source: SourceFile, record: Record) -> None:
@@ -136,15 +143,24 @@ class _PendingShard:
         self._gathered += len(encoded)
         if self._gathered >= self.shard_bytes:
             self.flush()
+        elif self._gathered - self._packed_at >= PACKED_BYTES:
+            self._pack()
 
     def flush(self) -> None:
-        if not self._rows["doc_id"]:
+        self._pack()
+        table = pa.concat_tables(self._tables) if self._tables else DOCUMENTS.empty_table()
+        self._tables, self._gathered, self._packed_at = [], 0, 0
+        if not table.num_rows:
             return
         fields = [name for name in DOCUMENTS.names if name != "text"]  # its sha256 stands for it
-        key = content_key("documents", STAGE.version, [self._rows[name] for name in fields])
-        self.shards.append(self.store.write_shard("ingest", key, table_of(self._rows, DOCUMENTS)))
-        self._gathered = 0
+        key = content_key("documents", STAGE.version, [table[name].to_pylist() for name in fields])
+        self.shards.append(self.store.write_shard("ingest", key, table))
+
+    def _pack(self) -> None:
+        if self._rows["doc_id"]:
+            self._tables.append(table_of(self._rows, DOCUMENTS))
         self._rows = {name: [] for name in DOCUMENTS.names}
+        self._packed_at = self._gathered
 
 
 STAGE = Stage(name="ingest", version="1", compute=ingest)

@@ -360,10 +360,14 @@ class Store:
             return pq.read_table(file)
 
     def shard_batches(self, shard: Shard, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The shard's rows in batches, holding one row group at a time; all columns, or those named."""
+        """The shard's rows in batches of at most so many, of one row group each; all columns, or those named.
+
+        A batch from several row groups could hold the whole shard, where the rows are long.
+        """
         with self.fs.open(self.full(shard.path), "rb") as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            yield from parquet.iter_batches(batch_size=rows, columns=columns)
+            for group in range(parquet.num_row_groups):
+                yield from parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
 
     def doc_ids(self, shards: Sequence[Shard]) -> Iterator[str]:
         """The column `doc_id` of some shards, row by row."""
