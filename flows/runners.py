@@ -92,10 +92,10 @@ def runner_of(plan: Plan) -> Iterator[Runner]:
 class Threads:
     """Threads of this process, which holds one model.
 
-    Two jobs take turns with it: while one is written down and another is begun, it would stand idle.
+    On a CPU it does two passes at once; and while one job is written down and another is begun, a third is at hand.
     """
 
-    models = 2
+    models = 3
     same_process = True
 
     def __init__(self, workers: int) -> None:

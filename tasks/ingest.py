@@ -21,7 +21,6 @@ from tasks.settings import Settings
 from tasks.sources import check_unchanged
 from tasks.store import Store, table_of
 
-
 PACKED_BYTES = 4 * 2**20
 
 

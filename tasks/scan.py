@@ -125,12 +125,12 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
     asked = ScanConfig.model_validate(job.config)
     config = asked.scorer(job.environment["model"], job.environment["device"])
     text_of = text_reader(config.model, job.identity[1]) if asked.beside.text else None
-    calculator, lock = calculator_for(
+    calculator, turns = calculator_for(
         config, job.identity[0], head=asked.beside.head, rounded=asked.dtype == "bfloat16-rounded"
     )
     windows = [row for row in store.read_shard(shard).to_pylist() if row["kind"] in asked.kinds]
     rows: dict[str, list[Any]] = {name: [] for name in MEASUREMENTS.names}
-    with lock:
+    with turns.alone():
         measured = side_by_side(
             lambda window: measure(calculator, config, asked, window, text_of), windows, config.device
         )

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +30,14 @@ from tasks.scorers.ladm import LadmConfig
 from tasks.store import Store, table_of
 from tasks.tokenize import tokenizer_of
 
+if TYPE_CHECKING:
+    from tasks.scorers.turns import Turns
+
 CARRIED = ["window_id", "doc_id", "domain", "window_index", "n_tokens", "doc_tokens", "doc_tokens_exact"]
 UNKEYED = {"model", "device", "batch_tokens", "calibration"}
 
 
-# One model serves a process; two threads must neither load it twice nor run it side by side.
+# One model serves a process; two threads must not load it twice.
 _model_lock = threading.Lock()
 
 
@@ -89,10 +92,17 @@ def text_reader(reference: str, digest: str | None) -> Callable[[npt.NDArray[np.
     return lambda ids_L: str(tokenizer.decode(ids_L.tolist(), skip_special_tokens=False))
 
 
-def calculator_for(
-    config: LadmConfig, digest: str, *, head: bool = False, rounded: bool = False
-) -> tuple[Any, threading.Lock]:
-    """The process's one calculator, loaded at the first call, and the lock to hold while it is used.
+@lru_cache
+def _turns(on_cpu: bool) -> Turns:
+    import torch  # noqa: PLC0415
+
+    from tasks.scorers.turns import AT_ONCE_ON_CPU, Turns  # noqa: PLC0415
+
+    return Turns(torch.get_num_threads(), AT_ONCE_ON_CPU if on_cpu else 1)
+
+
+def calculator_for(config: LadmConfig, digest: str, *, head: bool = False, rounded: bool = False) -> tuple[Any, Turns]:
+    """The process's one calculator, loaded at the first call, and what hands out turns with it.
 
     `digest` is the model's when the run began; a model that changed since is our own mistake to go on with. `head`
     asks for the language-model head as well, `rounded` for one that rounds to bfloat16 (`rounding.py`).
@@ -102,7 +112,8 @@ def calculator_for(
     resolved = resolve_model(config.model)
     assert resolved.digest == digest, f"the model {config.model} changed during the run"
     with _model_lock:
-        return _calculator(resolved, config.device, config.dtype, head, rounded), _model_lock
+        calculator = _calculator(resolved, config.device, config.dtype, head, rounded)
+        return calculator, _turns(calculator.device.type == "cpu")
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:
@@ -118,16 +129,20 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     scorer = {name: value for name, value in job.config.items() if name != "weights"}
     config = LadmConfig.model_validate({**scorer, **job.environment})
     weights = {name: ProfileWeights.model_validate(one) for name, one in job.config.get("weights", {}).items()}
-    calculator, lock = calculator_for(config, job.identity[0], head=config.beside.head)
+    calculator, turns = calculator_for(config, job.identity[0], head=config.beside.head)
     text_of = text_reader(config.model, job.identity[1]) if config.beside.text else None
     rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
     quarantine: list[QuarantineEntry] = []
     windows = 0
-    rows_a_batch = windows_a_batch(windows_at_once(calculator, config, window_length(store, shard)))
+    rows_a_pass = windows_at_once(calculator, config, window_length(store, shard))
+    rows_a_batch = windows_a_batch(rows_a_pass, turns.at_once)
+    # Where no other pass can go beside it, `score_windows` cuts a batch itself, and smaller if memory runs out.
+    rows_a_turn = rows_a_pass if turns.at_once > 1 else rows_a_batch
     for batch, ids_BL in one_ahead(batches_to_score(store, shard, drop_lists, rows_a_batch)):
         windows += batch.num_rows
-        with lock:
-            scores = score_windows(calculator, config, ids_BL, weights, text_of)
+        turns_BL = [ids_BL[start : start + rows_a_turn] for start in range(0, len(ids_BL), rows_a_turn)]
+        passed = turns.each(lambda ids_BL: score_windows(calculator, config, ids_BL, weights, text_of), turns_BL)
+        scores = [one for scored in passed for one in scored]
         carried = {name: batch[name].to_pylist() for name in CARRIED}
         for number, result in enumerate(scores):
             found = (
@@ -165,9 +180,9 @@ def window_length(store: Store, shard: Shard) -> int:
     return int(first["n_tokens"][0].as_py())
 
 
-def windows_a_batch(at_once: int) -> int:
-    """Windows to read at a time: as few as the model takes at once, in whole batches, but not fewer than four."""
-    return at_once * math.ceil(4 / at_once)
+def windows_a_batch(at_once: int, passes: int = 1) -> int:
+    """Windows to read at a time: what so many passes of the model take at once, in whole ones, but at least four."""
+    return at_once * max(passes, math.ceil(4 / at_once))
 
 
 def batches_to_score(

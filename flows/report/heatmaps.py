@@ -92,14 +92,14 @@ def measure_heatmaps(
     config, digest = _scorer(record)
     duck.set_variables(connection, {"window_ids": missing})
     windows = connection.execute(duck.statement("report_windows")).to_arrow_table().to_pylist()
-    calculator, lock = calculator_for(config, digest)
+    calculator, turns = calculator_for(config, digest)
     from tasks.scorers.attention import span_attention  # noqa: PLC0415  (torch)
 
     for number, window in enumerate(windows, start=1):
         tell(f"heatmap {number} of {len(windows)}: window {window['window_id']}")
         chosen = config.model_copy(update={"layers": tuple(window["layers"])})
         ids_L = np.array(window["input_ids"], dtype=np.int64)
-        with lock:
+        with turns.alone():
             pfs_NN = span_attention(calculator, chosen, ids_L)
         done.append(Heatmap(window["window_id"], config.span, window["layers"], pfs_NN))
     _write(store, record["run_id"], done)
