@@ -33,7 +33,9 @@ class Turns:
     def __init__(self, threads: int, at_once: int) -> None:
         self.threads = threads
         self.at_once = max(1, min(at_once, threads))
-        self._pool = ThreadPoolExecutor(self.at_once, thread_name_prefix="pass") if self.at_once > 1 else None
+        # Asked for its number once, a new thread no longer takes over the one that another thread sets meanwhile.
+        pool = ThreadPoolExecutor(self.at_once, thread_name_prefix="pass", initializer=torch.get_num_threads)
+        self._pool = pool if self.at_once > 1 else None
         self._changed = threading.Condition()
         self._waiting = 0
         self._under_way = 0

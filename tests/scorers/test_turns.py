@@ -56,10 +56,10 @@ def test_two_jobs_of_one_part_go_side_by_side() -> None:
     with ThreadPoolExecutor(3) as jobs:
         held = threading.Event()
         alone = jobs.submit(turns.each, lambda _: (held.wait(60), torch.get_num_threads())[1], [0])
-        while not turns._alone:  # noqa: SLF001  (the others must come second)
+        while not turns._alone:
             threading.Event().wait(0.001)
         others = [jobs.submit(turns.each, one_of_two, [number]) for number in range(2)]
-        while turns._waiting < 2:  # noqa: SLF001
+        while turns._waiting < 2:
             threading.Event().wait(0.001)
         held.set()
         assert alone.result() == [4]
@@ -89,7 +89,7 @@ def test_alone_waits_for_the_others_and_they_for_it() -> None:
     with ThreadPoolExecutor(1) as jobs:
         with turns.alone():
             waiting = jobs.submit(turns.each, seen.append, ["after"])
-            while not turns._waiting:  # noqa: SLF001
+            while not turns._waiting:
                 threading.Event().wait(0.001)
             seen.append("alone")
         waiting.result()
