@@ -315,12 +315,15 @@ def _chars(document: Document, pieces: Iterable[int]) -> int:
 
 def _edge_chars(edges: Iterable[_Edge], texts: Sequence[str], encoder: PieceEncoder) -> dict[_Edge, tuple[int, int]]:
     """For each edge `EncodedPiece.chars_before` it, from tokenizing its piece once more."""
+    chars: dict[_Edge, tuple[int, int]] = {}
     tokens_of: dict[tuple[int, int], list[int]] = {}
     for edge in edges:
-        tokens_of.setdefault((edge.document, edge.piece), []).append(edge.token)
+        if edge.token == 0:  # where the piece begins, whatever its tokens are
+            start = Document(texts[edge.document]).start_of(edge.piece)
+            chars[edge] = start, start
+        else:
+            tokens_of.setdefault((edge.document, edge.piece), []).append(edge.token)
     encoded = encoder.encode((Document(texts[number]), piece) for number, piece in tokens_of)
-    return {
-        _Edge(number, piece, token): found.chars_before(token)
-        for ((number, piece), tokens), found in zip(tokens_of.items(), encoded, strict=True)
-        for token in tokens
-    }
+    for ((number, piece), tokens), found in zip(tokens_of.items(), encoded, strict=True):
+        chars |= {_Edge(number, piece, token): found.chars_before(token) for token in tokens}
+    return chars
