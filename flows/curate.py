@@ -126,7 +126,8 @@ class Dag:
         """Do all stages of the plan, write the run record, and publish what a completed run made."""
         token = progress.listener.set(self.console.advance)
         try:
-            self.do_shards()
+            with tokenize.one_core_a_tokenizer():
+                self.do_shards()
             self.after_shards()
             self.mend()
         finally:

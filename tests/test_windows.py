@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 import tasks.pieces
 import tasks.windows
 from tasks.pieces import PIECE_CHARS, Document, PieceEncoder
+from tasks.tokenize import one_core_a_tokenizer
 from tasks.windows import WindowConfig, cut_documents
 
 CORPUS = Path(__file__).parents[1] / "../shared/corpus"
@@ -362,3 +364,15 @@ def test_corpus(name: str) -> None:
         assert len(cut.windows) == (len(whole) >= length)
         if cut.windows:
             np.testing.assert_array_equal(cut.windows[0].input_ids, whole[:length])
+
+
+def test_a_tokenizers_threads_are_as_before_when_the_shards_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "TOKENIZERS_PARALLELISM"
+    for before in ("true", None):
+        if before is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, before)
+        with one_core_a_tokenizer():
+            assert os.environ[name] == "false"
+        assert os.environ.get(name) == before
