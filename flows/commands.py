@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.importing import without_collection
 from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,11 +28,12 @@ DONE, FAILED, REFUSED = 0, 1, 2
 
 def run(options: argparse.Namespace) -> int:
     """`ladm run`."""
-    from flows.config import load_config  # noqa: PLC0415
-    from flows.console import Console, print_summary  # noqa: PLC0415
-    from flows.prefect_guest import begin_server, prefect_server, quiet_prefect  # noqa: PLC0415
-    from flows.preflight import preflight  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
+    with without_collection():
+        from flows.config import load_config  # noqa: PLC0415
+        from flows.console import Console, print_summary  # noqa: PLC0415
+        from flows.prefect_guest import begin_server, prefect_server, quiet_prefect  # noqa: PLC0415
+        from flows.preflight import preflight  # noqa: PLC0415
+        from tasks.model_cache import cache_root  # noqa: PLC0415
 
     given = {"max_quarantined": options.max_quarantined, "execution.runner": options.runner}
     settings = [f"{name}={value}" for name, value in given.items() if value is not None]
@@ -40,8 +42,9 @@ def run(options: argparse.Namespace) -> int:
         quiet_prefect(cache_root())
         begin_server(cache_root())
         plan = preflight(config, options.until, console.say)
-        from flows import handover  # noqa: PLC0415
-        from flows.curate import RunFailedError, curate  # noqa: PLC0415
+        with without_collection():
+            from flows import handover  # noqa: PLC0415
+            from flows.curate import RunFailedError, curate  # noqa: PLC0415
 
         handover.prepared.set((plan, console))
         try:

@@ -34,6 +34,12 @@ RECORDER = {
 By itself it writes them one by one, 80 a second; what waits beyond 10,000 changes of state it drops, and thousands of
 small shards that are done or found within a minute would be missing in its UI.
 """
+NO_AUTOMATIONS = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
+}
+"""Settings of a server that nobody looks at: no automation waits for its events, and no page shows them."""
 STARTUP_SECONDS = 300  # a machine that is busy takes minutes; a server that died is noticed at once
 
 
@@ -199,7 +205,7 @@ def _own_server(cache: Path, port: int = 0) -> str:
 def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
     """Our own server as a process that is coming up, and its log."""
     log = cache / ("prefect-serve.log" if port else "prefect-server.log")
-    short_lived = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
+    short_lived = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", **NO_AUTOMATIONS}
     lasting = {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT__SERVER_FINAL": "1"}
     with log.open("wb") as errors:
         server = subprocess.Popen(

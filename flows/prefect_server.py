@@ -11,6 +11,8 @@ import socket
 import sys
 import threading
 
+from flows.importing import without_collection
+
 
 def _end_with_parent() -> None:
     sys.stdin.buffer.read()
@@ -27,10 +29,12 @@ def serve(port: int) -> None:
         print(listening.getsockname()[1], flush=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-        import uvicorn  # noqa: PLC0415  (the parent need not wait for it to know the port)
-        from prefect.server.api.server import create_app  # noqa: PLC0415
+        with without_collection():
+            import uvicorn  # noqa: PLC0415  (the parent need not wait for it to know the port)
+            from prefect.server.api.server import create_app  # noqa: PLC0415
 
-        config = uvicorn.Config(create_app(), log_level="error", lifespan="on")
+            app = create_app()
+        config = uvicorn.Config(app, log_level="error", lifespan="on")
         uvicorn.Server(config).run(sockets=[listening])
 
 
