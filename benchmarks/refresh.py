@@ -4,7 +4,7 @@ The competitor of the second and third run is the first: what a pipeline costs e
 is the command `ladm run` in a process of its own, measured from its start to its end. The source files are the corpus
 dealt out anew; the documents that change are those of one file, as when a day's file is delivered again.
 
-    python benchmarks/refresh.py [--documents 500]
+    python benchmarks/refresh.py [--documents 900]
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     """Run the benchmark and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--corpus", type=Path, default=SHARED, metavar="FOLDER")
-    parser.add_argument("--documents", type=int, default=500, metavar="N", help="a multiple of 100")
+    parser.add_argument("--documents", type=int, default=900, metavar="N", help="a multiple of 100")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of the warm and the changed run")
     parser.add_argument("--run", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
