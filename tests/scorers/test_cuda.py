@@ -14,11 +14,16 @@ import torch
 from transformers import LlamaConfig
 
 from tasks.errors import ModelError
+from tasks.job import Job
+from tasks.model import resolve_model
+from tasks.schema import WINDOWS
+from tasks.score import calculator_for, score, score_key_config
 from tasks.scorers import focus
 from tasks.scorers.attention import load_calculator, score_windows
 from tasks.scorers.chip import kernels_work
 from tasks.scorers.ladm import LadmConfig, QuerySpan, SpanPlan, grid_plan, scoring_plan
 from tasks.scorers.profile import profile_plan
+from tasks.store import Store, table_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU is here")
 
@@ -107,8 +112,6 @@ def test_golden_random_models(case: dict[str, Any], way: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("case", test_golden.cases("smollm2.json"), ids=lambda case: str(case["case"]))
 def test_golden_real_text(case: dict[str, Any]) -> None:
-    from tasks.model import resolve_model
-
     try:
         folder = resolve_model("embedded").path
     except ModelError as error:
@@ -150,3 +153,43 @@ def test_memory_that_runs_out_halves_the_batch(folder: Path) -> None:
     assert calculator.most_windows is not None
     assert calculator.most_windows < 256
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_the_stage_scores_a_shard_here(folder: Path, tmp_path: Path) -> None:
+    """From windows in Parquet to scores in Parquet, every one in its own window's row."""
+    config = LadmConfig.model_validate({"model": str(folder), "device": "cuda", "dtype": "float32"})
+    ids_BL = tiny_models.windows(40, LENGTH)
+    rows: dict[str, list[Any]] = {
+        "window_id": [f"{number}:0" for number in range(40)],
+        "doc_id": [str(number) for number in range(40)],
+        "domain": ["x"] * 40,
+        "window_index": [0] * 40,
+        "input_ids": ids_BL.tolist(),
+        "n_tokens": [LENGTH] * 40,
+        "char_start": [0] * 40,
+        "char_end": [LENGTH] * 40,
+        "doc_tokens": [LENGTH] * 40,
+        "doc_tokens_exact": [True] * 40,
+    }
+    store = Store(str(tmp_path / "store"))
+    shard = store.write_shard("tokenize", "windows", table_of({name: rows[name] for name in WINDOWS.names}, WINDOWS))
+    digest = resolve_model(str(folder)).digest
+    where = {"model": str(folder), "device": "cuda", "batch_tokens": 16 * LENGTH}
+    job = Job(
+        stage="score",
+        label="x",
+        store=store.uri,
+        config=score_key_config(config),
+        inputs=[shard],
+        identity=[digest, None],
+        environment=where,
+    )
+    outcome = score(job, store, "key")
+    assert outcome.counts.received == outcome.counts.kept == 40
+    assert outcome.measures == {"windows": 40, "tokens": 40 * LENGTH}
+    calculator, turns = calculator_for(config, digest)
+    assert turns.at_once == 1
+    expected = [scored.cds for scored in score_windows(calculator, config, ids_BL)]
+    found = store.read_shard(outcome.shards[0])
+    assert found["window_id"].to_pylist() == rows["window_id"]
+    np.testing.assert_allclose(found["cds"].to_numpy(), expected, rtol=1e-4)
