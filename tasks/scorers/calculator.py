@@ -20,6 +20,7 @@ from tasks.errors import ConfigError, ModelError
 from tasks.model_facts import quiet_transformers
 from tasks.scorers.chip import compile_parts, kernels_work
 from tasks.scorers.ladm import LadmConfig, wanted_layers
+from tasks.scorers.pieces import mlps_in_pieces
 
 IMPLEMENTATION = "ladm"
 """The name under which transformers knows our attention function."""
@@ -82,6 +83,8 @@ def load_calculator(path: Path, config: LadmConfig, *, head: bool = False) -> Ca
     loaded = loaded.eval().to(device)
     if dtype != torch.float32 and kernels_work(device):  # float32 is for exactness, and is left as it is
         compile_parts(loaded)
+    if device.type == "cpu":
+        mlps_in_pieces(loaded)
     return Calculator(
         model=loaded.base_model if head else loaded,
         path=path,

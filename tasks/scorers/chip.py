@@ -67,13 +67,16 @@ def compile_parts(model: torch.nn.Module) -> list[str]:
     it is: attention is fused already, and a layer compiled whole would be compiled anew for each layer. Experts are
     left out, as each of them gets another number of tokens every time. Changes results by rounding.
     """
-    chosen = [
-        name
-        for name, module in model.named_modules()
-        if type(module).__name__.endswith(("MLP", "RMSNorm")) and "expert" not in name
-    ]
-    inside = {name for name, other in itertools.permutations(chosen, 2) if name.startswith(f"{other}.")}
-    parts = [name for name in chosen if name not in inside]
+    parts = outermost(model, ("MLP", "RMSNorm"))
     for name in parts:
         model.get_submodule(name).compile()
     return parts
+
+
+def outermost(model: torch.nn.Module, kinds: tuple[str, ...]) -> list[str]:
+    """The names of the modules whose class's name ends as one of `kinds`; none inside another, and no experts."""
+    chosen = [
+        name for name, module in model.named_modules() if type(module).__name__.endswith(kinds) and "expert" not in name
+    ]
+    inside = {name for name, other in itertools.permutations(chosen, 2) if name.startswith(f"{other}.")}
+    return [name for name in chosen if name not in inside]
