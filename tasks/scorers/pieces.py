@@ -27,30 +27,21 @@ def mlps_in_pieces(model: torch.nn.Module) -> list[str]:
     Modules are known by their class's name, so each class is tried on a few tokens first: one whose tokens are not
     independent of each other, or whose call is another, is left as it is.
     """
-    independent: dict[type[torch.nn.Module], bool] = {}
-    changed = []
-    for name in outermost(model, ("MLP",)):
-        module = model.get_submodule(name)
-        if type(module) not in independent:
-            independent[type(module)] = _takes_each_token_by_itself(module)
-        if independent[type(module)]:
-            module.forward = _in_pieces(module.forward)
-            changed.append(name)
-    return changed
+    mlps = {name: model.get_submodule(name) for name in outermost(model, ("MLP",))}
+    one_of_each = {type(mlp): mlp for mlp in mlps.values()}
+    independent = {kind for kind, mlp in one_of_each.items() if _takes_each_token_by_itself(mlp)}
+    changed = {name: mlp for name, mlp in mlps.items() if type(mlp) in independent}
+    for mlp in changed.values():
+        mlp.forward = _in_pieces(mlp.forward)
+    return list(changed)
 
 
 def _in_pieces(whole: Callable[..., Any]) -> Callable[..., Any]:
     def forward(hidden_BLD: Tensor, *more: Any, **options: Any) -> Any:
         if more or options or hidden_BLD.shape[:-1].numel() <= TOKENS:
             return whole(hidden_BLD, *more, **options)
-        out: Tensor | None = None
-        for first, piece_TD in enumerate(torch.split(hidden_BLD.flatten(0, -2), TOKENS)):
-            done_TD = whole(piece_TD[None])[0]
-            if out is None:
-                out = done_TD.new_empty(hidden_BLD.shape[:-1].numel(), done_TD.shape[-1])
-            out[first * TOKENS : first * TOKENS + len(piece_TD)] = done_TD
-        assert out is not None
-        return out.view(*hidden_BLD.shape[:-1], -1)
+        pieces_1TD = torch.split(hidden_BLD.reshape(1, -1, hidden_BLD.shape[-1]), TOKENS, dim=1)
+        return torch.cat([whole(piece_1TD) for piece_1TD in pieces_1TD], dim=1).view(*hidden_BLD.shape[:-1], -1)
 
     return forward
 

@@ -159,20 +159,12 @@ def test_the_stage_scores_a_shard_here(folder: Path, tmp_path: Path) -> None:
     """From windows in Parquet to scores in Parquet, every one in its own window's row."""
     config = LadmConfig.model_validate({"model": str(folder), "device": "cuda", "dtype": "float32"})
     ids_BL = tiny_models.windows(40, LENGTH)
-    rows: dict[str, list[Any]] = {
-        "window_id": [f"{number}:0" for number in range(40)],
-        "doc_id": [str(number) for number in range(40)],
-        "domain": ["x"] * 40,
-        "window_index": [0] * 40,
-        "input_ids": ids_BL.tolist(),
-        "n_tokens": [LENGTH] * 40,
-        "char_start": [0] * 40,
-        "char_end": [LENGTH] * 40,
-        "doc_tokens": [LENGTH] * 40,
-        "doc_tokens_exact": [True] * 40,
-    }
+    names = [str(number) for number in range(40)]
+    rows: dict[str, list[Any]] = {name: [0] * 40 for name in WINDOWS.names}
+    rows |= {"window_id": names, "doc_id": names, "domain": ["x"] * 40, "doc_tokens_exact": [True] * 40}
+    rows |= {"input_ids": ids_BL.tolist(), "n_tokens": [LENGTH] * 40}
     store = Store(str(tmp_path / "store"))
-    shard = store.write_shard("tokenize", "windows", table_of({name: rows[name] for name in WINDOWS.names}, WINDOWS))
+    shard = store.write_shard("tokenize", "windows", table_of(rows, WINDOWS))
     digest = resolve_model(str(folder)).digest
     where = {"model": str(folder), "device": "cuda", "batch_tokens": 16 * LENGTH}
     job = Job(
@@ -191,5 +183,5 @@ def test_the_stage_scores_a_shard_here(folder: Path, tmp_path: Path) -> None:
     assert turns.at_once == 1
     expected = [scored.cds for scored in score_windows(calculator, config, ids_BL)]
     found = store.read_shard(outcome.shards[0])
-    assert found["window_id"].to_pylist() == rows["window_id"]
+    assert found["window_id"].to_pylist() == names
     np.testing.assert_allclose(found["cds"].to_numpy(), expected, rtol=1e-4)
