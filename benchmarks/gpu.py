@@ -22,12 +22,12 @@ from corpus import SHARED, documents
 from results import write_section
 from transformers import AutoModel
 
-from tasks.model import ResolvedModel, load_tokenizer, resolve_model
-from tasks.scorers.attention import score_windows
-from tasks.scorers.calculator import load_calculator
-from tasks.scorers.calibration import load_calibration
-from tasks.scorers.chip import compile_parts, kernels_work
-from tasks.scorers.ladm import LadmConfig
+from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer, resolve_model
+from ladm.tasks.scorers.attention import score_windows
+from ladm.tasks.scorers.calculator import load_calculator
+from ladm.tasks.scorers.calibration import load_calibration
+from ladm.tasks.scorers.devices import compile_parts, kernels_work
+from ladm.tasks.scorers.ladm import LadmConfig
 
 PLAIN = "plain forward pass (transformers, sdpa)"
 COMPILED = "the same, MLPs and norms compiled"

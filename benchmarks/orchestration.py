@@ -96,7 +96,7 @@ def measured(folder: Path, corpus: Path, shards: int, rounds: int, threads: int)
 
 def configuration(sources: str, store: str) -> Any:
     """The run's configuration, for both."""
-    from flows.config import RunConfig  # noqa: PLC0415
+    from ladm.flows.config import RunConfig  # noqa: PLC0415
 
     return RunConfig.model_validate(
         {
@@ -110,10 +110,10 @@ def configuration(sources: str, store: str) -> Any:
 
 def plain_loop(sources: str, store: str) -> dict[str, Any]:
     """All jobs, one after the other, as plain function calls: no Prefect, no cache."""
-    from flows.jobs import ingest_job, shard_job  # noqa: PLC0415
-    from flows.preflight import preflight  # noqa: PLC0415
-    from tasks import ingest, length, score, tokenize  # noqa: PLC0415
-    from tasks.job import run_job  # noqa: PLC0415
+    from ladm.flows.dag.jobs import ingest_job, shard_job  # noqa: PLC0415
+    from ladm.flows.dag.plan import preflight  # noqa: PLC0415
+    from ladm.tasks.job import run_job  # noqa: PLC0415
+    from ladm.tasks.stages import ingest, length, score, tokenize  # noqa: PLC0415
 
     plan = preflight(configuration(sources, store), "score")
     following = {"length": length.STAGE, "tokenize": tokenize.STAGE, "score": score.STAGE}
@@ -132,16 +132,16 @@ def prefect_run(sources: str, store: str) -> dict[str, Any]:
     """The same as one run of the DAG, with a Prefect server of its own."""
     import os  # noqa: PLC0415
 
-    from flows.console import Console  # noqa: PLC0415
-    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
-    from flows.preflight import preflight  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
+    from ladm.flows.console import Console  # noqa: PLC0415
+    from ladm.flows.dag.plan import preflight  # noqa: PLC0415
+    from ladm.flows.orchestration.environment import prefect_server, quiet_prefect  # noqa: PLC0415
+    from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 
     config = configuration(sources, store)
     plan = preflight(config, "score")
     quiet_prefect(cache_root())
-    from flows import handover  # noqa: PLC0415
-    from flows.curate import curate  # noqa: PLC0415
+    from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+    from ladm.flows.dag.curate import curate  # noqa: PLC0415
 
     handover.prepared.set((plan, Console(open(os.devnull, "w"))))  # noqa: PTH123, SIM115
     with prefect_server(cache_root()), timed() as seconds:

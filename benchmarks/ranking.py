@@ -28,11 +28,11 @@ import pyarrow as pa
 from measure import Answer, call, cells, median_cost, timed
 from results import write_section
 
-from tasks.job import Job, run_job
-from tasks.manifest import Shard
-from tasks.rank import STAGE, SelectConfig
-from tasks.schema import SCORES
-from tasks.store import Store
+from ladm.tasks.job import Job, run_job
+from ladm.tasks.manifest import Shard
+from ladm.tasks.schema import SCORES
+from ladm.tasks.stages.rank import STAGE, SelectConfig
+from ladm.tasks.storage.store import Store
 
 RELEASED = "the published filter, as released"
 LISTS = "the published filter, tokens in its list"

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--run", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        from flows.cli import main as ladm  # noqa: PLC0415
+        from ladm.flows.cli import main as ladm  # noqa: PLC0415
 
         sys.exit(ladm(options.run))
     with tempfile.TemporaryDirectory(prefix="ladm-refresh-") as name:

@@ -23,11 +23,11 @@ import zstandard
 from results import write_section
 from transformers import AutoModel
 
-from tasks.model import ResolvedModel, load_tokenizer, resolve_model
-from tasks.scorers.attention import score_windows
-from tasks.scorers.calculator import load_calculator
-from tasks.scorers.calibration import Calibration, load_calibration
-from tasks.scorers.ladm import LadmConfig
+from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer, resolve_model
+from ladm.tasks.scorers.attention import score_windows
+from ladm.tasks.scorers.calculator import load_calculator
+from ladm.tasks.scorers.calibration import Calibration, load_calibration
+from ladm.tasks.scorers.ladm import LadmConfig
 
 PLAIN = "plain forward pass (transformers, sdpa)"
 PUBLISHED = "published formula, all layers, exact"
@@ -84,7 +84,7 @@ def main() -> None:
 
 def sample_tokens(model: ResolvedModel, length: int) -> np.ndarray:
     """ids_L: the first tokens of the bundled sample's books."""
-    raw = (files("flows.sample") / "Books.jsonl.zst").read_bytes()
+    raw = (files("ladm.flows.sample") / "Books.jsonl.zst").read_bytes()
     text = zstandard.ZstdDecompressor().decompressobj().decompress(raw).decode()
     ids = load_tokenizer(model).encode(text[: 12 * length]).ids
     return np.array(ids[:length], dtype=np.int64)

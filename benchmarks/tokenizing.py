@@ -70,7 +70,7 @@ def main() -> None:
 
 def measured(corpus: Path, folder: Path, rounds: int) -> list[list[str]]:
     """The table's lines."""
-    from tasks.model import resolve_model  # noqa: PLC0415
+    from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415
 
     # ladm reads the names of special tokens in a text as text; without the list of them datatrove does, too.
     tokenizer = folder / "tokenizer.json"
@@ -114,7 +114,7 @@ def differences(ours: dict[Place, int], theirs: dict[Place, int]) -> str:
 
 def with_ladm(corpus: Path, folder: Path, count: str) -> dict[str, float]:
     """The stages up to tokenization, as `ladm run` does them; says how long the run took by its own record."""
-    from flows.cli import main as ladm  # noqa: PLC0415
+    from ladm.flows.cli import main as ladm  # noqa: PLC0415
 
     config = folder / "config.yaml"
     config.write_text(
@@ -159,8 +159,8 @@ def with_datatrove(corpus: Path, folder: Path, tokenizer: Path) -> dict[str, flo
 
 def ladm_tokens(corpus: Path, folder: Path) -> dict[Place, int]:
     """(file, line) → tokens of every document that ladm cut a window from."""
-    from flows.record import shards_of  # noqa: PLC0415
-    from tasks.store import Store  # noqa: PLC0415
+    from ladm.flows.runs.record import shards_of  # noqa: PLC0415
+    from ladm.tasks.storage.store import Store  # noqa: PLC0415
 
     store = Store(str(folder / "store"))
     (run_id,) = store.names("runs")

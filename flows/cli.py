@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from flows.commands import DONE, REFUSED, deploy, evaluate, gc, model_fetch, report, run, score, serve, sql
-from tasks.errors import ConfigError, UserError
+from ladm.flows.commands import DONE, REFUSED, deploy, evaluate, gc, model_fetch, report, run, score, serve, sql
+from ladm.tasks.errors import ConfigError, UserError
 
 RUN_EXAMPLE = """examples:
   ladm run                                            the bundled sample, scored by the embedded model
@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except UserError as error:
-        from tasks.records import printable  # noqa: PLC0415
-        from tasks.redact import without_secrets  # noqa: PLC0415
+        from ladm.tasks.reading.records import printable  # noqa: PLC0415
+        from ladm.tasks.redact import without_secrets  # noqa: PLC0415
 
         print(f"ladm: {printable(' '.join(without_secrets(str(error)).split()), 4000)}", file=sys.stderr)
         return REFUSED

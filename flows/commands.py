@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.importing import without_collection
-from tasks.errors import ConfigError
+from ladm.flows.imports import without_collection
+from ladm.tasks.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from flows.console import Console
+    from ladm.flows.console import Console
 
 DONE, FAILED, REFUSED = 0, 1, 2
 """Exit codes."""
@@ -29,11 +29,11 @@ DONE, FAILED, REFUSED = 0, 1, 2
 def run(options: argparse.Namespace) -> int:
     """`ladm run`."""
     with without_collection():
-        from flows.config import load_config  # noqa: PLC0415
-        from flows.console import Console, print_summary  # noqa: PLC0415
-        from flows.prefect_guest import begin_server, prefect_server, quiet_prefect  # noqa: PLC0415
-        from flows.preflight import preflight  # noqa: PLC0415
-        from tasks.model_cache import cache_root  # noqa: PLC0415
+        from ladm.flows.config import load_config  # noqa: PLC0415
+        from ladm.flows.console import Console, print_summary  # noqa: PLC0415
+        from ladm.flows.dag.plan import preflight  # noqa: PLC0415
+        from ladm.flows.orchestration.environment import begin_server, prefect_server, quiet_prefect  # noqa: PLC0415
+        from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 
     given = {"max_quarantined": options.max_quarantined, "execution.runner": options.runner}
     settings = [f"{name}={value}" for name, value in given.items() if value is not None]
@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
         begin_server(cache_root())
         plan = preflight(config, options.until, console.say)
         with without_collection():
-            from flows import handover  # noqa: PLC0415
-            from flows.curate import RunFailedError, curate  # noqa: PLC0415
+            from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+            from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415
 
         handover.prepared.set((plan, console))
         try:
@@ -70,7 +70,7 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
     Otherwise Prefect would wait for the shards under way, which may take minutes; they are safe to leave.
     """
-    from tasks.store import remove_unfinished  # noqa: PLC0415
+    from ladm.tasks.storage.store import remove_unfinished  # noqa: PLC0415
 
     def stop(number: int, _frame: object) -> None:
         remove_unfinished()
@@ -88,9 +88,9 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
 def sql(options: argparse.Namespace) -> int:
     """`ladm sql`."""
-    from flows.config import store_uri  # noqa: PLC0415
-    from flows.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
-    from tasks.file_systems import reached  # noqa: PLC0415
+    from ladm.flows.ask.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
+    from ladm.flows.config import store_uri  # noqa: PLC0415
+    from ladm.tasks.storage.file_systems import reached  # noqa: PLC0415
 
     def show(table: pa.Table) -> None:
         if options.format == "table":
@@ -106,7 +106,7 @@ def sql(options: argparse.Namespace) -> int:
         return DONE
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError("sql: no QUERY, and no terminal to ask for one; give the query as an argument")
-    from flows.sql_shell import shell  # noqa: PLC0415
+    from ladm.flows.ask.shell import shell  # noqa: PLC0415
 
     with reached("--store", store):
         shell(store, options.run, show)
@@ -115,9 +115,9 @@ def sql(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """`ladm report`."""
-    from flows.config import store_uri  # noqa: PLC0415
-    from flows.report.page import write_report  # noqa: PLC0415
-    from tasks.file_systems import reached  # noqa: PLC0415
+    from ladm.flows.config import store_uri  # noqa: PLC0415
+    from ladm.flows.report.page import write_report  # noqa: PLC0415
+    from ladm.tasks.storage.file_systems import reached  # noqa: PLC0415
 
     store = store_uri(options.store)
     with reached("--store", store):
@@ -128,9 +128,9 @@ def report(options: argparse.Namespace) -> int:
 
 def gc(options: argparse.Namespace) -> int:
     """`ladm gc`."""
-    from flows.config import store_uri  # noqa: PLC0415
-    from flows.gc import collect, summary  # noqa: PLC0415
-    from tasks.file_systems import reached  # noqa: PLC0415
+    from ladm.flows.config import store_uri  # noqa: PLC0415
+    from ladm.flows.runs.collect import collect, summary  # noqa: PLC0415
+    from ladm.tasks.storage.file_systems import reached  # noqa: PLC0415
 
     store = store_uri(options.store)
     with reached("--store", store):
@@ -141,11 +141,11 @@ def gc(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """`ladm evaluate`."""
-    from flows.config import load_config  # noqa: PLC0415
-    from flows.console import Console  # noqa: PLC0415
-    from flows.prefect_guest import prefect_server, quiet_prefect  # noqa: PLC0415
-    from flows.question import question_of  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
+    from ladm.flows.config import load_config  # noqa: PLC0415
+    from ladm.flows.console import Console  # noqa: PLC0415
+    from ladm.flows.evaluation.request import question_of  # noqa: PLC0415
+    from ladm.flows.orchestration.environment import prefect_server, quiet_prefect  # noqa: PLC0415
+    from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
@@ -158,9 +158,9 @@ def evaluate(options: argparse.Namespace) -> int:
             console,
         )
         quiet_prefect(cache_root())
-        from flows import handover  # noqa: PLC0415
-        from flows.evaluate import evaluate  # noqa: PLC0415
-        from flows.evaluation_files import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
+        from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+        from ladm.flows.evaluation.evaluate import evaluate  # noqa: PLC0415
+        from ladm.flows.evaluation.results import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
 
         handover.asked.set(question)
         with prefect_server(cache_root()), _results_alone_on_stdout():
@@ -177,15 +177,15 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """`ladm serve`."""
-    from flows.config import load_config  # noqa: PLC0415
-    from flows.prefect_guest import lasting_prefect, lasting_server  # noqa: PLC0415
-    from flows.preflight import preflight  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
+    from ladm.flows.config import load_config  # noqa: PLC0415
+    from ladm.flows.dag.plan import preflight  # noqa: PLC0415
+    from ladm.flows.orchestration.environment import lasting_prefect, lasting_server  # noqa: PLC0415
+    from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
     lasting_prefect(cache_root())
-    from flows.deploy import nightly  # noqa: PLC0415
-    from flows.deploy import serve as serve_deployment  # noqa: PLC0415
+    from ladm.flows.orchestration.deploy import nightly  # noqa: PLC0415
+    from ladm.flows.orchestration.deploy import serve as serve_deployment  # noqa: PLC0415
 
     deployment = nightly(config, options.cron, options.timezone, options.name)
     preflight(config, tell=_say)
@@ -197,14 +197,14 @@ def serve(options: argparse.Namespace) -> int:
 
 def deploy(options: argparse.Namespace) -> int:
     """`ladm deploy`."""
-    from flows.config import load_config  # noqa: PLC0415
-    from flows.prefect_guest import lasting_prefect, users_server  # noqa: PLC0415
-    from tasks.model_cache import cache_root  # noqa: PLC0415
+    from ladm.flows.config import load_config  # noqa: PLC0415
+    from ladm.flows.orchestration.environment import lasting_prefect, users_server  # noqa: PLC0415
+    from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
     lasting_prefect(cache_root())
-    from flows.deploy import deploy as hand_over  # noqa: PLC0415
-    from flows.deploy import nightly  # noqa: PLC0415
+    from ladm.flows.orchestration.deploy import deploy as hand_over  # noqa: PLC0415
+    from ladm.flows.orchestration.deploy import nightly  # noqa: PLC0415
 
     deployment = nightly(config, options.cron, options.timezone, options.name, options.pool)
     address = users_server()
@@ -220,9 +220,9 @@ def score(options: argparse.Namespace) -> int:
     import orjson  # noqa: PLC0415
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from flows.config import explain  # noqa: PLC0415
-    from flows.score_files import score_files  # noqa: PLC0415
-    from tasks.scorers.ladm import LadmConfig  # noqa: PLC0415
+    from ladm.flows.config import explain  # noqa: PLC0415
+    from ladm.flows.score_files import score_files  # noqa: PLC0415
+    from ladm.tasks.scorers.ladm import LadmConfig  # noqa: PLC0415
 
     names = (
         *("model", "span", "d_afs", "d_cds", "formula", "layers", "calibration"),
@@ -246,7 +246,7 @@ def score(options: argparse.Namespace) -> int:
 
 def model_fetch(options: argparse.Namespace) -> int:
     """`ladm model fetch`."""
-    from tasks.model import model_facts, resolve_model  # noqa: PLC0415
+    from ladm.tasks.models.resolve import model_facts, resolve_model  # noqa: PLC0415
 
     resolved = resolve_model(options.reference, _say)
     facts = model_facts(resolved)

@@ -17,20 +17,20 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from tasks.benchmarks import DecontaminateConfig
-from tasks.dedup import DeduplicateConfig
-from tasks.errors import ConfigError
-from tasks.exporters.formats import AnyExport
-from tasks.exporters.jsonl import JsonlExport
-from tasks.exporters.parquet import ParquetExport
-from tasks.file_systems import without_secret
-from tasks.ingest import IngestConfig
-from tasks.length import LengthConfig
-from tasks.rank import SelectConfig
-from tasks.readers import SourceConfig
-from tasks.scorers.ladm import CALIBRATED, LadmConfig
-from tasks.settings import Settings
-from tasks.windows import WindowConfig
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.exporters.formats import AnyExport
+from ladm.tasks.exporters.jsonl import JsonlExport
+from ladm.tasks.exporters.parquet import ParquetExport
+from ladm.tasks.reading.readers import SourceConfig
+from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
+from ladm.tasks.settings import Settings
+from ladm.tasks.stages.benchmarks import DecontaminateConfig
+from ladm.tasks.stages.dedup import DeduplicateConfig
+from ladm.tasks.stages.ingest import IngestConfig
+from ladm.tasks.stages.length import LengthConfig
+from ladm.tasks.stages.rank import SelectConfig
+from ladm.tasks.storage.file_systems import without_secret
+from ladm.tasks.tokenizing.windows import WindowConfig
 
 DEFAULT_STORE = "ladm-store"
 
@@ -154,7 +154,7 @@ def store_uri(option: str | None) -> str:
 
 def sample_config() -> dict[str, Any]:
     """The configuration of the bundled sample, with its files' folder filled in."""
-    folder = files("flows.sample")
+    folder = files("ladm.flows.sample")
     values: dict[str, Any] = yaml.safe_load(folder.joinpath("config.yaml").read_text(encoding="utf-8"))
     for source in values["sources"]:
         source["uri"] = str(folder.joinpath(source["uri"]))

@@ -9,9 +9,9 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.record import Done
-from flows.refresh import in_words
-from tasks.manifest import Counts
+from ladm.flows.runs.changes import in_words
+from ladm.flows.runs.record import Done
+from ladm.tasks.manifest import Counts
 
 SHOWN = ("ingest", "length", "short", "signatures", "tokenize", "dedup", "score", "scan", "rank", "export")
 BY_WINDOWS = ("score", "scan")

@@ -12,11 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.errors import ConfigError, ModelError, SourceError
-from tasks.model import ModelFacts, ResolvedModel, check_content, load_tokenizer, model_facts, resolve_model
-from tasks.score import resolved_scorer
-from tasks.scorers.calibration import ProfileWeights, load_calibration
-from tasks.scorers.ladm import (
+from ladm.tasks.errors import ConfigError, ModelError, SourceError
+from ladm.tasks.models.resolve import (
+    ModelFacts,
+    ResolvedModel,
+    check_content,
+    load_tokenizer,
+    model_facts,
+    resolve_model,
+)
+from ladm.tasks.scorers.calibration import ProfileWeights, load_calibration
+from ladm.tasks.scorers.ladm import (
     CALIBRATED,
     LadmConfig,
     check_window_length,
@@ -26,7 +32,8 @@ from tasks.scorers.ladm import (
     min_window_length,
     wanted_layers,
 )
-from tasks.windows import WindowConfig, cut_documents
+from ladm.tasks.stages.score import resolved_scorer
+from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def _scored(
     layers_at: dict[int, list[int]],
     weights: dict[str, ProfileWeights],
 ) -> Iterator[dict[str, Any]]:
-    from tasks.scorers.attention import load_calculator, score_windows  # noqa: PLC0415  (torch, after all checks)
+    from ladm.tasks.scorers.attention import load_calculator, score_windows  # noqa: PLC0415  (torch, after all checks)
 
     check_content(resolved)
     calculator = load_calculator(resolved.path, config)

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks.manifest import Counts, Manifest, Shard, SourceFile, stage_key
-from tasks.schema import QUARANTINE
-from tasks.settings import Settings
-from tasks.store import Store, table_of
+from ladm.tasks.manifest import Counts, Manifest, Shard, SourceFile, stage_key
+from ladm.tasks.schema import QUARANTINE
+from ladm.tasks.settings import Settings
+from ladm.tasks.storage.store import Store, table_of
 
 
 class QuarantineEntry(Settings):

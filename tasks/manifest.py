@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from pydantic import Field
 
-from tasks.settings import Settings
+from ladm.tasks.settings import Settings
 
 
 class SourceFile(Settings):

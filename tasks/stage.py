@@ -19,11 +19,11 @@ from prefect.context import TaskRunContext
 from prefect.filesystems import WritableFileSystem
 from prefect.tasks import exponential_backoff
 
-from tasks.errors import UserError
-from tasks.file_systems import io_errors
-from tasks.job import Job, Stage, run_job
-from tasks.manifest import Manifest
-from tasks.store import DamagedFileError, Store
+from ladm.tasks.errors import UserError
+from ladm.tasks.job import Job, Stage, run_job
+from ladm.tasks.manifest import Manifest
+from ladm.tasks.storage.file_systems import io_errors
+from ladm.tasks.storage.store import DamagedFileError, Store
 
 PATIENCE_SECONDS = 60.0
 """How long the record of a shard that is done waits for a store that is out of reach."""

@@ -23,7 +23,7 @@ for _name in ("LADM_STORE", "PREFECT_API_URL"):
 
 import pytest  # noqa: E402
 
-from flows.prefect_guest import quiet_prefect  # noqa: E402
+from ladm.flows.orchestration.environment import quiet_prefect  # noqa: E402
 
 quiet_prefect(_home)
 
@@ -123,7 +123,7 @@ class Answer(NamedTuple):
 @pytest.fixture
 def ladm(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """Run a command of the CLI in this process."""
-    from flows.cli import main
+    from ladm.flows.cli import main
 
     def call(*arguments: object) -> Answer:
         capfd.readouterr()

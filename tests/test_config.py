@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Answer, Corpus, run_arguments
 
-from flows.config import load_config
-from tasks.errors import ConfigError
+from ladm.flows.config import load_config
+from ladm.tasks.errors import ConfigError
 
 Cli = Callable[..., Answer]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flows.console import Console
-from flows.record import Done
-from tasks.manifest import Counts, Manifest
+from ladm.flows.console import Console
+from ladm.flows.runs.record import Done
+from ladm.tasks.manifest import Counts, Manifest
 
 
 class Terminal(io.StringIO):

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from conftest import Answer, Corpus, run_arguments
 
-from flows.config import load_config
-from flows.query import run_query
-from tasks.errors import ConfigError
+from ladm.flows.ask.query import run_query
+from ladm.flows.config import load_config
+from ladm.tasks.errors import ConfigError
 
 Cli = Callable[..., Answer]
 CANARY = "CANARYdoNOTprintME42"
@@ -136,7 +136,7 @@ def test_a_query_cannot_read_the_programs_own_variables(filled: Path) -> None:
     import pandas as pd
 
     secret_table = pd.DataFrame({"a": [CANARY]})
-    from tasks.errors import QueryError
+    from ladm.tasks.errors import QueryError
 
     with pytest.raises(QueryError):
         run_query(str(filled), "select * from secret_table")
@@ -261,7 +261,7 @@ def test_pickled_weights_are_never_read(
 @pytest.fixture
 def server() -> Iterator[subprocess.Popen[bytes]]:
     """The Prefect server that a run starts for itself."""
-    command = [sys.executable, "-P", "-m", "flows.prefect_server", "0"]
+    command = [sys.executable, "-P", "-m", "ladm.flows.orchestration.server_process", "0"]
     environment = {**os.environ, "PREFECT_SERVER_API_HOST": "0.0.0.0"}
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     yield running

@@ -9,11 +9,11 @@ from typing import Any
 import duckdb
 import orjson
 
-from flows.record import shards_of
-from tasks import duck
-from tasks.redact import without_secrets
-from tasks.schema import DOCUMENTS, RANKING
-from tasks.store import Store
+from ladm.flows.runs.record import shards_of
+from ladm.tasks.redact import without_secrets
+from ladm.tasks.schema import DOCUMENTS, RANKING
+from ladm.tasks.storage import duck
+from ladm.tasks.storage.store import Store
 
 MOST_LISTED = 200
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import duckdb
 
-from flows.query import run_views
-from flows.record import shards_of
-from flows.report.changes import Difference, difference
-from flows.report.heatmaps import Heatmap, stored_heatmaps
-from tasks import duck
-from tasks.redact import without_secrets
-from tasks.store import Store
+from ladm.flows.ask.query import run_views
+from ladm.flows.report.changes import Difference, difference
+from ladm.flows.report.heatmaps import Heatmap, stored_heatmaps
+from ladm.flows.runs.record import shards_of
+from ladm.tasks.redact import without_secrets
+from ladm.tasks.storage import duck
+from ladm.tasks.storage.store import Store
 
 BARS = 30
 EACH_END = 10

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from tasks import duck
-from tasks.errors import ConfigError, ModelError
-from tasks.score import calculator_for, resolved_scorer
-from tasks.scorers.calibration import load_calibration
-from tasks.scorers.ladm import CALIBRATED, LadmConfig
-from tasks.store import Store, table_of
+from ladm.tasks.errors import ConfigError, ModelError
+from ladm.tasks.scorers.calibration import load_calibration
+from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
+from ladm.tasks.stages.score import calculator_for, resolved_scorer
+from ladm.tasks.storage import duck
+from ladm.tasks.storage.store import Store, table_of
 
 HEATMAPS = pa.schema(
     [
@@ -93,7 +93,7 @@ def measure_heatmaps(
     duck.set_variables(connection, {"window_ids": missing})
     windows = connection.execute(duck.statement("report_windows")).to_arrow_table().to_pylist()
     calculator, turns = calculator_for(config, digest)
-    from tasks.scorers.attention import span_attention  # noqa: PLC0415  (torch)
+    from ladm.tasks.scorers.attention import span_attention  # noqa: PLC0415  (torch)
 
     for number, window in enumerate(windows, start=1):
         tell(f"heatmap {number} of {len(windows)}: window {window['window_id']}")
@@ -107,7 +107,7 @@ def measure_heatmaps(
 
 def _scorer(record: dict[str, Any]) -> tuple[LadmConfig, str]:
     """The scorer that the run's scores come from, and its model's digest."""
-    from tasks.model import resolve_model  # noqa: PLC0415
+    from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415
 
     try:
         config = resolved_scorer(LadmConfig.model_validate(record["config"]["scorer"]))

@@ -17,13 +17,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flows.query import newest_run, read_record, run_views
-from flows.report import charts, tables
-from flows.report.facts import EACH_END, MOST_DOMAINS, Facts, collect, domain_rows, shown_documents
-from flows.report.heatmaps import measure_heatmaps
-from tasks.card_text import selection_text
-from tasks.errors import ConfigError
-from tasks.store import Store
+from ladm.flows.ask.query import newest_run, read_record, run_views
+from ladm.flows.report import charts, tables
+from ladm.flows.report.facts import EACH_END, MOST_DOMAINS, Facts, collect, domain_rows, shown_documents
+from ladm.flows.report.heatmaps import measure_heatmaps
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.exporters.card_text import selection_text
+from ladm.tasks.storage.store import Store
 
 MOST_CHARTS = 24
 """Domains, of the most tokens, that have a chart of their scores."""
@@ -138,13 +138,13 @@ def _sections(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _part(name: str) -> str:
-    return files("flows.report").joinpath("page", name).read_text(encoding="utf-8")
+    return files("ladm.flows.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("flows.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
+        loader=PackageLoader("ladm.flows.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
     environment.filters |= {"shown": tables.shown, "sortable": tables.sortable}
     return environment

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import orjson
 import pyarrow as pa
 
-from tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
-from tasks.manifest import content_key
+from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
+from ladm.tasks.manifest import content_key
 
 SCHEMA = pa.schema([pa.field(field.name, field.type) for field in EXPORTED])
 """`EXPORTED` as `datasets` makes schemas of its features: everything nullable."""

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
-from tasks.exporters.arrow import DatasetsExport, DatasetsExporter
-from tasks.exporters.interface import ExportConfig, Exporter
-from tasks.exporters.jsonl import JsonlExport, JsonlExporter
-from tasks.exporters.mds import MdsExport, MdsExporter
-from tasks.exporters.megatron import MegatronExport, MegatronExporter
-from tasks.exporters.npy import NpyExport, NpyExporter
-from tasks.exporters.parquet import ParquetExport, ParquetExporter
+from ladm.tasks.exporters.arrow import DatasetsExport, DatasetsExporter
+from ladm.tasks.exporters.interface import ExportConfig, Exporter
+from ladm.tasks.exporters.jsonl import JsonlExport, JsonlExporter
+from ladm.tasks.exporters.mds import MdsExport, MdsExporter
+from ladm.tasks.exporters.megatron import MegatronExport, MegatronExporter
+from ladm.tasks.exporters.npy import NpyExport, NpyExporter
+from ladm.tasks.exporters.parquet import ParquetExport, ParquetExporter
 
 FORMATS: dict[str, tuple[type[ExportConfig], type[Exporter[Any]]]] = {
     "parquet": (ParquetExport, ParquetExporter),

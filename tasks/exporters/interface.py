@@ -1,6 +1,6 @@
 """What an exporter is: it writes the parts of an export, one after the other, and what binds them together.
 
-`tasks.export` decides which documents go into which part, in which order, and which parts are already there; an
+`stages/export.py` decides which documents go into which part, in which order, and which parts are already there; an
 exporter only turns the rows of one part into files. Rows come as tables of some megabytes, so an exporter need never
 hold a part.
 """
@@ -15,10 +15,10 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 from pydantic import Field
 
-from tasks.job import Job
-from tasks.schema import DOCUMENTS, RANKING
-from tasks.settings import Settings
-from tasks.store import Store
+from ladm.tasks.job import Job
+from ladm.tasks.schema import DOCUMENTS, RANKING
+from ladm.tasks.settings import Settings
+from ladm.tasks.storage.store import Store
 
 EXPORTED = pa.schema(
     [

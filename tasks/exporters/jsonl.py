@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 import zstandard
 
-from tasks.exporters.interface import ExportConfig, Exporter, Part
+from ladm.tasks.exporters.interface import ExportConfig, Exporter, Part
 
 
 class JsonlExport(ExportConfig):

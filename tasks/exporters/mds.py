@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from tasks.exporters.interface import Part
-from tasks.exporters.tokens import Row, TokenExport, TokenExporter
+from ladm.tasks.exporters.interface import Part
+from ladm.tasks.exporters.tokens import Row, TokenExport, TokenExporter
 
 ITEMS = {"doc_ids": "json", "lengths": "ndarray:int32", "starts": "ndarray:int64", "tokens": "ndarray:int32"}
 """Column → encoding, for rows of any length; `tokens` is the column that LLM Foundry looks for."""

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.exporters.interface import Part
-from tasks.exporters.tokens import Row, TokenExport, TokenExporter
+from ladm.tasks.exporters.interface import Part
+from ladm.tasks.exporters.tokens import Row, TokenExport, TokenExporter
 
 MAGIC = b"MMIDIDX\x00\x00"
 CODES = {"int32": 4, "uint16": 8}

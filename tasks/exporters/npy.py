@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.exporters.interface import Part
-from tasks.exporters.tokens import Row, TokenExport, TokenExporter
+from ladm.tasks.exporters.interface import Part
+from ladm.tasks.exporters.tokens import Row, TokenExport, TokenExporter
 
 
 class NpyExport(TokenExport):

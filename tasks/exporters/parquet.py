@@ -7,7 +7,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
+from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
 
 
 class ParquetExport(ExportConfig):

@@ -1,6 +1,6 @@
 """What the formats of tokens share: whole documents as token ids, one a row or packed, and where each came from.
 
-A document is tokenized as the windows were (`tasks.pieces`), so its first tokens are those that were scored; the
+A document is tokenized as the windows were (`chunks.py`), so its first tokens are those that were scored; the
 end-of-document token follows. Beside each file of tokens lies `….pieces.parquet`, one row for each run of tokens of
 one document: where it stands, and all that leads back to the document's source, the run and the configuration.
 """
@@ -18,14 +18,14 @@ import orjson
 import pyarrow as pa
 from pydantic import Field
 
-from tasks.errors import ConfigError
-from tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
-from tasks.exporters.packing import Piece, pack
-from tasks.model import ResolvedModel, load_tokenizer
-from tasks.pieces import Document, Ids, PieceEncoder
-from tasks.settings import Settings
-from tasks.store import ShardWriter
-from tasks.tokenize import tokenizer_of
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
+from ladm.tasks.exporters.packing import Piece, pack
+from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer
+from ladm.tasks.settings import Settings
+from ladm.tasks.stages.tokenize import tokenizer_of
+from ladm.tasks.storage.store import ShardWriter
+from ladm.tasks.tokenizing.chunks import ChunkEncoder, Document, Ids
 
 PACKED_TOGETHER = 2**22
 """So many tokens are packed at a time: enough that hardly any room is left over, few enough to hold."""
@@ -209,10 +209,10 @@ def _named_end(model: ResolvedModel, tokenizer: Any) -> int | None:
 def document_ids(texts: Iterable[str], tokenizer: Any, eos: int) -> list[Ids]:
     """The token ids of whole documents, each ended by `eos`."""
     documents = [Document(text) for text in texts]
-    PieceEncoder(tokenizer).fill((document, piece) for document in documents for piece in range(document.pieces))
+    ChunkEncoder(tokenizer).fill((document, chunk) for document in documents for chunk in range(document.chunks))
     end = np.array([eos], np.int32)
     return [
-        np.concatenate([*(document.ids_of[piece] for piece in range(document.pieces)), end]) for document in documents
+        np.concatenate([*(document.ids_of[chunk] for chunk in range(document.chunks)), end]) for document in documents
     ]
 
 

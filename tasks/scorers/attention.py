@@ -23,13 +23,12 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from tasks.errors import ModelError
-from tasks.model_facts import read_call
-from tasks.scorers.beside import TextOf, gather
-from tasks.scorers.calculator import IMPLEMENTATION, Calculator, load_calculator, token_ids, windows_at_once
-from tasks.scorers.calibration import ProfileWeights, profile_layers, profile_score
-from tasks.scorers.focus import attend_and_measure, causal_attention, sliding_attention
-from tasks.scorers.ladm import (
+from ladm.tasks.errors import ModelError
+from ladm.tasks.models.facts import read_call
+from ladm.tasks.scorers.calculator import IMPLEMENTATION, Calculator, load_calculator, token_ids, windows_at_once
+from ladm.tasks.scorers.calibration import ProfileWeights, profile_layers, profile_score
+from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
+from ladm.tasks.scorers.ladm import (
     LadmConfig,
     SpanPlan,
     WindowScore,
@@ -39,7 +38,8 @@ from tasks.scorers.ladm import (
     scoring_plan,
     wanted_layers,
 )
-from tasks.scorers.profile import profile_features, profile_plan
+from ladm.tasks.scorers.registry import TextOf, gather
+from ladm.tasks.scorers.span_mass import attend_and_measure, causal_attention, sliding_attention
 
 __all__ = ["Calculator", "Passed", "Wanted", "load_calculator", "one_pass", "score_windows", "span_attention"]
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM
 
-from tasks.errors import ConfigError, ModelError
-from tasks.model_facts import quiet_transformers
-from tasks.scorers.chip import compile_parts, kernels_work
-from tasks.scorers.ladm import LadmConfig, wanted_layers
-from tasks.scorers.pieces import mlps_in_pieces
+from ladm.tasks.errors import ConfigError, ModelError
+from ladm.tasks.models.facts import quiet_transformers
+from ladm.tasks.scorers.devices import compile_parts, kernels_work
+from ladm.tasks.scorers.ladm import LadmConfig, wanted_layers
+from ladm.tasks.scorers.mlp_chunks import mlps_in_chunks
 
 IMPLEMENTATION = "ladm"
 """The name under which transformers knows our attention function."""
@@ -84,7 +84,7 @@ def load_calculator(path: Path, config: LadmConfig, *, head: bool = False) -> Ca
     if dtype != torch.float32 and kernels_work(device):  # float32 is for exactness, and is left as it is
         compile_parts(loaded)
     if device.type == "cpu":
-        mlps_in_pieces(loaded)
+        mlps_in_chunks(loaded)
     return Calculator(
         model=loaded.base_model if head else loaded,
         path=path,

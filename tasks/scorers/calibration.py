@@ -25,10 +25,10 @@ import numpy.typing as npt
 import orjson
 from pydantic import Field, ValidationError, model_validator
 
-from tasks.errors import ConfigError
-from tasks.scorers.ladm import LadmConfig
-from tasks.scorers.profile import FEATURES
-from tasks.settings import Settings
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.scorers.distance_profile import FEATURES
+from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.settings import Settings
 
 VERSION = 1
 
@@ -132,7 +132,7 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
         ConfigError: there is none, it is damaged, or it was made for another model or window length.
     """
     if path is None:
-        shipped = files("tasks.scorers") / "calibrations"
+        shipped = files("ladm.tasks.scorers") / "calibrations"
         found = sorted(entry.name for entry in shipped.iterdir()) if shipped.is_dir() else []
         loaded = [_parsed(name, (shipped / name).read_bytes()) for name in found if name.endswith(".json")]
         for_model = {one.window_length: one for one in loaded if one.model_digest == model_digest}

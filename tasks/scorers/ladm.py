@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from tasks.errors import ConfigError
-from tasks.scorers.beside import BesideConfig
-from tasks.settings import Settings
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.scorers.registry import BesideConfig
+from ladm.tasks.settings import Settings
 
 if TYPE_CHECKING:
-    from tasks.model_facts import ModelFacts
+    from ladm.tasks.models.facts import ModelFacts
 
 CALIBRATED = "calibrated"
 _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, not a model

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from tasks.scorers.evidence import Evidence, Needs
-from tasks.settings import Settings
+from ladm.tasks.scorers.evidence import Evidence, Needs
+from ladm.tasks.settings import Settings
 
 
 class LongAttnConfig(Settings):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from tasks.scorers.evidence import Evidence, Needs, Snippet
-from tasks.settings import Settings
+from ladm.tasks.scorers.evidence import Evidence, Needs, Snippet
+from ladm.tasks.settings import Settings
 
 
 class LongFilterConfig(Settings):

@@ -27,7 +27,7 @@ import pytest
 import zstandard
 from conftest import WORDS, sentence
 
-from flows.cli import main
+from ladm.flows.cli import main
 
 EOS = 0
 PACKED = 200

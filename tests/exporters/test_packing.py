@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.exporters.packing import Piece, pack
+from ladm.tasks.exporters.packing import Piece, pack
 
 
 @given(st.lists(st.integers(1, 60), max_size=60), st.integers(2, 25))

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from test_export import inputs_of, job_of, made_up
 
-from tasks import export
-from tasks.export import STAGE
-from tasks.exporters.formats import FORMATS
-from tasks.job import Job, run_job
-from tasks.model import resolve_model
-from tasks.store import Store
+from ladm.tasks.exporters.formats import FORMATS
+from ladm.tasks.job import Job, run_job
+from ladm.tasks.models.resolve import resolve_model
+from ladm.tasks.stages import export
+from ladm.tasks.stages.export import STAGE
+from ladm.tasks.storage.store import Store
 
 KILLED_IN_PART = 2
 BATCH_BYTES = 4000
 KILLING = """
 import json, os, signal, sys
-from tasks import export
-from tasks.job import Job, run_job
+from ladm.tasks.stages import export
+from ladm.tasks.job import Job, run_job
 
 in_order = export._in_order
 

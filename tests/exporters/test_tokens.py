@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.errors import ConfigError
-from tasks.exporters.formats import export_config
-from tasks.exporters.megatron import MegatronExporter
-from tasks.exporters.npy import NpyExporter
-from tasks.exporters.tokens import document_ids, settled
-from tasks.job import Job
-from tasks.model import load_tokenizer, resolve_model
-from tasks.store import Store
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.exporters.formats import export_config
+from ladm.tasks.exporters.megatron import MegatronExporter
+from ladm.tasks.exporters.npy import NpyExporter
+from ladm.tasks.exporters.tokens import document_ids, settled
+from ladm.tasks.job import Job
+from ladm.tasks.models.resolve import load_tokenizer, resolve_model
+from ladm.tasks.storage.store import Store
 
 
 def test_the_tokenizer_names_the_end_of_a_document(tiny_model: Path, tmp_path: Path) -> None:

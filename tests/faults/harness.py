@@ -27,9 +27,9 @@ from conftest import Answer
 FORKING = """
 import json, os, select, signal, sys
 from pathlib import Path
-from flows.prefect_guest import quiet_prefect
+from ladm.flows.orchestration.environment import quiet_prefect
 quiet_prefect(Path({cache!r}))
-import flows.cli, flows.config, flows.console, flows.curate, tasks.scorers.attention
+import ladm.flows.cli, ladm.flows.config, ladm.flows.console, ladm.flows.dag.curate, ladm.tasks.scorers.attention
 
 wake, woken = os.pipe()
 os.set_blocking(woken, False)
@@ -60,7 +60,7 @@ while True:
             for number, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
                 os.dup2(os.open(name, os.O_RDWR | os.O_CREAT, 0o600), number)
             exec(request["before"])
-            code = flows.cli.main(request["arguments"])
+            code = ladm.flows.cli.main(request["arguments"])
             sys.stdout.flush()
             os._exit(code)  # the libraries' own ends are not made for a process that was forked
         print("started", pid, flush=True)

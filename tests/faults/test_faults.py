@@ -28,7 +28,7 @@ from harness import (
 )
 from test_damage import flip_a_byte
 
-from flows.prefect_guest import prefect_server
+from ladm.flows.orchestration.environment import prefect_server
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
@@ -313,12 +313,12 @@ def test_a_source_is_replaced_while_it_is_read(scene: Scene, store: Path, ledger
 def test_the_clock_goes_back(scene: Scene, filled: Path, ledger: Ledger) -> None:
     """Nothing is decided by which time is later: not what is done again, not which run is the newest."""
     earlier = (
-        "import datetime as real, flows.record\n"
+        "import datetime as real, ladm.flows.runs.record\n"
         "class Clock(real.datetime):\n"
         "    @classmethod\n"
         "    def now(cls, zone=None):\n"
         "        return super().now(zone) - real.timedelta(days=400)\n"
-        "flows.record.datetime = Clock"
+        "ladm.flows.runs.record.datetime = Clock"
     )
     future = time.time() + 10 * 365 * 86400
     for path in files_in(filled):
@@ -420,7 +420,7 @@ def test_memory_runs_out_in_a_batch(scene: Scene, store: Path, ledger: Ledger) -
     """A device that holds two windows and no more: the batch is halved until it fits."""
     narrow = (
         "import torch\n"
-        "from tasks.scorers import attention\n"
+        "from ladm.tasks.scorers import attention\n"
         "whole, sizes = attention.one_pass, []\n"
         "def narrow(calculator, wanted, ids_BL, *more):\n"
         "    sizes.append(len(ids_BL))\n"
@@ -428,12 +428,12 @@ def test_memory_runs_out_in_a_batch(scene: Scene, store: Path, ledger: Ledger) -
         "        raise torch.OutOfMemoryError('CUDA out of memory')\n"
         "    return whole(calculator, wanted, ids_BL, *more)\n"
         "attention.one_pass = narrow\n"
-        "main = flows.cli.main\n"
+        "main = ladm.flows.cli.main\n"
         "def telling(arguments):\n"
         "    code = main(arguments)\n"
         "    print('sizes', max(sizes), sizes[-1], file=sys.stderr)\n"
         "    return code\n"
-        "flows.cli.main = telling"
+        "ladm.flows.cli.main = telling"
     )
     ended = scene.run(scene.arguments, narrow)
     assert ended.code == 0, ended.err

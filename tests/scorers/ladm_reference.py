@@ -1,6 +1,6 @@
 """LADM once more, as plain loops over softmax matrices that transformers' eager attention gives: slow and obvious.
 
-Shares nothing with `tasks.scorers`. Everything is in float64 from the attention weights on.
+Shares nothing with `ladm.tasks.scorers`. Everything is in float64 from the attention weights on.
 """
 
 from __future__ import annotations

@@ -37,10 +37,10 @@ from transformers import (
     T5Config,
 )
 
-from tasks.errors import ModelError
-from tasks.model import ModelFacts, model_facts, resolve_model
-from tasks.scorers.attention import load_calculator, score_windows
-from tasks.scorers.ladm import LadmConfig, layers_left_out, measured_layers
+from ladm.tasks.errors import ModelError
+from ladm.tasks.models.resolve import ModelFacts, model_facts, resolve_model
+from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.ladm import LadmConfig, layers_left_out, measured_layers
 
 Cli = Callable[..., Answer]
 CONFIG = LadmConfig(span=8, d_afs=2, d_cds=3, device="cpu")

@@ -16,10 +16,10 @@ import torch
 from tiny_models import SHAPE, VOCABULARY, windows
 from transformers import LlamaConfig, PreTrainedConfig
 
-from tasks.errors import ConfigError, ModelError
-from tasks.scorers import attention, focus
-from tasks.scorers.attention import Calculator, load_calculator, score_windows, span_attention
-from tasks.scorers.ladm import LadmConfig
+from ladm.tasks.errors import ConfigError, ModelError
+from ladm.tasks.scorers import attention, span_mass
+from ladm.tasks.scorers.attention import Calculator, load_calculator, score_windows, span_attention
+from ladm.tasks.scorers.ladm import LadmConfig
 
 CONFIG = LadmConfig(span=8, d_afs=2, d_cds=3, device="cpu")
 
@@ -57,8 +57,8 @@ def mha(saved: Callable[[PreTrainedConfig], Path]) -> Path:
 def path_taken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test with it runs on the CPU's fused kernel, and on the path that other devices take."""
     if request.param == "plain":
-        monkeypatch.setattr(focus, "fused_kernel", lambda q_BHLD, v_BKLD: None)
-        monkeypatch.setattr(focus, "_LOGITS_ON_CPU", 20_000)  # several pieces of columns, the last one smaller
+        monkeypatch.setattr(span_mass, "fused_kernel", lambda q_BHLD, v_BKLD: None)
+        monkeypatch.setattr(span_mass, "_LOGITS_ON_CPU", 20_000)  # several pieces of columns, the last one smaller
     return str(request.param)
 
 
@@ -124,7 +124,7 @@ def test_rows_that_put_all_their_mass_on_their_own_span(path_taken: str) -> None
     last = plan.queries[-1].start
     q_BHLD[:, :, last:, 0] = 7.0
     k_BKLD[:, :, last:, 0] = 7.0
-    out_BHLD, (pfs_BHP,) = focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 1.0, [plan], output=True)
+    out_BHLD, (pfs_BHP,) = span_mass.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 1.0, [plan], output=True)
     logits_BHLL = (q_BHLD @ k_BKLD.repeat_interleave(2, 1).transpose(2, 3)).double()
     earlier_BHSL = logits_BHLL[:, :, last:, :last].softmax(-1)
     expected = [
@@ -146,9 +146,9 @@ def test_attention_output_with_triangles_of_several_sizes(span: int) -> None:
     plan = attention.scoring_plan(LadmConfig(span=span, d_afs=1, d_cds=2), length)
     generator = torch.Generator().manual_seed(0)
     q_BHLD, k_BKLD, v_BKLD = (torch.randn(2, heads, length, 8, generator=generator) for heads in (4, 2, 2))
-    out_BHLD, _ = focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 0.7, [plan], output=True)
+    out_BHLD, _ = span_mass.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 0.7, [plan], output=True)
     assert out_BHLD is not None
-    torch.testing.assert_close(out_BHLD, focus.causal_attention(q_BHLD, k_BKLD, v_BKLD, 0.7), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out_BHLD, span_mass.causal_attention(q_BHLD, k_BKLD, v_BKLD, 0.7), rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_keeps_nothing_alive(path_taken: str) -> None:
@@ -158,7 +158,7 @@ def test_a_layer_keeps_nothing_alive(path_taken: str) -> None:
     alive = [weakref.ref(each) for each in (q_BHLD, k_BKLD, v_BKLD)]
     gc.disable()
     try:
-        focus.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 1.0, [plan], output=True)
+        span_mass.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 1.0, [plan], output=True)
         del q_BHLD, k_BKLD, v_BKLD
         assert [each() for each in alive] == [None, None, None]
     finally:
@@ -168,7 +168,7 @@ def test_a_layer_keeps_nothing_alive(path_taken: str) -> None:
 def test_the_fused_kernel_is_there() -> None:
     """Where this fails, scores are still right, but scoring costs more than a forward pass."""
     for dtype in (torch.float32, torch.bfloat16):
-        assert focus.fused_kernel(torch.ones(1, 1, 1, 8, dtype=dtype), torch.ones(1, 1, 1, 8, dtype=dtype))
+        assert span_mass.fused_kernel(torch.ones(1, 1, 1, 8, dtype=dtype), torch.ones(1, 1, 1, 8, dtype=dtype))
 
 
 @pytest.mark.parametrize("formula", ["published", "paper"])

@@ -13,17 +13,17 @@ import tiny_models
 import torch
 from transformers import LlamaConfig
 
-from tasks.errors import ModelError
-from tasks.job import Job
-from tasks.model import resolve_model
-from tasks.schema import WINDOWS
-from tasks.score import calculator_for, score, score_key_config
-from tasks.scorers import focus
-from tasks.scorers.attention import load_calculator, score_windows
-from tasks.scorers.chip import kernels_work
-from tasks.scorers.ladm import LadmConfig, QuerySpan, SpanPlan, grid_plan, scoring_plan
-from tasks.scorers.profile import profile_plan
-from tasks.store import Store, table_of
+from ladm.tasks.errors import ModelError
+from ladm.tasks.job import Job
+from ladm.tasks.models.resolve import resolve_model
+from ladm.tasks.schema import WINDOWS
+from ladm.tasks.scorers import span_mass
+from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.devices import kernels_work
+from ladm.tasks.scorers.distance_profile import profile_plan
+from ladm.tasks.scorers.ladm import LadmConfig, QuerySpan, SpanPlan, grid_plan, scoring_plan
+from ladm.tasks.stages.score import calculator_for, score, score_key_config
+from ladm.tasks.storage.store import Store, table_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU is here")
 
@@ -82,7 +82,7 @@ PLANS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", PLANS)
 def test_the_kernels_against_the_definition(name: str, dtype: torch.dtype) -> None:
-    from tasks.scorers.focus_triton import measure
+    from ladm.tasks.scorers.span_mass_triton import measure
 
     plan, D, H, K = PLANS[name]
     torch.manual_seed(0)
@@ -105,7 +105,7 @@ def test_the_kernels_against_the_definition(name: str, dtype: torch.dtype) -> No
 @pytest.mark.parametrize("case", test_golden.cases("cases.json"), ids=lambda case: f"{case['case']}-{case['model']}")
 def test_golden_random_models(case: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if way == "plain":
-        monkeypatch.setattr(focus, "kernels_work", lambda device: False)
+        monkeypatch.setattr(span_mass, "kernels_work", lambda device: False)
     ids = np.load(test_golden.GOLDEN / "input_ids.npz")
     test_golden.check(case, test_golden.GOLDEN / case["model"], ids[case["case"]], "cuda")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.errors import ModelError
-from tasks.scorers import focus
-from tasks.scorers.attention import load_calculator, score_windows
-from tasks.scorers.ladm import LadmConfig
+from ladm.tasks.errors import ModelError
+from ladm.tasks.scorers import span_mass
+from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.ladm import LadmConfig
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden"
 ABLATIONS = {"No": "none", "no_std": "no-std", "no_len_weight": "no-length-weights"}
@@ -46,7 +46,7 @@ def test_random_models(case: dict[str, Any]) -> None:
 
 
 def test_random_model_on_the_path_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(focus, "fused_kernel", lambda q_BHLD, v_BKLD: None)
+    monkeypatch.setattr(span_mass, "fused_kernel", lambda q_BHLD, v_BKLD: None)
     ids = np.load(GOLDEN / "input_ids.npz")
     case = next(case for case in cases("cases.json") if case["case"] == "03")
     check(case, GOLDEN / case["model"], ids["03"])
@@ -64,7 +64,7 @@ def test_random_model_on_the_path_of_other_devices(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_smollm2_on_real_text(case: dict[str, Any]) -> None:
-    from tasks.model import resolve_model
+    from ladm.tasks.models.resolve import resolve_model
 
     try:
         folder = resolve_model("embedded").path

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.errors import ConfigError
-from tasks.model_facts import ModelFacts
-from tasks.scorers.ladm import (
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.models.facts import ModelFacts
+from ladm.tasks.scorers.ladm import (
     LadmConfig,
     QuerySpan,
     SpanPlan,
@@ -28,7 +28,7 @@ from tasks.scorers.ladm import (
 
 
 def test_importing_the_configuration_imports_no_torch() -> None:
-    code = "import sys, tasks.scorers.ladm; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, ladm.tasks.scorers.ladm; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

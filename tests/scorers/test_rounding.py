@@ -10,9 +10,9 @@ import torch
 from tiny_models import SHAPE, windows
 from transformers import LlamaConfig
 
-from tasks.scorers.attention import load_calculator, score_windows
-from tasks.scorers.ladm import LadmConfig
-from tasks.scorers.rounding import round_to_bfloat16, rounded
+from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.rounding import round_to_bfloat16, rounded
 
 
 def test_rounded_values_are_those_of_bfloat16() -> None:

@@ -1,0 +1,234 @@
+"""`ladm sql`: read-only SQL over one run's documents, windows, scores, ranking, allocation, quarantine and stages.
+
+The views cover exactly the files that the run's record names. A query can read them and nothing else: only SELECT
+statements are run, DuckDB may open files below the store alone, and its configuration is locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from ladm.flows.runs.publish import LATEST
+from ladm.flows.runs.record import shards_of
+from ladm.tasks.errors import QueryError
+from ladm.tasks.manifest import Shard
+from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, RANKING, SCORES, WINDOWS
+from ladm.tasks.storage import duck
+from ladm.tasks.storage.store import Store
+
+JOBS = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("shard", pa.string()),
+        ("source", pa.string()),
+        ("cached", pa.bool_()),
+        ("key", pa.string()),
+        ("records_in", pa.int64()),
+        ("kept", pa.int64()),
+        ("dropped", pa.int64()),
+        ("dropped_reasons", pa.string()),  # JSON: reason → records
+        ("quarantined", pa.int64()),
+        ("windows", pa.int64()),
+        ("tokens", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+RUNS = {
+    "run_id": "varchar",
+    "status": "varchar",
+    "until": "varchar",
+    "started": "timestamptz",
+    "finished": "timestamptz",
+    "seconds": "double",
+    "windows_scored": "bigint",
+    "model": "json",
+    "config": "json",
+    "failures": "json",
+}
+
+
+def run_query(store_uri: str, query: str, run_id: str | None = None) -> pa.Table:
+    """Answer one query over a run's views.
+
+    Args:
+        store_uri: The store.
+        query: A SELECT statement.
+        run_id: The run; the newest completed one when not given.
+
+    Raises:
+        QueryError: No such store or run, a statement that is no SELECT, or whatever DuckDB finds wrong, in one line.
+    """
+    store = Store(store_uri)
+    with run_views(store, read_record(store, run_id or newest_run(store))) as connection:
+        return answer(connection, query)
+
+
+@contextlib.contextmanager
+def run_views(store: Store, record: dict[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that has a run's views and can open no file outside the store."""
+    with duck.connect(store) as connection:
+        _make_views(connection, store, record)
+        root = store.url("") or "/"
+        directories = ", ".join(duck.quote(path) for path in (root, duck.literally(root)))
+        connection.execute(f"set allowed_directories = [{directories}]")
+        connection.execute("set enable_external_access = false")
+        connection.execute("set python_enable_replacements = false")
+        connection.execute("set lock_configuration = true")
+        yield connection
+
+
+def answer(connection: duckdb.DuckDBPyConnection, query: str, most: int | None = None) -> pa.Table:
+    """What one SELECT statement gives: all rows, or the first `most`, and then no more are computed than needed.
+
+    Raises:
+        QueryError: A statement that is no SELECT, or whatever DuckDB finds wrong, in one line.
+    """
+    try:
+        statements = connection.extract_statements(query)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
+        result = connection.execute(statements[0])
+        if most is None:
+            return result.to_arrow_table()
+        reader = result.to_arrow_reader(2048)
+        batches: list[pa.RecordBatch] = []
+        while sum(batch.num_rows for batch in batches) < most and (batch := next(reader, None)) is not None:
+            batches.append(batch)
+        return pa.Table.from_batches(batches, schema=reader.schema).slice(0, most)
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise QueryError(" ".join(str(error).split())) from None
+
+
+def newest_run(store: Store) -> str:
+    """The newest completed run, or the newest run of any kind when none completed."""
+    try:
+        return store.read_bytes(LATEST).decode().strip()
+    except FileNotFoundError:
+        pass
+    runs = [name for name in store.names("runs") if store.size(f"runs/{name}/run.json")]
+    if not runs:
+        raise QueryError(f"--store: there is no run in {store.uri!r}; start one with `ladm run --store {store.uri}`")
+    return max(runs)
+
+
+def read_record(store: Store, run_id: str) -> dict[str, Any]:
+    """The `run.json` of a run."""
+    if not run_id or "/" in run_id or run_id.startswith("."):
+        raise QueryError(f"--run: {run_id!r} is no run id")
+    try:
+        record: dict[str, Any] = orjson.loads(store.read_bytes(f"runs/{run_id}/run.json"))
+    except FileNotFoundError:
+        raise QueryError(
+            f"--run: there is no run {run_id!r} in {store.uri!r}; `select * from runs` lists them"
+        ) from None
+    return record
+
+
+def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:
+    for stage, schema in {"ingest": DOCUMENTS, "tokenize": WINDOWS, "score": SCORES}.items():
+        duck.view_of_shards(connection, f"{stage}_shards", store, shards_of(record, stage), schema)
+    added = {"copies": "selected::bigint", "role": "'long'"}
+    _view_with_columns_added(connection, "run_ranking", store, shards_of(record, "rank"), RANKING, added)
+    allocations = [file for job in record["shards"] if job["stage"] == "rank" for file in job["files"]]
+    files = [Shard(**file) for file in allocations]
+    _view_with_columns_added(connection, "run_allocation", store, files, ALLOCATION, {"role": "'long'"})
+    dropped = [Shard(**file) for job in record["shards"] if job["stage"] == "dedup" for file in job["files"]]
+    duck.view_of_shards(connection, "run_dropped", store, dropped, DROPPED)
+    quarantine = duck.parquet_rows(store, f"runs/{record['run_id']}/quarantine.parquet")
+    connection.execute(f"create temp view run_quarantine as select * from {quarantine}")
+    duck.make_table(connection, "run_jobs", _jobs_table(record))
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in RUNS.items())
+    records = (
+        f"read_json({duck.location(store, 'runs/*/run.json')}, columns = {{{columns}}}, hive_partitioning = false)"
+    )
+    connection.execute(f"create temp view all_runs as select * from {records} order by run_id")
+    connection.execute(duck.statement("views").replace("create view", "create temp view"))
+
+
+def _view_with_columns_added(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    store: Store,
+    shards: list[Shard],
+    schema: pa.Schema,
+    added: dict[str, str],
+) -> None:
+    """A view over shards that an earlier version may have written without some columns; what then stands in them."""
+    duck.view_of_shards(connection, f"{name}_as_written", store, shards, schema)
+    duck.make_table(connection, f"{name}_columns", schema.empty_table())
+    values = ", ".join(f"coalesce({column}, {value}) as {column}" for column, value in added.items())
+    connection.execute(
+        f"create temp view {name} as select * replace ({values})"
+        f" from (from {name}_columns union all by name from {name}_as_written)"
+    )
+
+
+def _jobs_table(record: dict[str, Any]) -> pa.Table:
+    rows = [
+        {
+            **{name: job.get(name) for name in JOBS.names},
+            "records_in": job["in"],
+            "dropped": sum(job["dropped"].values()),
+            "dropped_reasons": orjson.dumps(job["dropped"]).decode(),
+        }
+        for job in record["shards"]
+    ]
+    return pa.Table.from_pylist(rows, schema=JOBS)
+
+
+# -- presentation --------------------------------------------------------------------------------------------
+
+
+def as_json(table: pa.Table) -> str:
+    """The rows as a JSON list of objects."""
+    return json.dumps(table.to_pylist(), default=str, ensure_ascii=False, indent=1)
+
+
+def as_csv(table: pa.Table) -> str:
+    """The rows as CSV with a header; nested values are JSON."""
+    import pandas as pd  # noqa: PLC0415  (half a second that the other formats need not wait)
+
+    frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    for field in table.schema:
+        if pa.types.is_nested(field.type):
+            cells = table[field.name].to_pylist()
+            frame[field.name] = [None if cell is None else json.dumps(cell, default=str) for cell in cells]
+    return str(frame.to_csv(index=False))
+
+
+def print_table(table: pa.Table) -> None:
+    """The rows as a table on stdout. Control characters from the data are shown, not obeyed."""
+    out = RichConsole()
+    shown = Table()
+    for field in table.schema:
+        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        shown.add_column(cell_text(field.name), justify="right" if numeric else "left", overflow="fold")
+    for row in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+        shown.add_row(*(_escaped(cell) for cell in row))
+    if not out.is_terminal:  # piped: never fold a row to fit a screen that is not there
+        out = RichConsole(width=max(80, shown.__rich_measure__(out, out.options.update(max_width=100_000)).maximum))
+    out.print(shown)
+
+
+def _escaped(cell: object) -> str:
+    from rich.markup import escape  # noqa: PLC0415
+
+    return escape(cell_text(cell))
+
+
+def cell_text(cell: object, longest: int = 300) -> str:
+    """A value as printable text on one line, cut at `longest` characters."""
+    if cell is None:
+        return "NULL"
+    text = f"{cell:.6g}" if isinstance(cell, float) else str(cell)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,95 @@
+"""Making damaged files of the store again within the run that finds them: who made which file, and who waits for it.
+
+A job that finds an input damaged (`Store.check`) did nothing and deleted the file. The job that made the file is
+offered once more, misses its record, and does its work again; then the job that found the damage is offered again.
+That may go back over several stages, to the source file itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ladm.tasks.job import Job
+from ladm.tasks.manifest import Manifest, Shard
+from ladm.tasks.storage.store import Store
+
+MOST_TRIES = 2
+"""Times that one file is made again in a run: a disk that damages everything must not keep a run going for ever."""
+
+Request = tuple[str, Job]
+"""A job together with the URI of the source file that it goes back to."""
+
+
+@dataclass
+class _Waiting:
+    """A job that can go on when every one of `keys` is made again."""
+
+    keys: set[str]
+    request: Request
+
+
+class Repairs:
+    """What one run knows of the files its jobs vouch for, and of those that had to be made again."""
+
+    def __init__(self) -> None:
+        self._makers: dict[str, tuple[str, Request]] = {}
+        self._files: dict[str, Shard] = {}
+        self._tries: Counter[str] = Counter()
+        self._under_way: set[str] = set()
+        self._waiting: list[_Waiting] = []
+
+    def is_under_way(self, key: str) -> bool:
+        """Whether the job of this key was offered again and has not finished since."""
+        return key in self._under_way
+
+    def made_meanwhile(self, paths: Sequence[str], waiting: Request, store: Store) -> Request | None:
+        """The job that found the damage, to be offered as it is now, if another job had all of it made again already.
+
+        Such a finding is no new damage, and does not count as a try. None if there still is something to make.
+        """
+        files = [self._files[path] for path in paths if path in self._files]
+        if len(files) < len(paths) or not store.holds(files):
+            return None
+        source, job = waiting
+        return source, self._with_what_was_made(job)
+
+    def order(self, paths: Sequence[str], waiting: Request | None = None) -> list[Request] | None:
+        """Say which jobs have to be done again for the sake of damaged files.
+
+        Args:
+            paths: The damaged files.
+            waiting: The job that found the damage, to be done afterwards.
+
+        Returns:
+            The jobs to offer: none of them twice, if several jobs find the same damage. None if it cannot be mended:
+            a file was made again too often already, or by no job of this run.
+        """
+        if any(path not in self._makers or self._tries[path] >= MOST_TRIES for path in paths):
+            return None
+        makers = dict(self._makers[path] for path in paths)
+        if waiting:
+            self._waiting.append(_Waiting(set(makers), waiting))
+        new = {key: request for key, request in makers.items() if key not in self._under_way}
+        self._tries.update(path for path in paths if self._makers[path][0] in new)
+        self._under_way.update(new)
+        return list(new.values())
+
+    def finished(self, manifest: Manifest, request: Request) -> list[Request]:
+        """Note the files of a finished job, and say which jobs waited for it and for nothing else any more."""
+        for file in manifest.all_files():
+            self._makers[file.path] = manifest.key, request
+            self._files[file.path] = file
+        if manifest.key not in self._under_way:
+            return []
+        self._under_way.discard(manifest.key)
+        for waiting in self._waiting:
+            waiting.keys.discard(manifest.key)
+        ready = [waiting.request for waiting in self._waiting if not waiting.keys]
+        self._waiting = [waiting for waiting in self._waiting if waiting.keys]
+        return [(source, self._with_what_was_made(job)) for source, job in ready]
+
+    def _with_what_was_made(self, job: Job) -> Job:
+        """The job with its inputs as they are now: made again elsewhere, a file may have other bytes."""
+        return job.model_copy(update={"inputs": [self._files.get(shard.path, shard) for shard in job.inputs]})

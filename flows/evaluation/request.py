@@ -1,0 +1,107 @@
+"""What `ladm evaluate` is asked, checked before any work: the corpus, the model, the contrast set, the calibration."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ladm.flows.config import RunConfig, explain
+from ladm.flows.console import Console
+from ladm.flows.dag.plan import Plan, check_model, preflight
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.models.resolve import model_facts
+from ladm.tasks.scorers.calibration import Calibration, load_calibration
+from ladm.tasks.scorers.distance_profile import CELLS
+from ladm.tasks.scorers.ladm import check_window_length
+from ladm.tasks.scorers.registry import BESIDE, BesideConfig
+from ladm.tasks.stages.contrast import ContrastConfig
+from ladm.tasks.stages.score import resolved_scorer
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of an evaluation."""
+
+    plan: Plan
+    layers: tuple[int, ...]
+    """All layers that see the whole window, ascending."""
+    n_layers: int
+    contrast: ContrastConfig
+    calibration: Calibration | None
+    """One to measure; None: make one."""
+    beside: BesideConfig
+    """The scorers to compare with: all, with the configuration's settings or their defaults."""
+    device: str
+    thorough: bool
+    """Whether the scorers beside `ladm` score all testing documents, not only some."""
+    console: Console
+
+
+def question_of(
+    config: RunConfig, contrast: dict[str, Any], calibration: str | None, out: str, thorough: bool, console: Console
+) -> Question:
+    """The question, once it is found possible to answer it.
+
+    Args:
+        config: The run's configuration; of the scorer, its model and spans count.
+        contrast: Settings of `ContrastConfig`; None leaves the default.
+        calibration: Path of a calibration to measure.
+        out: Folder for the results.
+        thorough: Whether the scorers beside `ladm` score all testing documents.
+        console: Told of downloads.
+
+    Raises:
+        UserError: One line that names the field and the fix.
+    """
+    settings = _contrast_config(contrast)
+    length = config.window.length
+    scorer = config.scorer.model_copy(
+        update={"formula": "published", "layers": "all", "calibration": None, "ablation": "none"}
+    )
+    check_window_length(scorer, length)
+    if length < CELLS:
+        raise ConfigError(f"window.length: {length} tokens are too few to evaluate; set it to {CELLS} or more")
+    _check_folder(out)
+    config = config.model_copy(update={"scorer": scorer})
+    plan = preflight(config, "tokenize", console.say)
+    assert plan.model is not None
+    facts = model_facts(plan.model)
+    layers, _ = check_model(scorer, length, facts)
+    found = None
+    if calibration is not None:
+        found = load_calibration(calibration, plan.model.reference, plan.model.digest, length)
+        scorer = found.applied(scorer.model_copy(update={"ablation": found.ablation}))
+        plan = Plan(config.model_copy(update={"scorer": scorer}), plan.until, plan.files, plan.model)
+        settings = settings.model_copy(update={"halves": False, "exclude": found.documents})
+    beside: dict[str, Any] = {name: {} for name in BESIDE} | {"longattn": {"layer": layers[0]}}
+    beside |= config.scorer.beside.model_dump(exclude_none=True)
+    every = BesideConfig.model_validate(beside)
+    device = resolved_scorer(scorer).device
+    return Question(plan, tuple(layers), facts.n_layers, settings, found, every, device, thorough, console)
+
+
+def _check_folder(out: str) -> None:
+    """Make the folder for the results, or refuse it."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ConfigError(f"--out: {out!r} cannot be written ({error.strerror}); give another folder") from None
+
+
+def _contrast_config(given: dict[str, Any]) -> ContrastConfig:
+    try:
+        settings = ContrastConfig.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(f"--{explain(error, ContrastConfig)}") from None
+    try:
+        re.compile(settings.lists)
+    except re.error as error:
+        raise ConfigError(f"--lists: {settings.lists!r} is not a regular expression ({error})") from None
+    return settings

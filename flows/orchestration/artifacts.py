@@ -1,0 +1,126 @@
+"""What a deployed run shows in Prefect's UI: the progress of scoring while it goes on, its stages and its report."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.logging import get_logger
+
+from ladm.flows.console import Console, account
+from ladm.flows.runs.changes import CHANGES, in_words
+from ladm.flows.runs.record import Done, RunRecord
+from ladm.tasks.manifest import Counts
+
+EVERY_SECONDS = 5.0
+"""Between two updates of the progress, so that the server is not kept busy by it."""
+LISTED = 50
+"""Files of each kind of change, and failures, that the artifact names; `run.json` names all."""
+
+
+class ArtifactConsole(Console):
+    """A console that shows nothing here and reports the windows scored to Prefect."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._artifact: UUID | None = None
+        self._expected = self._scored = 0
+        self._told = 0.0
+        self._lock = threading.Lock()
+
+    def expect_windows(self, stage: str, windows: int) -> None:
+        """So many more windows are to be scored."""
+        with self._lock:
+            self._expected += windows
+            if self._artifact is None and self._expected:
+                with _never_in_the_way():
+                    created: Any = create_progress_artifact(0.0, key="ladm-scoring", description="windows scored")
+                    self._artifact = created
+
+    def advance(self, stage: str, windows: int) -> None:
+        """So many windows of the shard at hand are scored."""
+        self._tell(windows)
+
+    def finished(self, done: Done) -> None:
+        """A job is done; what the store had counts as scored."""
+        if done.manifest.stage == "score" and done.cached:
+            self._tell(done.manifest.measures.get("windows", 0))
+
+    def _tell(self, windows: int) -> None:
+        with self._lock:
+            self._scored += windows
+            if time.monotonic() - self._told > EVERY_SECONDS:
+                self._update()
+
+    def close(self) -> None:
+        """Tell what the last updates left out."""
+        with self._lock:
+            self._update()
+
+    def _update(self) -> None:
+        if self._artifact is None:
+            return
+        self._told = time.monotonic()
+        share = 100.0 * min(1.0, self._scored / max(1, self._expected))
+        description = f"{self._scored:,} of {self._expected:,} windows scored"
+        with _never_in_the_way():
+            update_progress_artifact(self._artifact, share, description)
+
+
+def tell_results(record: RunRecord, refresh: dict[str, Any] | None) -> None:
+    """The run's table of stages, where its results are and what changed, as artifacts of the flow run."""
+    rows = []
+    for stage in record.plan.stages:
+        summary = record.stage_summary(stage)
+        counts = Counts(
+            received=summary["in"],
+            kept=summary["kept"],
+            dropped=summary["dropped"],
+            quarantined=summary["quarantined"],
+        )
+        states = {name: summary[name] for name in ("run", "cached", "failed")}
+        rows.append({"stage": stage, **states, "records": account(counts), "seconds": summary["seconds"]})
+    folder = f"{record.plan.config.store.rstrip('/')}/runs/{record.run_id}"
+    lines = [f"# Run {record.run_id}: {record.status}", "", f"Results: `{folder}`", ""]
+    if refresh:
+        lines += [in_words(refresh), ""]
+        lines += [f"- {change}: `{uri}`" for change in CHANGES[:3] for uri in refresh[change]["uris"][:LISTED]]
+        lines.append("")
+    failures = record.failures
+    lines += [f"- **failed**: {one.stage} `{one.label}` of `{one.source}`: {one.error}" for one in failures[:LISTED]]
+    if len(failures) > LISTED:
+        lines.append(f"- and {len(failures) - LISTED} more")
+    with _never_in_the_way():
+        create_table_artifact(rows, key="ladm-stages", description=f"run {record.run_id}: {record.status}")
+        create_markdown_artifact("\n".join(lines), key="ladm-run", description="where the results are, what changed")
+
+
+def tell_report(record: RunRecord) -> None:
+    """The report of a completed run, written into the store, and a link to it as an artifact of the flow run."""
+    from ladm.flows.report.page import write_report  # noqa: PLC0415  (matplotlib; a run that failed needs none)
+
+    with _never_in_the_way():
+        where = write_report(record.plan.config.store, record.run_id, tell=get_logger("ladm").info)
+        link = where if "://" in where else Path(where).resolve().as_uri()
+        create_link_artifact(link, f"report of run {record.run_id}", key="ladm-report")
+
+
+@contextlib.contextmanager
+def _never_in_the_way() -> Iterator[None]:
+    """What is merely shown must not fail a shard or a run: what keeps it from being shown is logged."""
+    try:
+        yield
+    except Exception as error:
+        get_logger("ladm").warning("not shown in Prefect: %s: %s", type(error).__name__, error)

@@ -1,0 +1,144 @@
+"""The nightly refresh: `ladm serve` runs it from this process by a schedule, `ladm deploy` hands it to a work pool.
+
+Either way Prefect's server keeps the schedule and starts one refresh at a time: one that is still going when the next
+is due makes that one wait. The flow's one parameter is the run's own configuration, so Prefect's UI shows it as a form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from ladm.flows.config import RunConfig
+from ladm.tasks.errors import ConfigError, UserError
+from ladm.tasks.models.resolve import EMBEDDED
+from ladm.tasks.reading.readers import SourceConfig
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+
+def nightly(config: RunConfig, cron: str | None, timezone: str, name: str, pool: str | None = None) -> RunnerDeployment:
+    """The deployment of `curate` with a configuration and a schedule.
+
+    Args:
+        config: The run's configuration; local paths in it are made absolute, since a worker runs elsewhere.
+        cron: When to run, as cron says it; None: only when somebody starts it.
+        timezone: IANA name of the zone that `cron` means.
+        name: The deployment's name; deploying under the same name again replaces it.
+        pool: The work pool; None for a served deployment.
+
+    Raises:
+        ConfigError: `cron` or `timezone` is none.
+    """
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy  # noqa: PLC0415
+    from prefect.deployments.runner import RunnerDeployment  # noqa: PLC0415
+    from prefect.types.entrypoint import EntrypointType  # noqa: PLC0415
+
+    from ladm.flows.dag.curate import curate  # noqa: PLC0415
+
+    found: RunnerDeployment = RunnerDeployment.from_flow(
+        curate,
+        name=name,
+        schedules=[_schedule(cron, timezone)] if cron else [],
+        # what was left out stays left out: a calibration may say it, and the form in Prefect's UI shows the defaults
+        parameters={"config": anywhere(config).model_dump(mode="json", exclude_unset=True)},
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        work_pool_name=pool,
+        description="Refresh the corpus: does what changed since the last run, and ranks and exports anew.",
+        tags=["ladm"],
+        paused=False,  # a served one pauses when it stops; the next start must go on
+    )
+    return found
+
+
+def anywhere(config: RunConfig) -> RunConfig:
+    """The configuration with local paths absolute, so that it means the same in any working folder."""
+    changes: dict[str, Any] = {"store": _absolute(config.store), "sources": _all_absolute(config.sources)}
+    if config.decontaminate:
+        against = _all_absolute(config.decontaminate.against)
+        changes["decontaminate"] = config.decontaminate.model_copy(update={"against": against})
+    scorer: dict[str, Any] = {}
+    if config.scorer.calibration:
+        scorer["calibration"] = _absolute(config.scorer.calibration)
+    model = config.scorer.model
+    if model != EMBEDDED and Path(model).expanduser().exists():  # else it is the name of one elsewhere
+        scorer["model"] = _absolute(model)
+    if scorer:
+        changes["scorer"] = config.scorer.model_copy(update=scorer)
+    return config.model_copy(update=changes)
+
+
+def _all_absolute(sources: list[SourceConfig]) -> list[SourceConfig]:
+    return [source.model_copy(update={"uri": _absolute(source.uri)}) for source in sources]
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path.cwd() / Path(uri).expanduser())
+
+
+def _schedule(cron: str, timezone: str) -> Any:
+    from prefect.schedules import Cron  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(f"--timezone: {timezone!r} is no time zone; give one like Europe/Berlin, or UTC") from None
+    from prefect.client.schemas.schedules import CronSchedule  # noqa: PLC0415
+
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except (ValidationError, ValueError):
+        raise ConfigError(f'--cron: {cron!r} is no cron schedule; give one like "0 2 * * *", daily at two') from None
+    return Cron(cron, timezone=timezone)
+
+
+def serve(deployment: RunnerDeployment) -> None:
+    """Run the deployment's scheduled runs from this process, one at a time, until SIGINT or SIGTERM.
+
+    Its schedule pauses when this process stops.
+    """
+    from prefect.runner import Runner  # noqa: PLC0415
+
+    class Served(Runner):
+        """Stops at SIGTERM as it does at SIGINT: its own way loses the pausing and prints a traceback."""
+
+        def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    runner = Served(limit=1, pause_on_shutdown=True)
+    runner.add_deployment(deployment)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(runner.start())
+
+
+def deploy(deployment: RunnerDeployment, pool: str) -> None:
+    """Hand the deployment to a work pool, making a process pool of that name where there is none.
+
+    Raises:
+        UserError: What listens there is no Prefect server, or it refuses.
+    """
+    import httpx  # noqa: PLC0415
+    from prefect.client.orchestration import get_client  # noqa: PLC0415
+    from prefect.client.schemas.actions import WorkPoolCreate  # noqa: PLC0415
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException  # noqa: PLC0415
+
+    try:
+        with get_client(sync_client=True) as client:
+            if problem := client.api_healthcheck():
+                raise problem
+            try:
+                client.read_work_pool(pool)
+            except ObjectNotFound:
+                with contextlib.suppress(ObjectAlreadyExists):  # made by another at the same moment
+                    client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        deployment.apply()
+    except (httpx.HTTPError, PrefectException, RuntimeError, ValueError) as error:
+        raise UserError(f"PREFECT_API_URL: the server there does not take the deployment: {error}") from None

@@ -1,0 +1,1 @@
+"""What a run leaves behind: its record, its published results, what changed, and what may be deleted again."""

@@ -1,0 +1,189 @@
+"""`ladm gc`: deletes what no kept run refers to.
+
+Kept are the newest N runs that went all the way through export, the one that `latest` names, and every run since the
+oldest of these that failed or stopped early, since its shards are what a rerun starts from. A run that was killed, or
+is still going, has no `run.json` yet: therefore a file that no run names is kept, too, if it is younger than the
+oldest kept run, or than an hour. So is what `ladm evaluate` measured, which no run names either. Where no run went all
+the way, nothing but old temporary files is deleted.
+
+What cannot be seen is a run under way that reuses shards of a run that is being removed: its shard then fails, is
+named, and is made again by the next run. Deleting is in an order that can be interrupted: first the run's record,
+then its folder, then the records of shards, then their data; what is left is found by the next `ladm gc`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+import orjson
+
+from ladm.flows.dag.plan import STAGES
+from ladm.flows.runs.publish import LATEST
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.storage.store import Store, StoredFile
+
+FOLDERS = ("runs", "records", *STAGES, "contrast", "scan", "quarantine")
+"""What `ladm` wrote, in the order of deleting; anything else below the store's root is not ours."""
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a collection keeps and deletes."""
+
+    kept_runs: list[str]
+    removed_runs: list[str]
+    files: list[StoredFile]
+    """To delete, in the order of deleting."""
+    freed: int
+    """Bytes that deleting them frees: a file with several hard links counts once, and only if all of them go."""
+
+    def by_folder(self) -> dict[str, tuple[int, int]]:
+        """Folder → (files, bytes) to delete."""
+        totals = dict.fromkeys(FOLDERS, (0, 0))
+        for file in self.files:
+            folder = file.path.split("/", 1)[0]
+            files, size = totals[folder]
+            totals[folder] = files + 1, size + file.bytes
+        return totals
+
+
+def collect(uri: str, keep: int, dry_run: bool = False) -> Sweep:
+    """Find what no kept run of a store refers to, and delete it unless `dry_run`.
+
+    Raises:
+        ConfigError: `keep` is less than 1, there is no run in the store, or a run's record cannot be read.
+    """
+    if keep < 1:
+        raise ConfigError(f"--keep: {keep} would delete every run; keep at least 1")
+    store = Store(uri, impatient=True)
+    files = [file for folder in FOLDERS for file in store.files(folder)]
+    # After the listing: a run that finished meanwhile is read, and what it names is kept.
+    records = [_read(store, name) for name in store.names("runs") if store.size(f"runs/{name}/run.json") is not None]
+    if not records:
+        raise ConfigError(f"--store: there is no run in {uri!r}, so nothing tells what is needed; give another store")
+    sweep = plan(files, records, _latest(store), keep, time.time())
+    if not dry_run:
+        store.remove_all([file.path for file in sweep.files])
+        for run in sweep.removed_runs:
+            store.remove_empty_folders(f"runs/{run}")
+    return sweep
+
+
+def plan(
+    files: Sequence[StoredFile], records: Sequence[dict[str, Any]], latest: str | None, keep: int, now: float
+) -> Sweep:
+    """What to delete, from a listing of `FOLDERS` and the records of all runs.
+
+    Args:
+        files: The listing.
+        records: The content of every `run.json`.
+        latest: What the file `latest` holds.
+        keep: So many of the newest whole runs are kept.
+        now: Seconds since 1970.
+    """
+    kept_runs, oldest = _runs_to_keep(records, latest, keep)
+    removed_runs = sorted(record["run_id"] for record in records if record["run_id"] not in kept_runs)
+    kept, removed = set[str](), set[str]()
+    for record in records:
+        (kept if record["run_id"] in kept_runs else removed).update(_named_by(record))
+    unnamed_before = min(now - HOUR, oldest)
+    unfinished = _young_folders(files, unnamed_before)
+
+    def is_needless(file: StoredFile) -> bool:
+        if file.path.endswith(".tmp"):
+            return file.modified < now - DAY
+        if file.path in kept:
+            return False
+        folder, _, rest = file.path.partition("/")
+        if folder == "runs":
+            run = rest.split("/", 1)[0]
+            return run in removed_runs or (run not in kept_runs and run not in unfinished)
+        return file.path in removed or file.modified < unnamed_before
+
+    needless = sorted(filter(is_needless, files), key=_order)
+    gone = {file.path for file in needless}
+    linked = {file.inode for file in files if file.path not in gone and file.inode is not None}
+    freed = {file.inode or file.path: file.bytes for file in needless if file.inode not in linked}
+    return Sweep(sorted(kept_runs), removed_runs, needless, sum(freed.values()))
+
+
+def _runs_to_keep(records: Sequence[dict[str, Any]], latest: str | None, keep: int) -> tuple[Collection[str], float]:
+    """The ids of the runs to keep, and when the oldest whole one among them started (seconds since 1970)."""
+    newest_first = sorted(records, key=lambda record: (_started(record), record["run_id"]), reverse=True)
+    whole = [record for record in newest_first if record["status"] == "completed" and record["until"] == "export"]
+    kept = [record for number, record in enumerate(whole) if number < keep or record["run_id"] == latest]
+    oldest = min((_started(record) for record in kept), default=float("-inf"))
+    partial = [record for record in records if record not in whole and _started(record) >= oldest]
+    return {record["run_id"] for record in [*kept, *partial]}, oldest
+
+
+def _started(record: dict[str, Any]) -> float:
+    return datetime.fromisoformat(record["started"]).timestamp()
+
+
+def _named_by(record: dict[str, Any]) -> set[str]:
+    """The paths of the data files and shard records that a run refers to."""
+    named = set()
+    for job in record["shards"]:
+        named.add(f"records/{job['key'][:2]}/{job['key']}.json")
+        files = [*job["shards"], *job["files"], *([job["quarantine"]] if job["quarantine"] else [])]
+        named.update(file["path"] for file in files)
+    return named
+
+
+def _young_folders(files: Sequence[StoredFile], before: float) -> set[str]:
+    """Run folders that something was written to since: they may be under way."""
+    parts = [(PurePosixPath(file.path).parts, file.modified) for file in files]
+    return {path[1] for path, modified in parts if path[0] == "runs" and modified >= before}
+
+
+def _order(file: StoredFile) -> tuple[int, bool, str]:
+    folder, _, rest = file.path.partition("/")
+    return FOLDERS.index(folder), not rest.endswith("/run.json"), file.path
+
+
+def _latest(store: Store) -> str | None:
+    try:
+        return store.read_bytes(LATEST).decode().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _read(store: Store, run: str) -> dict[str, Any]:
+    path = f"runs/{run}/run.json"
+    try:
+        record: dict[str, Any] = orjson.loads(store.read_bytes(path))
+        _started(record), _named_by(record), record["status"], record["until"]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"{path}: no readable run record, so what it refers to is unknown; delete the folder runs/{run} first"
+        ) from None
+    return {**record, "run_id": run}
+
+
+def summary(sweep: Sweep, dry_run: bool) -> str:
+    """What was deleted, or would be, for people."""
+    would = "would delete" if dry_run else "deleted"
+    lines = [f"kept runs: {', '.join(sweep.kept_runs)}", f"{would} runs: {', '.join(sweep.removed_runs) or 'none'}"]
+    for folder, (files, size) in sweep.by_folder().items():
+        if files:
+            lines.append(f"{would} {files:>7,} files, {_readable(size):>9} in {folder}/")
+    frees = "would free" if dry_run else "freed"
+    lines.append(f"{would} {len(sweep.files):,} files in all and {frees} {_readable(sweep.freed)}")
+    return "\n".join(lines)
+
+
+def _readable(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,78 @@
+"""Lays out a finished run for its user under `runs/<run_id>/`, and only then makes it the store's `latest`.
+
+The data itself is content-addressed in the store; here it gets the names that people and `ladm sql` use, by hard
+links or server-side copies, so that an unchanged selection costs nothing to publish again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from ladm.flows.runs.record import RunRecord, quarantines_of
+from ladm.tasks.exporters.card_text import RUN_ID
+from ladm.tasks.manifest import Manifest, Shard
+from ladm.tasks.schema import QUARANTINE
+from ladm.tasks.storage.store import Store
+
+LATEST = "latest"
+
+
+def publish(record: RunRecord) -> None:
+    """Publish ranking, allocation, drops, quarantine, exports and `run.json`; `latest` names a complete run."""
+    store = Store(record.plan.config.store)
+    folder = f"runs/{record.run_id}"
+    names: list[str] = []
+    for shard in record.shards("rank"):
+        names.append(_link(store, shard, f"{folder}/ranking.parquet"))
+    for done in record.of("rank"):
+        names += [_link(store, file, f"{folder}/allocation.parquet") for file in done.manifest.files]
+    for done in record.of("dedup"):
+        names += [_link(store, file, f"{folder}/dropped.parquet") for file in done.manifest.files]
+    for done in record.of("export"):
+        names += [_link(store, part, f"{folder}/{name}") for part, name in export_names(done.manifest)]
+    for done in record.of("card"):
+        names += [_write_card(store, file, f"{folder}/export/README.md", record.run_id) for file in done.manifest.files]
+    names.append(_write_quarantine(store, f"{folder}/quarantine.parquet", record))
+    record.files = [*names, f"{folder}/run.json"]
+    store.write_bytes(f"{folder}/run.json", orjson.dumps(record.as_json(), option=orjson.OPT_INDENT_2))
+    if record.status == "completed" and record.plan.until == "export":
+        store.write_bytes(LATEST, record.run_id.encode())
+
+
+def latest_record(store: Store) -> dict[str, Any] | None:
+    """The `run.json` of the newest run that went all the way; None if there is none, or it is gone or no JSON."""
+    try:
+        run_id = store.read_bytes(LATEST).decode().strip()
+        record: dict[str, Any] = orjson.loads(store.read_bytes(f"runs/{run_id}/run.json"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return record
+
+
+def export_names(manifest: Manifest) -> list[tuple[Shard, str]]:
+    """The files of one export and their names in the run's folder, e.g. `export/mds/train/index.json`."""
+    return [(file, f"export/{manifest.label}/{file.path.split(f'/{manifest.key}/', 1)[1]}") for file in manifest.files]
+
+
+def _link(store: Store, shard: Shard, name: str) -> str:
+    store.publish(shard.path, name)
+    return name
+
+
+def _write_card(store: Store, card: Shard, name: str, run_id: str) -> str:
+    """The card with the run's id in it, the one thing in it that another run would not have."""
+    store.write_bytes(name, store.read_bytes(card.path).replace(RUN_ID.encode(), run_id.encode()))
+    return name
+
+
+def _write_quarantine(store: Store, path: str, record: RunRecord) -> str:
+    """All of the run's quarantine in one file; it is there, with no row, when nothing was quarantined."""
+    with store.parquet_writer(path, record.run_id, QUARANTINE) as writer:
+        for stage in record.plan.stages:
+            for shard in quarantines_of(record.of(stage)):
+                table: pa.Table = store.read_shard(shard)
+                writer.write(table)
+    return path

@@ -1,0 +1,260 @@
+"""The run record, `runs/<run_id>/run.json`: what was done, cached, lost to quarantine, and whether it all adds up.
+
+Counts, lineage and timings are taken from the manifests in the store, never from Prefect's database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import itertools
+import platform
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from ladm.flows.dag.plan import Plan
+from ladm.flows.runs.changes import difference
+from ladm.tasks.manifest import Counts, Manifest, Shard, add_counts
+
+VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
+
+
+def new_run_id() -> str:
+    """A run's id: its start in UTC, so that ids sort by time, and a random end, so that two never collide."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the results."""
+    known = {"python": platform.python_version()}
+    for package in VERSIONED:
+        known[package] = importlib.metadata.version(package)
+    return known
+
+
+def config_sha256(config: dict[str, Any]) -> str:
+    """The identity of a run's configuration: sha256 of it as JSON with sorted keys and no white space."""
+    return hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that finished: its manifest, and whether the store already had it."""
+
+    source: str
+    manifest: Manifest
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that failed for good."""
+
+    stage: str
+    label: str
+    error: str
+    source: str = ""
+    """URI of the source file that the shard comes from; empty for the stages that work on all shards."""
+
+
+@dataclass
+class RunRecord:
+    """What a run has done so far."""
+
+    plan: Plan
+    run_id: str = field(default_factory=new_run_id)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    finished: datetime | None = None
+    done: list[Done] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    made_again: list[str] = field(default_factory=list)
+    """Files of the store that were found damaged or missing when they were to be read."""
+    files: list[str] = field(default_factory=list)
+    """Paths below the store's root that the run published for its user."""
+    previous: dict[str, Any] | None = None
+    """The record of the store's previous completed run, if there is one, to tell what changed."""
+
+    @property
+    def status(self) -> str:
+        """`running`, `failed` or `completed`."""
+        if self.finished is None:
+            return "running"
+        return "failed" if self.failures else "completed"
+
+    def note(self, done: Done, again: bool) -> None:
+        """Add a finished job, or put it in the place of its earlier self if it had to be done `again`."""
+        if again:
+            for number, earlier in enumerate(self.done):
+                if earlier.manifest.key == done.manifest.key:
+                    self.done[number] = done
+                    return
+        self.done.append(done)
+
+    def products(self) -> list[Shard]:
+        """The files that are read or published when no job is left: rankings, exports, measurements, quarantines."""
+        last = [done for stage in ("rank", "export", "card", "scan") for done in self.of(stage)]
+        return [*(file for done in last for file in done.manifest.all_files()), *quarantines_of(self.done)]
+
+    def of(self, stage: str) -> list[Done]:
+        """The finished jobs of a stage, in an order that does not depend on timing."""
+        jobs = [done for done in self.done if done.manifest.stage == stage]
+        return sorted(jobs, key=lambda done: (done.source, done.manifest.label, done.manifest.key))
+
+    def shards(self, stage: str) -> list[Shard]:
+        """Every shard that a stage's finished jobs wrote."""
+        return [shard for done in self.of(stage) for shard in done.manifest.shards]
+
+    def windows_scored(self) -> int:
+        """Windows that this run itself put through the model."""
+        return sum(done.manifest.measures["windows"] for done in self.of("score") if not done.cached)
+
+    def quarantined_files(self) -> int:
+        """Source files that were quarantined whole."""
+        return sum(done.manifest.measures.get("files_quarantined", 0) for done in self.of("ingest"))
+
+    def too_many_quarantined(self) -> Failure | None:
+        """What fails the run where more was quarantined than `max_quarantined` allows."""
+        limit = self.plan.config.max_quarantined
+        if limit is None:
+            return None
+        shares = [("ingest", "source files", self.quarantined_files(), len(self.plan.files))]
+        for stage in self.plan.stages:
+            counts = self._counts(stage)
+            shares.append((stage, "records", counts.quarantined, counts.received))
+        for stage, what, quarantined, received in shares:
+            if quarantined > limit * received:
+                reason = (
+                    f"{quarantined:,} of {received:,} {what} are quarantined, more than max_quarantined ({limit:g}) "
+                    f'allows; see `ladm sql "from quarantine" --run {self.run_id}`'
+                )
+                return Failure(stage, "all shards", reason)
+        return None
+
+    def stage_summary(self, stage: str) -> dict[str, Any]:
+        """How many jobs of a stage were run, cached and failed, and the account of its records."""
+        jobs = self.of(stage)
+        manifests = [done.manifest for done in jobs]
+        measures: dict[str, int] = {}
+        for manifest in manifests:
+            for name, number in manifest.measures.items():
+                measures[name] = measures.get(name, 0) + number
+        return {
+            "run": sum(1 for done in jobs if not done.cached),
+            "cached": sum(1 for done in jobs if done.cached),
+            "failed": sum(1 for failure in self.failures if failure.stage == stage),
+            **self._counts(stage).as_record(),
+            **measures,
+            "seconds": round(sum(done.manifest.seconds for done in jobs if not done.cached), 3),
+        }
+
+    def _counts(self, stage: str) -> Counts:
+        """The account of a stage. Every export job reads the whole ranking, so one of them is the account of all."""
+        counts = [done.manifest.counts for done in self.of(stage)]
+        if stage == "export" and counts:
+            assert all(one == counts[0] for one in counts), f"the exports do not agree: {counts}"
+            return counts[0]
+        return add_counts(counts)
+
+    def check_accounts(self) -> None:
+        """Assert that what one stage kept is what the next one got, over the whole run.
+
+        Only where nothing failed: a failed shard's records have no next stage in this run.
+        """
+        for done in self.done:
+            done.manifest.counts.check(f"{done.manifest.stage} {done.manifest.label}")
+        if self.failures:
+            return
+        counts = {stage: self._counts(stage) for stage in self.plan.stages}
+        # Tokenizing turns documents into windows, and ranking turns windows into documents.
+        unit_changes = {stage: sum(shard.rows for shard in self.shards(stage)) for stage in ("tokenize", "rank")}
+        # Beside the way of the documents and windows, which do not pass through these.
+        chain = [stage for stage in self.plan.stages if stage not in ("short", "benchmarks", "signatures")]
+        for before, after in itertools.pairwise(chain):
+            passed_on = unit_changes.get(before, counts[before].kept)
+            received = counts[after].received
+            assert received == passed_on, f"{before} passed on {passed_on} records, {after} got {received}"
+        if "short" in counts:
+            ingested, looked_at = counts["ingest"].kept, counts["short"].received
+            assert ingested == looked_at, f"{ingested} documents were ingested, {looked_at} looked at for replay"
+        if "signatures" in counts:
+            compared = counts["length"].kept + (counts["short"].kept if "short" in counts else 0)
+            looked_at = counts["signatures"].received
+            assert looked_at == compared, f"{compared} documents are to be compared, {looked_at} were looked at"
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as it stands in `run.json` and on `ladm run --json`."""
+        plan = self.plan
+        config = plan.config.model_dump(mode="json")
+        finished = self.finished or datetime.now(UTC)
+        record = {
+            "run_id": self.run_id,
+            "status": self.status,
+            "until": plan.until,
+            "started": self.started.isoformat(timespec="milliseconds"),
+            "finished": None if self.finished is None else self.finished.isoformat(timespec="milliseconds"),
+            "seconds": round((finished - self.started).total_seconds(), 3),
+            "store": plan.config.store,
+            "windows_scored": self.windows_scored(),
+            "quarantined": {
+                "records": sum(self._counts(stage).quarantined for stage in plan.stages),
+                "files": self.quarantined_files(),
+            },
+            "stages": {stage: self.stage_summary(stage) for stage in plan.stages},
+            "failures": [
+                {"stage": f.stage, "shard": f.label, "source": f.source, "error": f.error} for f in self.failures
+            ],
+            "made_again": self.made_again,
+            "files": self.files,
+            "model": None
+            if plan.model is None
+            else {
+                "reference": plan.model.reference,
+                "digest": plan.model.digest,
+                "tokenizer_digest": plan.model.tokenizer_digest,
+                "layers_left_out": plan.layers_left_out,
+            },
+            "config": config,
+            "config_sha256": config_sha256(config),
+            "versions": versions(),
+            "sources": [listed.file.model_dump() for listed in plan.files],
+            "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],
+        }
+        record["refresh"] = difference(self.previous, record) if self.previous else None
+        return record
+
+
+def _job_record(done: Done) -> dict[str, Any]:
+    manifest = done.manifest
+    return {
+        "stage": manifest.stage,
+        "shard": manifest.label,
+        "source": done.source,
+        "cached": done.cached,
+        "key": manifest.key,
+        **manifest.counts.as_record(),
+        **manifest.measures,
+        "seconds": manifest.seconds,
+        "shards": [shard.model_dump() for shard in manifest.shards],
+        "files": [file.model_dump() for file in manifest.files],
+        "quarantine": manifest.quarantine.model_dump() if manifest.quarantine else None,
+    }
+
+
+def shards_of(record: dict[str, Any], stage: str) -> list[Shard]:
+    """The shards of a stage, out of a `run.json` that was read back."""
+    return [Shard.model_validate(s) for job in _jobs(record) if job["stage"] == stage for s in job["shards"]]
+
+
+def quarantines_of(jobs: Iterable[Done]) -> list[Shard]:
+    """The quarantine files of finished jobs."""
+    return [done.manifest.quarantine for done in jobs if done.manifest.quarantine]
+
+
+def _jobs(record: dict[str, Any]) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = record["shards"]
+    return jobs

@@ -1,0 +1,1 @@
+"""The arithmetic of `ladm evaluate`: areas under curves, and the fit of a calibration."""

@@ -1,0 +1,1 @@
+"""Reading sources: listing files, decompressing them, and taking their records out."""

@@ -1,0 +1,217 @@
+"""What every source format gives: a record, or a bad record with the reason it cannot be used.
+
+A source entry of the configuration says where the text and the domain of a record are; `record_of` applies it to
+the fields of one record, whether they came from a JSON line or from a row of Parquet. A bad *record* is an object
+that travels on to the quarantine; a bad *file* is the exception `UnreadableFile`, since what was read before the
+damage must not be used either: tomorrow's repaired file would count it twice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from pydantic import Field, field_validator
+
+from ladm.tasks.settings import Settings
+from ladm.tasks.storage.file_systems import without_secret
+
+UNKNOWN_DOMAIN = "unknown"
+"""The domain of a record whose domain field is absent, null, empty, or not a single value."""
+
+EXCERPT_CHARACTERS = 200
+REASON_CHARACTERS = 500
+
+
+class ConstDomain(Settings):
+    """One domain for every record of a source."""
+
+    const: str = Field(min_length=1)
+    """The domain's name."""
+
+
+class SourceConfig(Settings):
+    """One entry of `sources:`: where the records are, and which of their fields are the text and the domain."""
+
+    uri: str = Field(min_length=1)
+    """A path, a glob or an fsspec URL such as `s3://bucket/prefix/*.jsonl.zst`."""
+    text: str = Field(default="text", min_length=1)
+    """Dotted path to the text. A field whose own name holds the dots wins over the path."""
+    domain: str | ConstDomain = "meta.pile_set_name"
+    """Dotted path to the domain's name, or `{const: books}`. Records without one go to the domain `unknown`."""
+    format: Literal["auto", "jsonl", "parquet", "arrow", "txt"] = "auto"
+    """`auto` goes by the file name, less its compression suffix. Compression itself goes by the file's first bytes."""
+    max_record_bytes: int = Field(default=134_217_728, ge=1)
+    """A longer line (jsonl, counted as stored) or text (other formats, UTF-8) is quarantined, not held in memory. A
+    document takes some twelve times its size while it is worked on: 12 GB for one of 1 GB."""
+
+    @field_validator("uri")
+    @classmethod
+    def _no_secret_in_the_uri(cls, uri: str) -> str:
+        return without_secret(uri)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One document as its source has it. An empty or blank text is a record too: the length stage drops it."""
+
+    line: int
+    """1-based line (jsonl) or row (Parquet, Arrow); 1 for a text file."""
+    offset: int
+    """Byte of the line in the decompressed stream (a byte order mark is no part of line 1), or 0-based row."""
+    text: str
+    domain: str
+    meta: str | None
+    """JSON of all the other fields read; None where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """One record that cannot be used. `line` and `offset` are as in `Record`."""
+
+    line: int
+    offset: int
+    reason: str
+    """One line."""
+    excerpt: str
+    """The beginning of the record, at most 200 printable characters."""
+
+
+class UnreadableFile(Exception):  # noqa: N818  # it says what the file is; the caller quarantines it and goes on
+    """A file that cannot be read to its end, or is not what its name says.
+
+    Attributes:
+        reason: One printable line, without the file's name.
+        line: The 1-based line or row where reading stopped, where that is known.
+    """
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        self.reason = printable(reason, REASON_CHARACTERS)
+        self.line = line
+        super().__init__(self.reason)
+
+
+def printable(text: str | bytes, limit: int = EXCERPT_CHARACTERS) -> str:
+    r"""Make a hostile text fit for a terminal, a log and one line.
+
+    Args:
+        text: Anything; only its beginning is looked at. Bytes that are not UTF-8 become `\xNN`.
+        limit: The most characters of the answer.
+
+    Returns:
+        The text with every character that is not printable (controls, line separators, bidirectional overrides)
+        as a Python escape, cut with `…` at `limit`.
+    """
+    # Four bytes are the most that one character of UTF-8 takes, so this is never short of `limit` characters.
+    head = text[: 4 * (limit + 1)].decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text[: limit + 1]
+    pieces: list[str] = []
+    room = limit
+    for character in head:
+        piece = character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        room -= len(piece)
+        if room < 0:
+            room += len(piece)
+            while room < 1:
+                room += len(pieces.pop())
+            return "".join(pieces) + "…"
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def record_of(
+    fields: dict[str, Any], config: SourceConfig, line: int, offset: int, raw: bytes = b""
+) -> Record | BadRecord:
+    """Pick a record's text and domain out of its fields.
+
+    Args:
+        fields: The record's fields; the text is taken out of them.
+        config: Says where the text and the domain are.
+        line: 1-based line or row.
+        offset: Byte or 0-based row.
+        raw: The record as stored, for the excerpt of a bad one; without it the other fields stand in.
+
+    Returns:
+        The record, or a bad one where the text is absent, null, no string or too long, or the other fields cannot
+        be written as JSON.
+    """
+    domain = _domain(fields, config)
+    place = _find(fields, config.text)
+    text: Any = None
+    if place is not None:
+        parent, key = place
+        text = parent.pop(key)
+    try:
+        meta = orjson.dumps(fields, default=_plain).decode() if fields else None
+    except orjson.JSONEncodeError as error:  # nested deeper than orjson writes (254 levels)
+        return BadRecord(line, offset, f"fields that cannot be kept as JSON: {error}", printable(raw))
+    if not isinstance(text, str):
+        wrong = (
+            f"no field {config.text!r}" if place is None else f"field {config.text!r} is {_kind(text)}, not a string"
+        )
+        reason = printable(wrong, REASON_CHARACTERS)
+        return BadRecord(line, offset, reason, printable(raw or meta or ""))
+    if longer_than(text, config.max_record_bytes):
+        return BadRecord(line, offset, too_long(config), printable(text))
+    return Record(line, offset, text, domain, meta)
+
+
+def longer_than(text: str, limit: int) -> bool:
+    """Tell whether a text's UTF-8 form has more than `limit` bytes, without making it where lengths settle it."""
+    return len(text) * 4 > limit and len(text.encode()) > limit
+
+
+def too_long(config: SourceConfig) -> str:
+    """Say why a record was not held in memory."""
+    return f"longer than max_record_bytes ({config.max_record_bytes:,}); raise it for this source to read it"
+
+
+def _find(fields: dict[str, Any], path: str) -> tuple[dict[str, Any], str] | None:
+    """Find the dict and the key that a dotted path leads to; None where it leads nowhere."""
+    if path in fields:
+        return fields, path
+    *way, last = path.split(".")
+    node: Any = fields
+    for key in way:
+        node = node.get(key) if isinstance(node, dict) else None
+    return (node, last) if isinstance(node, dict) and last in node else None
+
+
+def _domain(fields: dict[str, Any], config: SourceConfig) -> str:
+    """Name a record's domain: strings as they are, other single values as text, the rest `UNKNOWN_DOMAIN`."""
+    if isinstance(config.domain, ConstDomain):
+        return config.domain.const
+    place = _find(fields, config.domain)
+    value = place[0][place[1]] if place else None
+    match value:
+        case None | bytes() | dict() | list() | tuple():
+            return UNKNOWN_DOMAIN
+        case str():
+            return value or UNKNOWN_DOMAIN
+        case float() if not math.isfinite(value):
+            return UNKNOWN_DOMAIN
+        case bool() | int() | float():
+            return orjson.dumps(value).decode()
+    return str(value)  # what only Parquet and Arrow have: dates, decimals
+
+
+def _kind(value: object) -> str:
+    """Name a value's type as JSON calls it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case dict():
+            return "an object"
+        case list():
+            return "an array"
+    return f"a {type(value).__name__}"
+
+
+def _plain(value: object) -> str:
+    """Write what JSON has no type for (bytes, decimals, durations) as a string."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,172 @@
+"""Listing the source files of a run, and what tells one version of a file from another.
+
+A file's identity is (URI, size, ETag) on object stores and (path, size, mtime in ns) on disk, or the SHA-256 of
+its content when `ingest.identity` is `content`. Nothing is opened here except for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from ladm.tasks.errors import SourceError
+from ladm.tasks.manifest import SourceFile
+from ladm.tasks.reading.readers import SourceConfig
+from ladm.tasks.storage.file_systems import file_system, io_errors, reason_of
+
+CONTENT = "sha256:"
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A source file together with the `sources:` entry that says how to read it."""
+
+    file: SourceFile
+    config: SourceConfig
+
+
+def list_sources(sources: Sequence[SourceConfig], identity: str = "stat") -> list[ListedFile]:
+    """Every file that the sources name, each once, in the order of the sources and then by name.
+
+    Args:
+        sources: The `sources:` entries. A URI is a file, a glob, or a folder: every file below it, but for names
+            that begin with `.` or `_`, which editors, version control and Spark use for their own.
+        identity: `stat` or `content`.
+
+    Raises:
+        SourceError: A source names no file at all, or its file system cannot be reached.
+    """
+    listed: dict[str, ListedFile] = {}
+    for number, source in enumerate(sources):
+        for file in list_files(source, f"sources[{number}].uri", identity):
+            listed.setdefault(file.uri, ListedFile(file, source))
+    return list(listed.values())
+
+
+def check_unchanged(file: SourceFile) -> None:
+    """Make sure that a file is still what the listing saw; for after it was read.
+
+    Raises:
+        SourceError: It was replaced or written to since. What was read belongs to no version that can be named.
+        OSError: It cannot be examined any more.
+    """
+    fs, path = file_system(file.uri)
+    now = _local_file(Path(path)) if isinstance(fs, LocalFileSystem) else _remote_file(fs, path, fs.info(path))
+    if file.version.startswith(CONTENT):
+        now = now.model_copy(update={"version": _content_version(fs, now)})
+    if (now.size, now.version) != (file.size, file.version):
+        raise SourceError(f"{file.uri}: changed while the run was reading it; run again, when nothing writes to it")
+
+
+def list_files(source: SourceConfig, field: str, identity: str) -> list[SourceFile]:
+    """The files of one entry, by name; `field` of the configuration is named where there are none (`SourceError`)."""
+    try:
+        fs, path = file_system(source.uri, impatient=True)
+    except (ValueError, ImportError) as error:
+        raise SourceError(f"{field}: {source.uri!r} is no path or URL that can be read ({error})") from None
+    try:
+        files = _list_local(Path(path)) if isinstance(fs, LocalFileSystem) else _list_remote(fs, path)
+    except FileNotFoundError:
+        files = []
+    except io_errors(ValueError, NotImplementedError) as error:
+        raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
+    if not files:
+        raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob")
+    if identity == "content":
+        files = [file.model_copy(update={"version": _content_version(fs, file)}) for file in files]
+    return files
+
+
+def _list_local(path: Path) -> list[SourceFile]:
+    if path.exists() or path.is_symlink():  # before globbing: a name may hold brackets
+        matches = [path]
+    else:
+        fs = LocalFileSystem()
+        matches = [Path(str(name)) for name in fs.glob(str(path))] if fsspec.utils.get_protocol(str(path)) else []
+    files: list[Path] = []
+    for match in matches:
+        if match.is_dir():
+            files += _walk(match)
+        else:
+            files.append(match)
+    return [_local_file(file) for file in sorted(set(files))]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    unreadable: list[Path] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append(Path(str(error.filename)))
+
+    for parent, folders, names in os.walk(folder, onerror=note):
+        folders[:] = [name for name in folders if not _is_private(name)]  # which os.walk then does not enter
+        yield from (Path(parent) / name for name in names if not _is_private(name))
+    yield from unreadable  # as files with a problem: nobody knows what is missed in them
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+def _local_file(path: Path) -> SourceFile:
+    uri = str(path.parent.resolve() / path.name)
+    try:
+        status = path.stat()
+    except OSError as error:
+        reason = "dangling symbolic link" if path.is_symlink() else error.strerror or "cannot be examined"
+        return SourceFile(uri=uri, size=0, version="", problem=reason)
+    problem = None
+    if stat.S_ISDIR(status.st_mode):
+        problem = "a folder that cannot be listed"
+    elif not stat.S_ISREG(status.st_mode):
+        problem = "no file but a device, a socket or a pipe"  # reading might never end
+    elif not os.access(path, os.R_OK):
+        problem = "permission denied"
+    if problem:
+        return SourceFile(uri=uri, size=0, version="", problem=problem)
+    return SourceFile(uri=uri, size=status.st_size, version=str(status.st_mtime_ns))
+
+
+def _list_remote(fs: Any, path: str) -> list[SourceFile]:
+    if any(mark in path for mark in "*?[") and not fs.exists(path):
+        matches: dict[str, Any] = fs.glob(path, detail=True)
+    else:
+        matches = {path: {"type": "directory"} if fs.isdir(path) else fs.info(path)}
+    files: dict[str, Any] = {}
+    for match, info in matches.items():
+        files |= _find_below(fs, match) if info["type"] == "directory" else {match: info}
+    # An object whose name ends with a slash is how consoles make an "empty folder".
+    files = {name: info for name, info in files.items() if not name.endswith("/")}
+    return [_remote_file(fs, name, info) for name, info in sorted(files.items())]
+
+
+def _find_below(fs: Any, folder: str) -> dict[str, Any]:
+    found = {}
+    for name, info in fs.find(folder, detail=True).items():
+        below = PurePosixPath(name.removeprefix(folder)).parts
+        if info["type"] != "directory" and not any(_is_private(part) for part in below):
+            found[name] = info
+    return found
+
+
+def _remote_file(fs: Any, name: str, info: dict[str, Any]) -> SourceFile:
+    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or fs.ukey(name)
+    return SourceFile(uri=fs.unstrip_protocol(name), size=int(info["size"]), version=str(version).strip('"'))
+
+
+def _content_version(fs: Any, file: SourceFile) -> str:
+    if file.problem:
+        return file.version
+    digest = hashlib.sha256()
+    with fs.open(file.uri, "rb") as stream:
+        while block := stream.read(2**22):
+            digest.update(block)
+    return f"{CONTENT}{digest.hexdigest()}"

@@ -1,0 +1,266 @@
+"""Bytes of a source file, block by block: decompressed, then cut into lines, with memory bounded by the block.
+
+Compression is told by the file's first bytes, never by its name: the name only serves to refuse a file of no bytes
+at all that claims to be compressed. The decoders used check what the format lets them check: a stream that stops
+inside a frame, a wrong checksum, and bytes after the end that are no further frame are all `UnreadableFile`. (A file
+cut exactly between two frames cannot be told from a whole one.) Errors of the storage itself pass through unchanged,
+so that the caller can retry them.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from ladm.tasks.reading.records import UnreadableFile
+
+BLOCK_BYTES = 1 << 20
+HEAD_BYTES = 1024  # of a line too long to hold, kept for its excerpt
+XZ_MEMORY_BYTES = 256 << 20  # four times what `xz -9` needs to decompress
+
+MAGIC = {"zstd": b"\x28\xb5\x2f\xfd", "gzip": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\x00"}
+"""What a compressed file begins with; `compression_of` asks for a little more of two of them."""
+
+CLAIMS = {".zst": "zstd", ".zstd": "zstd", ".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
+"""The compression that a name's suffix claims."""
+
+NOT_TEXT = {
+    b"PAR1\x15": "Parquet; name it .parquet or set sources[].format: parquet",
+    b"ARROW1\0\0": "Arrow; name it .arrow or set sources[].format: arrow",
+    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"\x04\x22\x4d\x18": "lz4, which is not read; use zstd, gzip, bz2 or xz",
+    MAGIC["zstd"]: "zstd inside another compression; decompress it once",
+    MAGIC["gzip"]: "gzip inside another compression; decompress it once",
+    MAGIC["xz"]: "xz inside another compression; decompress it once",
+}
+"""First bytes that no text begins with, met after decompression, and what they are."""
+
+
+class WatchedFile(io.RawIOBase):
+    """A file that remembers an error of its own, so that the decoder above it cannot pass it off as damage.
+
+    It does not close the file it wraps: that is for whoever opened it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the wrapped file does, remembering its error."""
+        try:
+            return self._file.read(size)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Seek as the wrapped file does, remembering its error."""
+        try:
+            return self._file.seek(offset, whence)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def tell(self) -> int:
+        """Say where the wrapped file is."""
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can be sought in."""
+        return True
+
+    def raise_own_error(self) -> None:
+        """Raise the storage's error if there was one: then a decoder's failure says nothing about the file."""
+        if self.error is not None:
+            raise self.error
+
+
+class Line(NamedTuple):
+    """One line of a stream, without its line ending."""
+
+    number: int
+    """1-based."""
+    offset: int
+    """Of its first byte, counted from the stream's beginning."""
+    content: bytes
+    """The whole line, or the first bytes of one too long to hold."""
+    whole: bool
+
+
+def compression_of(head: bytes) -> str | None:
+    """Tell a file's compression by its first bytes.
+
+    Args:
+        head: At least the first 10 bytes, or all of a shorter file.
+
+    Returns:
+        `zstd`, `gzip`, `bz2` or `xz`, or None for a file that is not compressed.
+    """
+    # A zstd file may begin with a skippable frame: 0x184D2A5?, little-endian (RFC 8878, section 3.1.2).
+    if head.startswith(MAGIC["zstd"]) or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
+        return "zstd"
+    # `BZh9` alone could begin a text; with what follows it, a first block or the end of an empty file, it cannot.
+    if head.startswith(MAGIC["bz2"]):
+        after = head[4:10]
+        known = any(mark.startswith(after) for mark in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"))
+        return "bz2" if after and known and head[3:4].isdigit() else None
+    return next((name for name in ("gzip", "xz") if head.startswith(MAGIC[name])), None)
+
+
+def claimed_compression(name: str) -> str | None:
+    """Say which compression a file's name claims; None for none."""
+    return next((codec for suffix, codec in CLAIMS.items() if name.lower().endswith(suffix)), None)
+
+
+def blocks_of(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """Read a file, decompressed if its first bytes say that it is compressed.
+
+    Args:
+        file: Open for binary reading, at its beginning, seekable.
+        name: Its name, to tell an empty file from one that lost its content.
+
+    Yields:
+        Blocks of 1 to `BLOCK_BYTES` bytes.
+
+    Raises:
+        UnreadableFile: The compressed stream is truncated, damaged, or followed by something else; or the file has
+            no bytes although its name claims compression.
+        OSError: The storage failed.
+    """
+    head = file.read(16)
+    file.seek(0)
+    codec, claimed = compression_of(head), claimed_compression(name)
+    if claimed and not head:
+        raise UnreadableFile(f"empty: not a valid {claimed} file")
+    if claimed and codec is None and len(head) < 6 and (head[:3] == MAGIC[claimed] or MAGIC[claimed].startswith(head)):
+        raise UnreadableFile(f"truncated: the {claimed} stream ends inside its header")
+    watched = WatchedFile(file)
+    if codec is None:
+        return iter(lambda: watched.read(BLOCK_BYTES), b"")
+    if codec == "xz":
+        return _xz_blocks(watched)
+    return _arrow_blocks(watched, codec)
+
+
+def _arrow_blocks(watched: WatchedFile, codec: Any) -> Iterator[bytes]:
+    """Decompress zstd, gzip or bz2, any number of frames, with the output bounded however small the input is."""
+    stream = pa.CompressedInputStream(pa.PythonFile(watched, mode="r"), codec)
+    while True:
+        try:
+            block: bytes = stream.read(BLOCK_BYTES)
+        except (OSError, pa.ArrowException) as error:
+            watched.raise_own_error()
+            raise UnreadableFile(_decoder_reason(codec, str(error))) from error
+        if not block:
+            return
+        yield block
+
+
+def _decoder_reason(codec: str, message: str) -> str:
+    """Put a decoder's failure into the three kinds that a user can act on."""
+    if "Truncated" in message:
+        return f"truncated: the {codec} stream ends before its end mark"
+    # The first frame began with the right bytes, or this codec had not been chosen: a bad beginning is a later one.
+    if any(sign in message for sign in ("Unknown frame", "incorrect header check", "unknown compression", "no magic")):
+        return f"trailing bytes after the {codec} stream that are no part of it"
+    return f"damaged {codec} stream: {message}"
+
+
+def _xz_blocks(watched: WatchedFile) -> Iterator[bytes]:
+    """Decompress xz, any number of streams, zero-padded or not; Arrow has no decoder for it."""
+    data = b""
+    while data or (data := watched.read(BLOCK_BYTES)):
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
+        while not decoder.eof:
+            if decoder.needs_input and not data and not (data := watched.read(BLOCK_BYTES)):
+                raise UnreadableFile("truncated: the xz stream ends before its end mark")
+            try:
+                block = decoder.decompress(data, BLOCK_BYTES)
+            except lzma.LZMAError as error:
+                raise UnreadableFile(f"damaged xz stream: {error}") from error
+            data = b""
+            if block:
+                yield block
+        data = decoder.unused_data
+        # Between streams the format allows zero bytes (the .xz file format, section 2.2).
+        while (data := data.lstrip(b"\0")) == b"" and (data := watched.read(BLOCK_BYTES)):
+            pass
+        if data and not MAGIC["xz"].startswith(data[:6]):
+            raise UnreadableFile("trailing bytes after the xz stream that are no part of it")
+
+
+def text_blocks(blocks: Iterator[bytes]) -> tuple[int, Iterator[bytes]]:
+    """Look at a decompressed stream's beginning and take a UTF-8 byte order mark off it.
+
+    Args:
+        blocks: The stream, from its beginning.
+
+    Returns:
+        The bytes taken off (0 or 3), and the rest of the stream.
+
+    Raises:
+        UnreadableFile: The stream is UTF-16 or UTF-32, or some other file format.
+    """
+    head = b""
+    for block in blocks:
+        head += block
+        if len(head) >= 8:
+            break
+    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
+        wide = head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff"))
+        raise UnreadableFile(f"{'UTF-32' if wide else 'UTF-16'} text, not UTF-8: convert the file to UTF-8", 1)
+    for magic, what in NOT_TEXT.items():
+        if head.startswith(magic):
+            raise UnreadableFile(f"not text but {what}", 1)
+    skipped = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    return skipped, chain([head[skipped:]], blocks)
+
+
+def lines_of(blocks: Iterable[bytes], limit: int, start: int = 0) -> Iterator[Line]:
+    r"""Cut a stream into lines at `\n` alone: U+2028 and the like are text.
+
+    Args:
+        blocks: The stream.
+        limit: The longest line to hold, in bytes up to the `\n`. Of a longer one only the beginning is given.
+        start: The offset of the stream's first byte.
+
+    Yields:
+        The lines, blank ones too, without `\n` or `\r\n`. The bytes after the last `\n` are a line if there are any.
+    """
+    number, offset, size = 1, start, 0
+    parts: list[bytes] = []  # of the line not yet ended; joined once, so a line of many blocks costs no more
+
+    def head() -> bytes:
+        return b"".join(part[:HEAD_BYTES] for part in parts)[:HEAD_BYTES]
+
+    def finished() -> Line:
+        if size > limit:
+            return Line(number, offset, head(), False)
+        return Line(number, offset, b"".join(parts).removesuffix(b"\r"), True)
+
+    for block in blocks:
+        *ended, rest = block.split(b"\n")
+        for piece in ended:
+            size += len(piece)
+            parts.append(piece)
+            line = finished()
+            offset += size + 1
+            number, size = number + 1, 0
+            parts.clear()  # before the line is used, so that a long one is held once
+            yield line
+        size += len(rest)
+        parts.append(rest)
+        if size > limit:
+            parts = [head()]
+    if size:
+        yield finished()

@@ -1,0 +1,134 @@
+"""The scorers beside `ladm`: which there are, and gathering the evidence for all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.tasks.scorers import gzip_ratio, longattn, longfilter, prolong, random_order
+from ladm.tasks.scorers.evidence import Evidence, Needs, Snippet
+from ladm.tasks.scorers.gzip_ratio import GzipConfig
+from ladm.tasks.scorers.longattn import LongAttnConfig
+from ladm.tasks.scorers.longfilter import LongFilterConfig
+from ladm.tasks.scorers.prolong import ProLongConfig
+from ladm.tasks.scorers.random_order import RandomConfig
+from ladm.tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from ladm.tasks.scorers.calculator import Calculator
+    from ladm.tasks.scorers.ladm import SpanPlan
+
+TextOf = Callable[[npt.NDArray[np.integer]], str]
+"""Token ids → their text."""
+
+BESIDE: dict[str, Any] = {
+    "longattn": longattn,
+    "prolong": prolong,
+    "longfilter": longfilter,
+    "gzip": gzip_ratio,
+    "random": random_order,
+}
+"""Name → module, with `needs(config, length)` and `score(config, evidence)`."""
+
+
+class BesideConfig(Settings):
+    """The `scorer.beside:` section: which scorers run beside `ladm`, each with its settings (`{gzip: {}}`)."""
+
+    longattn: LongAttnConfig | None = None
+    prolong: ProLongConfig | None = None
+    longfilter: LongFilterConfig | None = None
+    gzip: GzipConfig | None = None
+    random: RandomConfig | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scorers asked for."""
+        return tuple(name for name in BESIDE if getattr(self, name) is not None)
+
+    @property
+    def head(self) -> bool:
+        """Whether one of them needs the model's language-model head."""
+        return self.needs(_ANY_LENGTH).head
+
+    @property
+    def text(self) -> bool:
+        """Whether one of them needs the window's text."""
+        return self.needs(_ANY_LENGTH).text
+
+    def needs(self, length: int) -> Needs:
+        """What they need of a window of `length` tokens, all together."""
+        each: list[Needs] = [BESIDE[name].needs(getattr(self, name), length) for name in self.names]
+        return Needs(
+            layers=tuple(sorted({layer for one in each for layer in one.layers})),
+            targets=tuple(sorted({target for one in each for target in one.targets})),
+            snippets=tuple(dict.fromkeys(snippet for one in each for snippet in one.snippets)),
+            text=any(one.text for one in each),
+        )
+
+    def scores(self, evidence: Evidence) -> dict[str, float]:
+        """Their scores of one window, by name."""
+        return {name: BESIDE[name].score(getattr(self, name), evidence) for name in self.names}
+
+
+_ANY_LENGTH = 4096  # what kind of thing a scorer needs does not depend on it
+
+
+def gather(
+    calculator: Calculator,
+    needs: Needs,
+    plan: SpanPlan,
+    ids_BL: npt.NDArray[np.integer],
+    layers: Sequence[int],
+    pfs_NBP: npt.NDArray[np.float32],
+    log_p_BT: npt.NDArray[np.float32] | None,
+    text_of: TextOf | None,
+) -> Iterator[Evidence]:
+    """The evidence of each window of a batch: what its own pass found, and short passes for the snippets.
+
+    Args:
+        calculator: The model, for the snippets.
+        needs: What is asked for.
+        plan: The spans that were measured.
+        ids_BL: B windows.
+        layers: The N layers that `pfs_NBP` is of.
+        pfs_NBP: Attention between spans, mean over heads.
+        log_p_BT: Of the targets of `needs`.
+        text_of: Decodes token ids.
+    """
+    for number, ids_L in enumerate(ids_BL):
+        assert not needs.text or text_of, "a scorer asks for text, and there is no tokenizer"
+        yield Evidence(
+            ids=ids_L,
+            plan=plan,
+            pfs={layer: pfs_NBP[place, number] for place, layer in enumerate(layers)},
+            log_p={} if log_p_BT is None else dict(zip(needs.targets, log_p_BT[number].tolist(), strict=True)),
+            snippet_log_p=read_snippets(calculator, ids_L, needs.snippets),
+            text=text_of(ids_L) if needs.text and text_of else "",
+        )
+
+
+def read_snippets(
+    calculator: Calculator, ids_L: npt.NDArray[np.integer], snippets: Sequence[Snippet], batch_tokens: int = 4096
+) -> dict[Snippet, npt.NDArray[np.float32]]:
+    """Log p of every snippet's targets, by short forward passes over snippets of one shape at a time."""
+    import torch  # noqa: PLC0415
+
+    from ladm.tasks.scorers.attention import one_pass  # noqa: PLC0415
+
+    alike: dict[tuple[int, int], list[Snippet]] = {}
+    for snippet in snippets:
+        alike.setdefault((snippet.length, snippet.targets), []).append(snippet)
+    found: dict[Snippet, npt.NDArray[np.float32]] = {}
+    for (length, targets), group in alike.items():
+        places = range(length - targets, length)
+        at_once = max(1, batch_tokens // length)
+        for first in range(0, len(group), at_once):
+            batch = group[first : first + at_once]
+            ids_BL = np.stack([np.concatenate([ids_L[start:end] for start, end in one.parts]) for one in batch])
+            log_p_BT = one_pass(calculator, {}, torch.as_tensor(ids_BL).long(), places).log_p
+            assert log_p_BT is not None
+            found.update(zip(batch, log_p_BT, strict=True))
+    return found

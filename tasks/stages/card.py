@@ -1,0 +1,58 @@
+"""The dataset card: a README beside the export that says what was selected, from what, by which score, how.
+
+It is a stage's output like the data itself, made from the ranking, what was left out before it, and the
+configuration. Its words are in `card_text.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import duckdb
+
+from ladm.tasks.exporters.card_text import CardFacts, card_text
+from ladm.tasks.job import Job, Outcome, Stage
+from ladm.tasks.manifest import Counts, Shard
+from ladm.tasks.schema import DOCUMENTS, DROPPED, RANKING
+from ladm.tasks.storage import duck
+from ladm.tasks.storage.store import Store
+
+
+def card(job: Job, store: Store, key: str) -> Outcome:
+    """Write the card of one ranking.
+
+    Inputs: the ranking, its allocation, what was dropped before scoring if that was looked for, and the document
+    shards that `export` reads. The configuration is the run's own.
+    """
+    ranking, allocation, *others = job.inputs
+    dropped = [shard for shard in others if shard.path.startswith("dedup/")]
+    documents = [shard for shard in others if not shard.path.startswith("dedup/")]
+    with duck.connect(store) as connection:
+        duck.view_of_shards(connection, "ranking", store, [ranking], RANKING)
+        duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
+        duck.view_of_shards(connection, "dropped", store, dropped, DROPPED)
+        facts = CardFacts(
+            domains=_rows(connection, "card"),
+            targets=store.read_shard(allocation).to_pylist(),
+            licences=_rows(connection, "licences"),
+            lengths=_rows(connection, "card_lengths"),
+            sources=_rows(connection, "card_sources"),
+            dropped=_rows(connection, "card_dropped"),
+            ranking_key=ranking.key,
+        )
+    path = store.shard_path("export", key, "md")
+    content = card_text(job.config, facts).encode()
+    store.write_bytes(path, content)
+    return Outcome(
+        counts=Counts(received=ranking.rows, kept=ranking.rows),
+        files=[Shard(key=key, path=path, bytes=len(content), rows=0, sha256=hashlib.sha256(content).hexdigest())],
+    )
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = connection.execute(duck.statement(name)).to_arrow_table().to_pylist()
+    return rows
+
+
+STAGE = Stage(name="card", version="4", compute=card)

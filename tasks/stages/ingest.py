@@ -1,0 +1,165 @@
+"""Ingestion: one source file becomes document shards of bounded size, and every record is accounted for.
+
+A bad record goes to quarantine with its file, line and reason, and the good ones around it are kept. A file that
+cannot be read to its end is quarantined whole: its shards are not used, so that tomorrow's repaired file is not
+counted twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, BinaryIO, Literal
+
+import fsspec
+import pyarrow as pa
+
+from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
+from ladm.tasks.manifest import Counts, Shard, SourceFile, content_key
+from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, read_records
+from ladm.tasks.reading.sources import check_unchanged
+from ladm.tasks.schema import DOCUMENTS
+from ladm.tasks.settings import Settings
+from ladm.tasks.storage.store import Store, table_of
+
+PACKED_BYTES = 4 * 2**20
+
+
+class IngestConfig(Settings):
+    """The `ingest:` section."""
+
+    shard_bytes: int = 64 * 2**20
+    """A document shard holds about this many bytes of text; a stage's memory is a few times as much."""
+    identity: Literal["stat", "content"] = "stat"
+    """How a changed file is noticed: by size and mtime/ETag, or by hashing its content."""
+
+
+def ingest_key_config(source: SourceConfig, config: IngestConfig) -> dict[str, Any]:
+    """What ingestion computes with: how records are read, not where the file lies (its identity says that)."""
+    return {**source.model_dump(exclude={"uri"}), "shard_bytes": config.shard_bytes}
+
+
+def document_id(uri: str, line: int, text_sha256: str) -> str:
+    """The id of a document: its place in the sources and its content. Ids given by users are not unique."""
+    return hashlib.sha256(f"{uri}\0{line}\0{text_sha256}".encode()).hexdigest()[:32]
+
+
+def ingest(job: Job, store: Store, key: str) -> Outcome:
+    """Read one source file into document shards of about `shard_bytes` of text each.
+
+    A shard's key is the hash of its documents, not of the file's identity. So a file that merely has a new date
+    (copied, checked out, uploaded again) is read again, and nothing after that is done again; and of a large file that
+    changed in one place, only the shards that changed are.
+    """
+    assert job.source is not None
+    config = dict(job.config)
+    shard_bytes = int(config.pop("shard_bytes"))
+    source = SourceConfig(uri=job.source.uri, **config)
+    pending = _PendingShard(store, shard_bytes)
+    quarantine: list[QuarantineEntry] = []
+    try:
+        with open_source(job.source) as file:
+            for record in read_records(file, job.source.uri, source):
+                if isinstance(record, Record):
+                    pending.add(job.source, record)
+                else:
+                    quarantine.append(
+                        QuarantineEntry(
+                            source=job.source.uri,
+                            line=record.line,
+                            reason=record.reason,
+                            excerpt=record.excerpt,
+                        )
+                    )
+    except UnreadableFile as damage:
+        if not job.source.problem:
+            check_unchanged(job.source)  # half-way through being replaced, it is not worth a quarantine
+        seen = pending.documents + len(quarantine)
+        # Shards already written stay: an earlier, whole version of the file may have the same ones.
+        return _unreadable(job.source, damage, seen)
+    pending.flush()
+    check_unchanged(job.source)
+    received = pending.documents + len(quarantine)
+    return Outcome(
+        counts=Counts(received=received, kept=pending.documents, quarantined=len(quarantine)),
+        shards=pending.shards,
+        quarantine=quarantine,
+        measures={"bytes": pending.bytes, "files": 1},
+    )
+
+
+def open_source(source: SourceFile) -> BinaryIO:
+    """Open a listed file for reading; `UnreadableFile` if the listing already found that it cannot be."""
+    if source.problem:
+        raise UnreadableFile(source.problem)
+    opened: BinaryIO = fsspec.open(source.uri, "rb").open()
+    return opened
+
+
+def _unreadable(source: SourceFile, damage: UnreadableFile, seen: int) -> Outcome:
+    # The records read before the damage count as quarantined, and the rest of the file as one more.
+    used = f"; the {seen} records before the damage are not used" if seen else ""
+    entry = QuarantineEntry(source=source.uri, line=None, reason=f"{damage.reason}{used}", records=seen + 1)
+    return Outcome(
+        counts=Counts(received=seen + 1, quarantined=seen + 1),
+        quarantine=[entry],
+        measures={"files": 1, "files_quarantined": 1},
+    )
+
+
+class _PendingShard:
+    """Documents gathered until they make a shard: a few as Python's objects, the others as Arrow's, which are half."""
+
+    def __init__(self, store: Store, shard_bytes: int) -> None:
+        self.store = store
+        self.shard_bytes = shard_bytes
+        self.shards: list[Shard] = []
+        self.documents = 0
+        self.bytes = 0
+        self._gathered = 0
+        self._packed_at = 0
+        """Of the bytes gathered, those in `_tables`."""
+        self._tables: list[pa.Table] = []
+        self._rows: dict[str, list[Any]] = {name: [] for name in DOCUMENTS.names}
+
+    def add(self, source: SourceFile, record: Record) -> None:
+        encoded = record.text.encode()
+        sha256 = hashlib.sha256(encoded).hexdigest()
+        row = {
+            "doc_id": document_id(source.uri, record.line, sha256),
+            "domain": record.domain,
+            "text": record.text,
+            "source": source.uri,
+            "line": record.line,
+            "offset": record.offset,
+            "sha256": sha256,
+            "bytes": len(encoded),
+            "meta": record.meta,
+        }
+        for name, column in self._rows.items():
+            column.append(row[name])
+        self.documents += 1
+        self.bytes += len(encoded)
+        self._gathered += len(encoded)
+        if self._gathered >= self.shard_bytes:
+            self.flush()
+        elif self._gathered - self._packed_at >= PACKED_BYTES:
+            self._pack()
+
+    def flush(self) -> None:
+        self._pack()
+        table = pa.concat_tables(self._tables) if self._tables else DOCUMENTS.empty_table()
+        self._tables, self._gathered, self._packed_at = [], 0, 0
+        if not table.num_rows:
+            return
+        fields = [name for name in DOCUMENTS.names if name != "text"]  # its sha256 stands for it
+        key = content_key("documents", STAGE.version, [table[name].to_pylist() for name in fields])
+        self.shards.append(self.store.write_shard("ingest", key, table))
+
+    def _pack(self) -> None:
+        if self._rows["doc_id"]:
+            self._tables.append(table_of(self._rows, DOCUMENTS))
+        self._rows = {name: [] for name in DOCUMENTS.names}
+        self._packed_at = self._gathered
+
+
+STAGE = Stage(name="ingest", version="1", compute=ingest)

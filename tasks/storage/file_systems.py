@@ -1,0 +1,96 @@
+"""Reaching file systems, local and S3: the same options everywhere, and their errors told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, cast
+
+import fsspec
+
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.redact import without_secrets
+
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_SECRET = re.compile(
+    r"://[^/@]*:[^/@]+@|[?&](?:x-amz-(?:signature|credential|security-token)|sig|signature|token|access_token|password"
+    r"|secret|api_?key)=",
+    re.IGNORECASE,
+)
+
+
+def without_secret(uri: str) -> str:
+    """The URI itself.
+
+    Raises:
+        ValueError: It holds a password, or is signed: it would stand in run records, dataset cards and logs.
+    """
+    if _SECRET.search(uri):
+        raise ValueError(
+            "the address holds a password, a token or a signature, which the records of a run would keep; leave it "
+            "out, and give credentials by the environment"
+        )
+    return uri
+
+
+def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
+    """The file system of a URI and the path on it.
+
+    Listings are never taken from fsspec's cache: the same process must see what others wrote since.
+
+    Args:
+        uri: A path or URL.
+        impatient: Give up on an S3 endpoint that does not answer within seconds, as before a run, not within minutes.
+
+    Raises:
+        ValueError, ImportError: There is no such protocol, it cannot be reached by an address alone, or the address of
+            S3 holds a password, which every error of a request would repeat.
+    """
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if is_s3(uri):
+        if wrong := next((name for name in ENDPOINTS if _SECRET.search(os.environ.get(name, ""))), None):
+            raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
+        if impatient:
+            options["config_kwargs"] = {"connect_timeout": 3, "retries": {"max_attempts": 1}}
+    try:
+        return cast(tuple[Any, str], fsspec.core.url_to_fs(uri, **options))
+    except (OSError, TypeError, AttributeError, NotImplementedError) as error:
+        # Raised by protocols that ask for more than an address, or look into an archive that is not there.
+        raise ValueError(f"{type(error).__name__}: {reason_of(error)}") from error
+
+
+def is_s3(uri: str) -> bool:
+    """Whether the URI is one of S3's."""
+    return uri.startswith(("s3://", "s3a://"))
+
+
+def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What reaching for a file can raise: `OSError`, and botocore's own errors, which are none; for `except`."""
+    botocore = sys.modules.get("botocore.exceptions")  # not loaded: then it raised nothing either
+    return (*more, OSError, *((botocore.BotoCoreError, botocore.ClientError) if botocore else ()))
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in one line, without the credentials of any URL in it."""
+    text = getattr(error, "strerror", None) or str(error)
+    if text == "Forbidden":  # all that an answer without a body can say
+        return "forbidden: check the credentials and what they allow"
+    return " ".join(str(without_secrets(str(text))).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def reached(field: str, uri: str) -> Iterator[None]:
+    """Turn an unreachable store (credentials, endpoint, permissions) into a `ConfigError` of one line."""
+    try:
+        fs, path = file_system(uri, impatient=True)
+        if is_s3(uri):
+            fs.exists(f"{path}/anything")  # True or False, unless the server cannot be asked
+    except io_errors(ValueError, ImportError) as error:
+        raise ConfigError(f"{field}: {uri!r} cannot be reached ({reason_of(error)})") from None
+    try:
+        yield
+    except io_errors() as error:
+        raise ConfigError(f"{field}: {uri!r} cannot be reached ({reason_of(error)})") from None

@@ -1,0 +1,1 @@
+"""Tokens of documents, and windows of exactly so many of them."""

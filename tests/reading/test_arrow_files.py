@@ -1,0 +1,262 @@
+"""Parquet and Arrow: which columns are texts, rows in order, and damage told from storage errors and from bad rows."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ladm.tasks.reading.readers import BadRecord, Record, SourceConfig, UnreadableFile, read_records
+
+TABLE = pa.table(
+    {
+        "text": [f"document {number} " * 9 for number in range(150)],
+        "meta": [{"pile_set_name": "Books", "n": number} for number in range(150)],
+        "id": list(range(150)),
+        "unread": [0.5] * 150,
+    }
+)
+
+
+def parquet(table: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def arrow(table: pa.Table, stream: bool, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    opened = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with opened(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table, max_chunksize=40)
+    return sink.getvalue()
+
+
+FORMS = {
+    "parquet": parquet(TABLE, row_group_size=40),
+    "parquet v2, checksums": parquet(TABLE, data_page_version="2.0", write_page_checksum=True, compression="zstd"),
+    "arrow file": arrow(TABLE, stream=False),
+    "arrow stream": arrow(TABLE, stream=True),
+    "arrow file, zstd": arrow(TABLE, stream=False, compression="zstd"),
+}
+forms = pytest.mark.parametrize("form", list(FORMS))
+
+
+def name_of(form: str) -> str:
+    return f"a.{form.split(maxsplit=1)[0]}"
+
+
+def read(content: bytes, name: str = "a.parquet", **config: Any) -> list[Record | BadRecord]:
+    return list(read_records(io.BytesIO(content), name, SourceConfig(uri="x", **config)))
+
+
+def refusal(content: bytes, name: str = "a.parquet", **config: Any) -> UnreadableFile:
+    with pytest.raises(UnreadableFile) as refused:
+        read(content, name, **config)
+    return refused.value
+
+
+@forms
+def test_every_row_in_order_with_the_other_fields(form: str) -> None:
+    records = read(FORMS[form], name_of(form))
+    assert records == [
+        Record(
+            line=number + 1,
+            offset=number,
+            text=f"document {number} " * 9,
+            domain="Books",
+            meta=f'{{"meta":{{"pile_set_name":"Books","n":{number}}},"id":{number}}}',
+        )
+        for number in range(150)
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_every_kind_of_string_is_a_text(kind: pa.DataType, stream: bool) -> None:
+    table = pa.table({"text": pa.array(["a", "", "é"]).cast(kind)})
+    assert [record.text for record in read(arrow(table, stream), "a.arrow") if isinstance(record, Record)] == [
+        "a",
+        "",
+        "é",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pa.array([1]), "int64"),
+        (pa.array([b"x"]), "binary"),
+        (pa.array([["x"]]), "list<"),
+        (pa.array([{"a": "x"}]), "struct<"),
+    ],
+)
+def test_another_type_of_text_refuses_the_file(column: Any, kind: str) -> None:
+    for content, name in [
+        (parquet(pa.table({"text": column, "b": column})), "a.parquet"),
+        (arrow(pa.table({"text": column, "b": column}), stream=True), "a.arrow"),
+    ]:
+        reason = refusal(content, name).reason
+        assert reason.startswith(f"column text is {kind}")
+        assert "sources[].text picks one of the columns found: text: " in reason
+        assert f"b: {kind}" in reason
+
+
+def test_a_missing_text_column_names_the_columns_found_safely() -> None:
+    reason = refusal(parquet(pa.table({"con\ntent\x1b[31m": ["x"], "label": [1]}))).reason
+    assert reason == (
+        r"no column text; sources[].text picks one of the columns found: con\ntent\x1b[31m: string, label: int64"
+    )
+
+
+def test_dotted_paths_walk_structs_and_a_column_of_that_name_wins() -> None:
+    nested = pa.table({"doc": [{"text": "inner", "lang": "en"}], "id": ["x"]})
+    assert read(parquet(nested), text="doc.text", domain="doc.lang") == [
+        Record(1, 0, "inner", "en", '{"doc":{"lang":"en"},"id":"x"}')
+    ]
+    both = nested.append_column("doc.text", pa.array(["flat"])).append_column("meta.pile_set_name", pa.array(["Flat"]))
+    for content, name in [(parquet(both), "a.parquet"), (arrow(both, stream=False), "a.arrow")]:
+        (record,) = read(content, name, text="doc.text")
+        assert isinstance(record, Record)
+        assert (record.text, record.domain) == ("flat", "Flat")
+    assert "no column doc.body" in refusal(parquet(nested), text="doc.body").reason
+
+
+def test_a_null_text_and_a_null_parent_are_bad_records() -> None:
+    found = read(parquet(pa.table({"text": ["a", None, ""]})), domain="nothing")
+    assert [type(record) for record in found] == [Record, BadRecord, Record]
+    assert (found[1].line, found[1].offset) == (2, 1)
+    assert isinstance(found[1], BadRecord)
+    assert found[1].reason == "field 'text' is null, not a string"
+    (bad,) = read(parquet(pa.table({"doc": pa.array([None], pa.struct([("text", pa.string())]))})), text="doc.text")
+    assert isinstance(bad, BadRecord)
+
+
+def test_only_the_row_that_is_not_utf8_is_lost() -> None:
+    raw = pa.array([b"good", b"\xff\xfe", b"also good"])
+    text = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    found = read(parquet(pa.table({"text": text, "id": [1, 2, 3]})))
+    assert [record.text if isinstance(record, Record) else record.reason[:9] for record in found] == [
+        "good",
+        "not UTF-8",
+        "also good",
+    ]
+    assert found[1].line == 2
+    # Arrow's own reader trusts its input, so there the whole batch is checked, and refused.
+    assert "record batch 1" in refusal(arrow(pa.table({"text": text}), stream=True), "a.arrow").reason
+
+
+def test_a_text_too_long_is_a_bad_record() -> None:
+    found = read(parquet(pa.table({"text": ["é" * 10, "e" * 19, "é" * 9]})), max_record_bytes=19)
+    assert [type(record) for record in found] == [BadRecord, Record, Record]
+
+
+def test_values_without_a_json_form_are_kept_as_strings() -> None:
+    import datetime
+    import decimal
+
+    day = datetime.date(2024, 5, 1)
+    table = pa.table(
+        {
+            "text": ["x"],
+            "meta": [{"d": decimal.Decimal("1.50"), "b": b"\xff", "n": float("nan")}],
+            "id": [day],
+            "day": [day],
+        }
+    )
+    (record,) = read(parquet(table), domain="day")
+    assert record == Record(
+        1, 0, "x", "2024-05-01", '{"day":"2024-05-01","meta":{"d":"1.50","b":"\\\\xff","n":null},"id":"2024-05-01"}'
+    )
+
+
+@forms
+def test_a_file_cut_anywhere_is_refused(form: str) -> None:
+    content = FORMS[form]
+    for length in [0, 1, 7, 8, 9, *range(10, len(content), len(content) // 60), len(content) - 1]:
+        with pytest.raises(UnreadableFile):
+            read(content[:length], name_of(form))
+
+
+def test_damage_names_the_row_group_or_the_batch() -> None:
+    damaged = bytearray(parquet(TABLE, row_group_size=50, write_page_checksum=True, compression="none"))
+    damaged[damaged.index(b"document 70 ")] ^= 1
+    error = refusal(bytes(damaged))
+    assert "row group 2 of 3" in error.reason
+    assert error.line == 51
+    damaged = bytearray(FORMS["arrow file, zstd"])
+    middle = damaged.index(b"\x28\xb5\x2f\xfd", len(damaged) // 2)
+    damaged[middle : middle + 4] = b"\0\0\0\0"
+    assert "damaged Arrow file: record batch" in refusal(bytes(damaged), "a.arrow").reason
+
+
+def test_an_arrow_stream_cut_between_two_batches_is_refused() -> None:
+    content = FORMS["arrow stream"]
+    assert "end-of-stream mark" in refusal(content[:-8], "a.arrow").reason
+    assert "end-of-stream mark" in refusal(content + b"\0" * 8, "a.arrow").reason
+
+
+def test_a_compressed_or_foreign_file_is_refused() -> None:
+    import gzip
+
+    assert "Parquet inside gzip" in refusal(gzip.compress(FORMS["parquet"]), "a.parquet.gz").reason
+    assert "not a Parquet file" in refusal(b'{"text": "x"}\n').reason
+    assert "empty: not a valid Arrow file" in refusal(b"", "a.arrow").reason
+
+
+class FailingFile(io.BytesIO):
+    """Storage whose read number `good + 1` fails."""
+
+    error = ConnectionResetError(104, "the storage went away")
+
+    def __init__(self, content: bytes, good: int) -> None:
+        super().__init__(content)
+        self.good = good
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.good -= 1
+        if self.good < 0:
+            raise self.error
+        return super().read(size)
+
+
+@forms
+def test_an_error_of_the_storage_passes_through_from_every_read(form: str) -> None:
+    for good in range(500):
+        raised = None
+        try:
+            found = list(read_records(FailingFile(FORMS[form], good), name_of(form), SourceConfig(uri="x")))
+        except ConnectionResetError as error:
+            raised = error
+        else:
+            assert len(found) == 150
+            break
+        assert raised is FailingFile.error
+        assert raised.__cause__ is None
+    assert 3 < good < 499
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damage_is_refused_and_never_anything_else(data: st.DataObject) -> None:
+    form = data.draw(st.sampled_from(list(FORMS)))
+    content = bytearray(FORMS[form])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = read(bytes(content), name_of(form))
+    except UnreadableFile as error:
+        reason, found = error.reason, []
+    else:
+        reason = "none"
+    assert reason
+    assert reason.isprintable()
+    assert [record.line for record in found] == list(range(1, len(found) + 1))

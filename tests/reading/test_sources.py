@@ -1,0 +1,117 @@
+"""Listing sources: files, folders, globs, odd names, and noticing a changed file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from ladm.tasks.errors import SourceError
+from ladm.tasks.reading.readers import SourceConfig
+from ladm.tasks.reading.sources import check_unchanged, list_sources
+
+
+def names(*uris: object, identity: str = "stat") -> list[str]:
+    listed = list_sources([SourceConfig(uri=str(uri)) for uri in uris], identity)
+    return [Path(entry.file.uri).name for entry in listed]
+
+
+def test_files_folders_and_globs(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "c.parquet", "deep/d.jsonl", "odd [1] ü.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    assert names(tmp_path / "a.jsonl") == ["a.jsonl"]
+    assert names(tmp_path / "[ab].jsonl") == ["a.jsonl", "b.jsonl"]
+    assert names(tmp_path / "odd [1] ü.jsonl") == ["odd [1] ü.jsonl"]
+    assert names(tmp_path / "**" / "*.jsonl") == ["a.jsonl", "b.jsonl", "d.jsonl", "odd [1] ü.jsonl"]
+    assert sorted(names(tmp_path)) == ["a.jsonl", "b.jsonl", "c.parquet", "d.jsonl", "odd [1] ü.jsonl"]
+    assert names(tmp_path / "a.jsonl", tmp_path / "*.jsonl") == ["a.jsonl", "b.jsonl", "odd [1] ü.jsonl"]
+
+
+def test_a_folder_named_like_a_file_is_walked(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").mkdir()
+    (tmp_path / "x.jsonl" / "inner.jsonl").write_text("{}\n")
+    assert names(tmp_path / "*.jsonl") == ["inner.jsonl"]
+
+
+def test_a_folder_is_walked_but_for_private_names(tmp_path: Path) -> None:
+    private = (".a.jsonl.swp", "_SUCCESS", ".git/c.jsonl", "deep/_temporary/0/d.jsonl")
+    memory = fsspec.filesystem("memory")
+    for name in ("a.jsonl", "deep/b_.jsonl", *private):
+        (tmp_path / "_corpus" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "_corpus" / name).write_text("{}\n")
+        memory.pipe(f"/_private/{name}", b"{}\n")
+    for folder in (str(tmp_path / "_corpus"), "memory://_private"):
+        assert names(folder) == ["a.jsonl", "b_.jsonl"]
+        assert names(f"{folder}/_SUCCESS") == ["_SUCCESS"]
+        assert names(f"{folder}/.g*") == ["c.jsonl"]
+        assert sorted(names(f"{folder}/[._]*.swp", f"{folder}/_*S")) == [".a.jsonl.swp", "_SUCCESS"]
+
+
+def test_nothing_matches(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    with pytest.raises(SourceError, match=r"sources\[1\].uri: no file matches"):
+        list_sources([SourceConfig(uri=str(tmp_path / "a.jsonl")), SourceConfig(uri=str(tmp_path / "*.parquet"))])
+
+
+def test_a_dangling_link_is_listed_with_its_problem(tmp_path: Path) -> None:
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    (listed,) = list_sources([SourceConfig(uri=str(tmp_path / "*.jsonl"))])
+    assert listed.file.problem == "dangling symbolic link"
+
+
+@pytest.mark.parametrize("uri", ["nosuchprotocol://x/y", "s4://bucket/x"])
+def test_unknown_protocols_are_refused(uri: str) -> None:
+    with pytest.raises(SourceError, match="is no path or URL"):
+        list_sources([SourceConfig(uri=uri)])
+
+
+def test_a_changed_file_has_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("one")
+    source = [SourceConfig(uri=str(path))]
+    by_stat, by_content = list_sources(source)[0].file, list_sources(source, "content")[0].file
+    os.utime(path, ns=(1, 1))
+    assert list_sources(source)[0].file != by_stat
+    assert list_sources(source, "content")[0].file == by_content
+    path.write_text("two")
+    assert list_sources(source, "content")[0].file != by_content
+
+
+def test_remote_file_systems(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/listing/a.jsonl": b"1", "/listing/b.jsonl": b"22", "/listing/deep/c.jsonl": b"333"})
+    listed = list_sources([SourceConfig(uri="memory://listing/*.jsonl")])
+    assert [(entry.file.uri, entry.file.size) for entry in listed] == [
+        ("memory:///listing/a.jsonl", 1),
+        ("memory:///listing/b.jsonl", 2),
+    ]
+    assert len(list_sources([SourceConfig(uri="memory://listing")])) == 3
+    with pytest.raises(SourceError, match="no file matches"):
+        list_sources([SourceConfig(uri="memory://listing/none.jsonl")])
+
+
+def test_a_file_that_changes_after_it_was_listed_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    for identity in ("stat", "content"):
+        path.write_text("one")
+        os.utime(path, ns=(10**18, 10**18))
+        (listed,) = list_sources([SourceConfig(uri=str(path))], identity)
+        check_unchanged(listed.file)
+        path.write_text("two")
+        if identity == "content":
+            os.utime(path, ns=(10**18, 10**18))
+        with pytest.raises(SourceError, match=r"a.jsonl: changed while the run was reading it"):
+            check_unchanged(listed.file)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/changing/a.jsonl", b"1")
+    (listed,) = list_sources([SourceConfig(uri="memory://changing/*.jsonl")])
+    check_unchanged(listed.file)
+    memory.pipe("/changing/a.jsonl", b"22")
+    with pytest.raises(SourceError, match="changed"):
+        check_unchanged(listed.file)
+    path.unlink()
+    with pytest.raises(SourceError):
+        check_unchanged(listed.file.model_copy(update={"uri": str(path)}))

@@ -1,0 +1,106 @@
+"""What a run tells about its difference to the previous one: exact files, documents and windows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import Answer, Corpus, run_arguments, write_jsonl
+
+from ladm.flows.runs.changes import difference, in_words
+
+Cli = Callable[..., Answer]
+
+
+def job(stage: str, uri: str, keys: str, kept: int, quarantined: int = 0) -> dict[str, Any]:
+    shards = [{"key": key} for key in keys.split()]
+    return {"stage": stage, "source": uri, "shards": shards, "kept": kept, "quarantined": quarantined, "windows": kept}
+
+
+def record(run_id: str, *files: tuple[str, str, str, int, int], stages: str = "ingest tokenize score") -> Any:
+    """A `run.json` of files: name, version, keys of document shards ("-": not ingested), documents, windows."""
+    jobs = []
+    for uri, _, keys, documents, windows in files:
+        if keys != "-":
+            jobs.append(job("ingest", uri, keys, documents))
+            jobs += [job(stage, uri, keys, windows) for stage in stages.split()[1:]]
+    sources = [{"uri": uri, "size": 1, "version": version} for uri, version, *_ in files]
+    return {"run_id": run_id, "stages": dict.fromkeys(stages.split()), "sources": sources, "shards": jobs}
+
+
+BEFORE = record("one", ("a", "1", "k1 k2", 10, 7), ("b", "1", "k3", 4, 3), ("c", "1", "k4", 2, 1))
+
+
+def counts(found: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
+    return {
+        change: (found[change]["files"], found[change]["documents"], found[change]["windows"])
+        for change in ("added", "changed", "removed", "unchanged")
+    }
+
+
+def test_each_kind_of_change() -> None:
+    now = record("two", ("a", "1", "k1 k5", 11, 8), ("c", "2", "k4", 2, 1), ("d", "1", "k6", 5, 0))
+    found = difference(BEFORE, now)
+    assert counts(found) == {"added": (1, 5, 0), "changed": (1, 11, 8), "removed": (1, 4, 3), "unchanged": (1, 2, 1)}
+    assert (found["changed"]["documents_before"], found["changed"]["windows_before"]) == (10, 7)
+    assert {change: found[change]["uris"] for change in ("added", "changed", "removed")} == {
+        "added": ["d"], "changed": ["a"], "removed": ["b"],
+    }  # fmt: skip
+    assert "uris" not in found["unchanged"]
+    assert in_words(found) == (
+        "files since run one: 1 added (5 documents, 0 windows), 1 changed (11 documents, 8 windows; before: 10 and 7), "
+        "1 removed (4 documents, 3 windows), 1 unchanged (2 documents, 1 windows)"
+    )
+
+
+def test_a_new_date_is_no_change_and_another_quarantine_is() -> None:
+    touched = record("two", ("a", "2", "k1 k2", 10, 7), ("b", "1", "k3", 4, 3), ("c", "1", "k4", 2, 1))
+    assert counts(difference(BEFORE, touched))["unchanged"] == (3, 16, 11)
+    next(one for one in touched["shards"] if one["source"] == "b")["quarantined"] = 1
+    assert difference(BEFORE, touched)["changed"]["uris"] == ["b"]
+
+
+def test_a_file_that_failed_goes_by_its_date() -> None:
+    now = record("two", ("a", "1", "-", 0, 0), ("b", "2", "-", 0, 0), ("c", "1", "k4", 2, 1))
+    found = difference(BEFORE, now)
+    assert counts(found) == {"added": (0, 0, 0), "changed": (1, 0, 0), "removed": (0, 0, 0), "unchanged": (2, 2, 1)}
+    assert found["changed"]["uris"] == ["b"]
+
+
+def test_a_run_that_ends_before_scoring_counts_the_windows_that_were_cut() -> None:
+    now = record("two", ("a", "1", "k1 k2", 10, 7), ("e", "1", "k9", 6, 9), stages="ingest tokenize")
+    assert counts(difference(BEFORE, now))["added"] == (1, 6, 9)
+
+
+def test_runs_of_changing_files_and_the_previous_one_stays_readable(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    store = tmp_path / "store"
+    write_jsonl(corpus.folder / "essays.jsonl", "Essays", 3, [320, 420])
+    first = ladm(*run_arguments(corpus, store)).record
+    assert first["refresh"] is None
+
+    write_jsonl(corpus.folder / "notes.jsonl", "Notes", 4, [330, 7])
+    write_jsonl(corpus.folder / "poems.jsonl", "Poems", 5, [350, 450])
+    (corpus.folder / "letters.jsonl").unlink()
+    os.utime(corpus.folder / "essays.jsonl", ns=(1, 1))
+    second = ladm(*run_arguments(corpus, store)).record
+    refresh = second["refresh"]
+    assert refresh["previous"] == first["run_id"]
+    assert counts(refresh) == {"added": (1, 2, 1), "changed": (1, 2, 2), "removed": (1, 5, 4), "unchanged": (1, 2, 2)}
+    assert (refresh["changed"]["documents_before"], refresh["changed"]["windows_before"]) == (4, 3)
+    assert second["windows_scored"] == refresh["added"]["windows"] + refresh["changed"]["windows"]
+    assert json.loads((store / "runs" / second["run_id"] / "run.json").read_text())["refresh"] == refresh
+
+    # the printed summary says it, too
+    arguments = [argument for argument in run_arguments(corpus, store) if argument != "--json"]
+    (corpus.folder / "essays.jsonl").unlink()
+    told = ladm(*arguments).out
+    assert f"files since run {second['run_id']}: 0 added, 0 changed, 1 removed (2 documents, 2 windows)" in told
+
+    query = "select domain, count(*) as n from scores group by 1 order by 1"
+    before = ladm("sql", query, "--store", store, "--run", first["run_id"], "--format", "json")
+    assert json.loads(before.out) == [
+        {"domain": "Essays", "n": 2}, {"domain": "Letters", "n": 4}, {"domain": "Poems", "n": 3},
+    ]  # fmt: skip

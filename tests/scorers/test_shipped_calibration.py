@@ -1,0 +1,59 @@
+"""The calibrations in the package: complete, for the embedded model, with their evidence."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import orjson
+import pytest
+
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.scorers.calibration import Calibration, load_calibration
+from ladm.tasks.scorers.ladm import LadmConfig, check_window_length
+
+FOLDER = files("ladm.tasks.scorers") / "calibrations"
+NAMES = sorted(entry.name for entry in FOLDER.iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_calibration_has_its_evidence(name: str) -> None:
+    calibration = Calibration.model_validate(orjson.loads((FOLDER / name).read_bytes()))
+    assert name == f"smollm2-135m-{calibration.window_length}.json"
+    assert calibration.model == "embedded"
+    assert calibration.last_layer + 0.25 <= 0.65 * 30
+    assert len(set(calibration.documents)) == len(calibration.documents) >= 30
+    rows = [row for row in calibration.expected if row["formula"] == "calibrated"]
+    by = {(row["contrast"], row["domain"]): row for row in rows}
+    assert {row["half"] for row in rows} == {"test"}
+    spliced = {domain: row["auc"] for (contrast, domain), row in by.items() if contrast == "spliced"}
+    assert len(spliced) == 11
+    assert by["spliced", "all"]["auc"] >= {4096: 0.97}.get(calibration.window_length, 0.9)
+    layers = [row for row in calibration.expected if row["formula"] == "calibrated-layers"]
+    (alone,) = [row["auc"] for row in layers if (row["contrast"], row["domain"]) == ("spliced", "all")]
+    assert by["spliced", "all"]["auc"] > alone, "documents are ranked by what is better"
+    assert {contrast for contrast, _ in by} == {"spliced", "shuffled", "halves", "lists"}
+
+
+def test_it_is_found_by_model_and_window_length() -> None:
+    shipped = {name: Calibration.model_validate(orjson.loads((FOLDER / name).read_bytes())) for name in NAMES}
+    assert any(one.window_length == 4096 for one in shipped.values())
+    for one in shipped.values():
+        assert load_calibration(None, "embedded", one.model_digest, one.window_length) == one
+        check_window_length(one.applied(LadmConfig()), one.window_length)
+    digest = next(iter(shipped.values())).model_digest
+    with pytest.raises(ConfigError, match="none for 999; make one with `ladm evaluate`"):
+        load_calibration(None, "embedded", digest, 999)
+    with pytest.raises(ConfigError, match="is shipped for no window length"):
+        load_calibration(None, "mine", "0" * 64, 4096)
+
+
+def test_what_it_was_not_made_with_is_refused() -> None:
+    calibration = Calibration.model_validate(orjson.loads((FOLDER / NAMES[0]).read_bytes()))
+    assert calibration.applied(LadmConfig()).span == calibration.span
+    assert calibration.applied(LadmConfig(span=calibration.span)).layers == calibration.layers
+    with pytest.raises(ConfigError, match=r"scorer\.span: 7 is set, and the calibration was made with"):
+        calibration.applied(LadmConfig(span=7))
+    with pytest.raises(ConfigError, match=r"scorer\.formula: paper is set"):
+        calibration.applied(LadmConfig(formula="paper"))
+    with pytest.raises(ConfigError, match=r"scorer\.ablation: no-length-weights is set"):
+        calibration.applied(LadmConfig(ablation="no-length-weights"))
