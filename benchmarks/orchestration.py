@@ -111,7 +111,7 @@ def configuration(sources: str, store: str) -> Any:
 def plain_loop(sources: str, store: str) -> dict[str, Any]:
     """All jobs, one after the other, as plain function calls: no Prefect, no cache."""
     from ladm.flows.dag.jobs import ingest_job, shard_job  # noqa: PLC0415
-    from ladm.flows.dag.plan import preflight  # noqa: PLC0415
+    from ladm.flows.dag.preflight import preflight  # noqa: PLC0415
     from ladm.tasks.job import run_job  # noqa: PLC0415
     from ladm.tasks.stages import ingest, length, score, tokenize  # noqa: PLC0415
 
@@ -133,7 +133,7 @@ def prefect_run(sources: str, store: str) -> dict[str, Any]:
     import os  # noqa: PLC0415
 
     from ladm.flows.console import Console  # noqa: PLC0415
-    from ladm.flows.dag.plan import preflight  # noqa: PLC0415
+    from ladm.flows.dag.preflight import preflight  # noqa: PLC0415
     from ladm.flows.orchestration.environment import prefect_server, quiet_prefect  # noqa: PLC0415
     from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     with without_collection():
         from ladm.flows.config import load_config  # noqa: PLC0415
         from ladm.flows.console import Console, print_summary  # noqa: PLC0415
-        from ladm.flows.dag.plan import preflight  # noqa: PLC0415
+        from ladm.flows.dag.preflight import preflight  # noqa: PLC0415
         from ladm.flows.orchestration.environment import begin_server, prefect_server, quiet_prefect  # noqa: PLC0415
         from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 
@@ -178,7 +178,7 @@ def evaluate(options: argparse.Namespace) -> int:
 def serve(options: argparse.Namespace) -> int:
     """`ladm serve`."""
     from ladm.flows.config import load_config  # noqa: PLC0415
-    from ladm.flows.dag.plan import preflight  # noqa: PLC0415
+    from ladm.flows.dag.preflight import preflight  # noqa: PLC0415
     from ladm.flows.orchestration.environment import lasting_prefect, lasting_server  # noqa: PLC0415
     from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 

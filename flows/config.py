@@ -154,10 +154,11 @@ def store_uri(option: str | None) -> str:
 
 def sample_config() -> dict[str, Any]:
     """The configuration of the bundled sample, with its files' folder filled in."""
-    folder = files("ladm.flows.sample")
-    values: dict[str, Any] = yaml.safe_load(folder.joinpath("config.yaml").read_text(encoding="utf-8"))
+    # Where the folder really is: a document's id holds the path of its file, and a link to it must make no difference.
+    folder = Path(str(files("ladm.flows.sample"))).resolve()
+    values: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     for source in values["sources"]:
-        source["uri"] = str(folder.joinpath(source["uri"]))
+        source["uri"] = str(folder / source["uri"])
     return values
 
 

@@ -9,13 +9,13 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.changes import in_words
 from ladm.flows.runs.record import Done
 from ladm.tasks.manifest import Counts
 
-SHOWN = ("ingest", "length", "short", "signatures", "tokenize", "dedup", "score", "scan", "rank", "export")
-BY_WINDOWS = ("score", "scan")
-"""Stages whose bar counts windows; the others count shards or jobs."""
+SHOWN = {row.stage.name: row.shown for row in TABLE if row.shown}
+"""Stage → what its bar counts."""
 
 
 class Console:
@@ -58,11 +58,12 @@ class Console:
 
     def expect(self, stage: str) -> None:
         """One more job of a stage is to be done."""
-        if self._progress and stage in SHOWN and stage not in BY_WINDOWS:
-            self._grow(stage, 1, "shards" if stage not in ("dedup", "rank", "export") else "jobs")
+        unit = SHOWN.get(stage)
+        if self._progress and unit and unit != "windows":
+            self._grow(stage, 1, unit)
 
     def expect_windows(self, stage: str, windows: int) -> None:
-        """So many more windows are to be scored or scanned."""
+        """So many more windows are to go through the model; fewer, where it turns out so."""
         if self._progress:
             self._grow(stage, windows, "windows")
 
@@ -80,9 +81,7 @@ class Console:
             self.say(f"{manifest.stage:<9} {state:<7} {manifest.label}  {account(manifest.counts)}")
         if not self._progress or manifest.stage not in SHOWN:
             return
-        if manifest.stage == "dedup" and "score" in self._bars:
-            self._grow("score", -sum(manifest.counts.dropped.values()), "windows")
-        if manifest.stage in BY_WINDOWS:
+        if SHOWN[manifest.stage] == "windows":
             if done.cached:
                 self._progress.advance(self._bars[manifest.stage], windows)
         else:

@@ -32,7 +32,7 @@ from ladm.tasks.scorers.ladm import (
     min_window_length,
     wanted_layers,
 )
-from ladm.tasks.stages.score import resolved_scorer
+from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 

@@ -1,4 +1,4 @@
--- What `ladm sql` shows of a run. The tables it reads (…_shards, run_ranking, run_allocation, run_dropped,
+-- What `ladm sql` shows of a run. The tables it reads (…_shards, run_scores, run_ranking, run_allocation, run_dropped,
 -- run_quarantine, run_jobs, all_runs) are made by flows/query.py from exactly the files that the run's record names.
 
 create view documents as
@@ -8,7 +8,7 @@ create view windows as
 select * from tokenize_shards;
 
 create view scores as
-select * from score_shards;
+select * from run_scores;
 
 create view ranking as
 select * from run_ranking where role = 'long';

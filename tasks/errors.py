@@ -1,10 +1,17 @@
-"""The errors that are a user's to mend, told apart from our own bugs (which are plain `AssertionError`s).
+"""The errors that are a user's to mend, and the one that is our own bug.
 
-Every class here is a `ValueError` whose message is one line that names the field or file and the fix. The CLI
-prints that line and exits 2; a retry never helps, so `stage.py` never retries them.
+Every `UserError` is a `ValueError` whose message is one line that names the field or file and the fix. The CLI
+prints that line and exits 2. A retry never helps against any of these, so `stage.py` never retries them.
 """
 
 from __future__ import annotations
+
+
+class AccountError(RuntimeError):
+    """Our own bug: records lost or doubled, or something else that must hold of users' data and does not.
+
+    Raised, never asserted: `python -O` leaves assertions out.
+    """
 
 
 class UserError(ValueError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Manifest, Shard, SourceFile, stage_key
 from ladm.tasks.schema import QUARANTINE
 from ladm.tasks.settings import Settings
@@ -38,12 +39,30 @@ class Job(Settings):
     store: str
     config: dict[str, Any]
     """What the stage computes with; part of the key."""
-    inputs: list[Shard] = Field(default_factory=list)
+    inputs: dict[str, list[Shard]] = Field(default_factory=dict)
+    """Role → the shards that play it. The stage says which roles it has (`Stage.roles`)."""
     source: SourceFile | None = None
     identity: list[Any] = Field(default_factory=list)
     """Further inputs that are no shards (a model's digest); part of the key."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Where and how it runs (model folder, device, batch size); not part of the key."""
+
+    def all(self, role: str) -> list[Shard]:
+        """The shards of a role; none where the run has none for it."""
+        return self.inputs.get(role, [])
+
+    def one(self, role: str) -> Shard:
+        """The one shard of a role.
+
+        Raises:
+            ValueError: It has none, or several: our own bug.
+        """
+        (shard,) = self.all(role)
+        return shard
+
+    def shards(self) -> list[Shard]:
+        """The shards of all roles."""
+        return [shard for shards in self.inputs.values() for shard in shards]
 
 
 @dataclass
@@ -55,43 +74,78 @@ class Outcome:
     files: list[Shard] = field(default_factory=list)
     quarantine: list[QuarantineEntry] = field(default_factory=list)
     measures: dict[str, int] = field(default_factory=dict)
+    together: list[tuple[Stage, Job, Outcome]] = field(default_factory=list)
+    """Other jobs that were done in the same pass, each with what it gave."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the DAG.
+    """What a stage computes. What it is in the DAG stands in the table of stages (`flows/dag/stages.py`).
 
     Attributes:
         name: Its name in the DAG, the store, SQL and the CLI.
         version: Raised whenever the same input would give another output; part of the key.
         compute: The plain function. It gets the job, the store and the job's key.
+        roles: The roles of its inputs, in the order in which they count for the key. Of roles in a tuple the shards
+            are put in the order of their keys together.
     """
 
     name: str
     version: str
     compute: Callable[[Job, Store, str], Outcome]
+    roles: tuple[str | tuple[str, ...], ...] = ()
 
     def key(self, job: Job) -> str:
-        """The content key of a job of this stage."""
-        inputs: list[Any] = [shard.key for shard in job.inputs]
+        """The content key of a job of this stage.
+
+        Raises:
+            ValueError: An input plays a role that the stage does not have: our own bug.
+        """
+        inputs: list[Any] = []
+        known: set[str] = set()
+        for group in self.roles:
+            roles = (group,) if isinstance(group, str) else group
+            keys = [shard.key for role in roles for shard in job.all(role)]
+            inputs += keys if isinstance(group, str) else sorted(keys)
+            known.update(roles)
+        if unknown := job.inputs.keys() - known:
+            raise ValueError(f"{self.name}: no such role of an input: {', '.join(sorted(unknown))}")
         if job.source:
             inputs.append(job.source.model_dump())
         return stage_key(self.name, self.version, job.config, [*inputs, *job.identity])
 
 
 def run_job(stage: Stage, job: Job) -> Manifest:
+    """Do one job and return its manifest; see `run_jobs`."""
+    return run_jobs(stage, job)[0]
+
+
+def run_jobs(stage: Stage, job: Job) -> list[Manifest]:
     """Do one job, write its quarantine, check its account, and return the manifest; no Prefect needed.
+
+    Returns:
+        The job's manifest, and those of the jobs that were done in the same pass.
 
     Raises:
         DamagedFileError: An input is not what was written; nothing was done, and it was deleted.
+        AccountError: A record was lost or doubled.
     """
     started = time.monotonic()
     store, key = Store(job.store), stage.key(job)
-    store.check(job.inputs)
+    store.check(job.shards())
     outcome = stage.compute(job, store, key)
+    done = [(stage, job, outcome), *outcome.together]
+    seconds = round(time.monotonic() - started, 3)
+    # The pass is counted once, with the job that made it.
+    return [_manifest(store, *one, 0.0 if number else seconds) for number, one in enumerate(done)]
+
+
+def _manifest(store: Store, stage: Stage, job: Job, outcome: Outcome, seconds: float) -> Manifest:
+    key = stage.key(job)
     outcome.counts.check(f"{stage.name} {job.label}")
     listed = sum(entry.records for entry in outcome.quarantine)
-    assert listed == outcome.counts.quarantined, f"{stage.name}: {listed} quarantined records listed, {outcome.counts}"
+    if listed != outcome.counts.quarantined:
+        raise AccountError(f"{stage.name}: {listed} quarantined records listed, {outcome.counts}")
     return Manifest(
         stage=stage.name,
         key=key,
@@ -101,7 +155,7 @@ def run_job(stage: Stage, job: Job) -> Manifest:
         quarantine=_write_quarantine(store, stage.name, key, outcome.quarantine),
         counts=outcome.counts,
         measures=outcome.measures,
-        seconds=round(time.monotonic() - started, 3),
+        seconds=seconds,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from pydantic import Field
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.settings import Settings
 
 
@@ -50,9 +51,14 @@ class Counts(Settings):
     quarantined: int = 0
 
     def check(self, where: str) -> None:
-        """Assert that no record was lost or doubled; a violation is our bug, not the user's."""
+        """Check that no record was lost or doubled.
+
+        Raises:
+            AccountError: One was; it is our bug, not the user's.
+        """
         accounted = self.kept + sum(self.dropped.values()) + self.quarantined
-        assert self.received == accounted, f"{where}: {self.received} records in, {accounted} accounted for: {self}"
+        if self.received != accounted:
+            raise AccountError(f"{where}: {self.received} records in, {accounted} accounted for: {self}")
 
     def as_record(self) -> dict[str, Any]:
         """The counts as they stand in `run.json`: `in`, `kept`, `dropped` by reason, `quarantined`."""

@@ -49,11 +49,17 @@ SCORES = pa.schema(
         pa.field("layers", pa.list_(pa.int32()), nullable=False),  # 0-based, aligned with cds_per_layer
         # by a calibration; null: it has none, or there is no calibration
         *(pa.field(name, pa.float64()) for name in ("dependency_score", "order_score")),
-        # the scorers beside ladm; null where one was not asked for
-        *(pa.field(name, pa.float64()) for name in ("longattn", "prolong", "longfilter", "gzip", "random")),
     ]
 )
 """score/: one row a window, no text."""
+
+MEASURED = pa.schema(
+    [
+        pa.field("window_id", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+    ]
+)
+"""measure/: one row a window, and behind these the columns of one scorer beside `ladm` (`scorers/registry.py`)."""
 
 BENCHMARKS = pa.schema(
     [

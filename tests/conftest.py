@@ -9,7 +9,7 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ for _name in ("LADM_STORE", "PREFECT_API_URL"):
 import pytest  # noqa: E402
 
 from ladm.flows.orchestration.environment import quiet_prefect  # noqa: E402
+from ladm.tasks.manifest import Shard  # noqa: E402
 
 quiet_prefect(_home)
 
@@ -138,3 +139,9 @@ def run_arguments(corpus: Corpus, store: Path, *more: str) -> list[str]:
     """The arguments of `ladm run --json` on the tiny corpus; later settings win."""
     settings = [argument for setting in [*corpus.settings, *more] for argument in ("--set", setting)]
     return ["run", "--json", "--store", str(store), *settings]
+
+
+def by_role(shards: Iterable[Shard], **roles: str) -> dict[str, list[Shard]]:
+    """The inputs of a job: role → the shards that lie in the folder of that name, in their order."""
+    found = list(shards)
+    return {role: [shard for shard in found if shard.path.startswith(f"{folder}/")] for role, folder in roles.items()}

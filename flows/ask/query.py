@@ -17,11 +17,13 @@ import pyarrow as pa
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.publish import LATEST
 from ladm.flows.runs.record import shards_of
 from ladm.tasks.errors import QueryError
 from ladm.tasks.manifest import Shard
-from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, RANKING, SCORES, WINDOWS
+from ladm.tasks.schema import SCORES
+from ladm.tasks.scorers.registry import all_columns
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.store import Store
 
@@ -134,15 +136,14 @@ def read_record(store: Store, run_id: str) -> dict[str, Any]:
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:
-    for stage, schema in {"ingest": DOCUMENTS, "tokenize": WINDOWS, "score": SCORES}.items():
-        duck.view_of_shards(connection, f"{stage}_shards", store, shards_of(record, stage), schema)
-    added = {"copies": "selected::bigint", "role": "'long'"}
-    _view_with_columns_added(connection, "run_ranking", store, shards_of(record, "rank"), RANKING, added)
-    allocations = [file for job in record["shards"] if job["stage"] == "rank" for file in job["files"]]
-    files = [Shard(**file) for file in allocations]
-    _view_with_columns_added(connection, "run_allocation", store, files, ALLOCATION, {"role": "'long'"})
-    dropped = [Shard(**file) for job in record["shards"] if job["stage"] == "dedup" for file in job["files"]]
-    duck.view_of_shards(connection, "run_dropped", store, dropped, DROPPED)
+    for row in TABLE:
+        for view in row.views:
+            shards = shards_of(record, row.stage.name, files=view.files)
+            if view.added:
+                _view_with_columns_added(connection, view.name, store, shards, view.schema, view.added)
+            else:
+                duck.view_of_shards(connection, view.name, store, shards, view.schema)
+    _make_scores_view(connection, store, record)
     quarantine = duck.parquet_rows(store, f"runs/{record['run_id']}/quarantine.parquet")
     connection.execute(f"create temp view run_quarantine as select * from {quarantine}")
     duck.make_table(connection, "run_jobs", _jobs_table(record))
@@ -152,6 +153,25 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dic
     )
     connection.execute(f"create temp view all_runs as select * from {records} order by run_id")
     connection.execute(duck.statement("views").replace("create view", "create temp view"))
+
+
+def _make_scores_view(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:
+    """The view `run_scores`: a window's scores, and what the scorers beside `ladm` measured of it.
+
+    A store of ladm 0.1 may have these among the scores.
+    """
+    columns = all_columns()
+    duck.view_of_measures(connection, "run_measures", store, shards_of(record, "measure"), columns)
+    there = {row[0] for row in connection.execute("describe score_shards").fetchall()}
+    values = [
+        f'coalesce(m."{one.name}", s."{one.name}") as "{one.name}"' if one.name in there else f'm."{one.name}"'
+        for one in columns
+    ]
+    own = ", ".join(f's."{name}"' for name in SCORES.names)
+    connection.execute(
+        f"create temp view run_scores as select {own}, {', '.join(values)}"
+        " from score_shards as s left join run_measures as m using (window_id)"
+    )
 
 
 def _view_with_columns_added(

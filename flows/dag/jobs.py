@@ -1,49 +1,107 @@
-"""The jobs of a run, from its plan and what it has done so far: what each stage is given, and what its key counts.
+"""What each stage is given: the settings, identities and surroundings of its jobs, from the plan of a run.
 
-`sift.py` has those that leave duplicates and benchmark passages out; `curate.py` says when a job is due.
+One function a stage. Which shards a job gets, and when it is due, stands in the table of stages (`stages.py`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import platform
+from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from ladm.flows.dag.plan import Plan
-from ladm.flows.runs.record import RunRecord, config_sha256, versions
 from ladm.tasks.exporters.tokens import TokenExport
-from ladm.tasks.job import Job
-from ladm.tasks.manifest import Shard
+from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.reading.sources import ListedFile
+from ladm.tasks.scorers.loaded_model import resolved_scorer
+from ladm.tasks.shingles import minhash_version
+from ladm.tasks.stages.dedup import dedup_key_config
 from ladm.tasks.stages.ingest import ingest_key_config
 from ladm.tasks.stages.length import length_key_config
-from ladm.tasks.stages.score import resolved_scorer, score_key_config
+from ladm.tasks.stages.measure import measure_key_config
+from ladm.tasks.stages.score import score_key_config
+
+VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
 
 
-def ingest_job(plan: Plan, listed: ListedFile) -> Job:
-    """Ingest one source file."""
-    return Job(
-        stage="ingest",
-        label=listed.file.uri.rsplit("/", 1)[-1],
-        store=plan.config.store,
-        config=ingest_key_config(listed.config, plan.config.ingest),
-        source=listed.file,
-    )
+@dataclass(frozen=True)
+class Ask:
+    """One job of a stage, but for its inputs. The fields are those of `Job`."""
+
+    config: dict[str, Any]
+    identity: list[Any] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """Of a job that is not of one shard; what is added to the shard's label otherwise."""
 
 
-def shard_job(plan: Plan, stage: str, label: str, shard: Shard) -> Job:
-    """One of the per-shard stages after ingestion."""
-    config, model = plan.config, plan.model
-    job = Job(stage=stage, label=label, store=config.store, config={}, inputs=[shard])
-    if stage == "length":
-        return job.model_copy(update={"config": length_key_config(config.length, config.window.length)})
-    assert model is not None
-    if stage == "tokenize":
-        return job.model_copy(
-            update={
-                "config": config.window.model_dump(),
-                "identity": [model.tokenizer_digest],
-                "environment": {"model": config.scorer.model},
-            }
-        )
+def versions() -> dict[str, str]:
+    """Versions of what computes the results."""
+    known = {"python": platform.python_version()}
+    for package in VERSIONED:
+        known[package] = importlib.metadata.version(package)
+    return known
+
+
+def config_sha256(config: dict[str, Any]) -> str:
+    """The identity of a run's configuration: sha256 of it as JSON with sorted keys and no white space."""
+    return hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def ask_ingest(plan: Plan, listed: ListedFile) -> Ask:
+    """Read one source file."""
+    return Ask(ingest_key_config(listed.config, plan.config.ingest))
+
+
+def ask_benchmarks(plan: Plan, listed: ListedFile) -> Ask:
+    """Read one benchmark file."""
+    decontaminate = plan.config.decontaminate
+    assert decontaminate is not None
+    reading = listed.config.model_dump(include={"text", "format", "max_record_bytes"})
+    return Ask({**decontaminate.model_dump(include={"ngram", "shortest"}), **reading})
+
+
+def ask_length(plan: Plan) -> list[Ask]:
+    """Leave out what cannot fill a window."""
+    return [Ask(length_key_config(plan.config.length, plan.config.window.length))]
+
+
+def ask_tokenize(plan: Plan) -> list[Ask]:
+    """Cut windows."""
+    return [
+        Ask(plan.config.window.model_dump(), [_model(plan).tokenizer_digest], {"model": plan.config.scorer.model}),
+    ]
+
+
+def ask_short(plan: Plan) -> list[Ask]:
+    """Count the tokens of documents that fill no window."""
+    config = {"window_length": plan.config.window.length}
+    return [Ask(config, [_model(plan).tokenizer_digest], {"model": plan.config.scorer.model})]
+
+
+def ask_signatures(plan: Plan) -> list[Ask]:
+    """The signatures of documents; the threshold of similarity makes no difference to them."""
+    near = plan.config.deduplicate and plan.config.deduplicate.near
+    config = {"near": near.model_dump(exclude={"threshold"}) if near else None}
+    return [Ask(config, [minhash_version()] if near else [])]
+
+
+def ask_short_signatures(plan: Plan) -> list[Ask]:
+    """The signatures of the short documents among some."""
+    return [Ask(one.config, one.identity, one.environment, ", short") for one in ask_signatures(plan)]
+
+
+def ask_dedup(plan: Plan) -> list[Ask]:
+    """Decide which documents are not scored."""
+    return [Ask(dedup_key_config(plan.config.deduplicate), label="all shards")]
+
+
+def ask_score(plan: Plan) -> list[Ask]:
+    """Score windows by the formula, and by a calibration's weights."""
     scorer = resolved_scorer(plan.scorer)
     calibration = plan.calibration
     environment = {
@@ -53,59 +111,73 @@ def shard_job(plan: Plan, stage: str, label: str, shard: Shard) -> Job:
         # The key keeps the layers as they were asked for; what `all` means follows from the rest of the key.
         "layers": plan.layers,
     }
-    return job.model_copy(
-        update={
-            "config": score_key_config(scorer, calibration.weights if calibration else None),
-            # The tokenizer counts where a scorer reads the text that the tokens stand for.
-            "identity": [model.digest, *([model.tokenizer_digest] if scorer.beside.text else [])],
-            "environment": environment,
-        }
-    )
+    config = score_key_config(scorer, calibration.weights if calibration else None)
+    return [Ask(config, [_model(plan).digest], environment)]
 
 
-def rank_job(plan: Plan, record: RunRecord) -> Job:
-    """Rank all score shards; sorted, so that the key does not depend on the order of the sources.
-
-    A limit on what one source may hold needs the documents too, which alone name their sources.
-    """
-    select = plan.config.select
-    shards = sorted(record.shards("score"), key=lambda shard: shard.key)
-    if select.max_source_share is not None:
-        shards += sorted(record.shards("length"), key=lambda shard: shard.key)
-    if select.replay:
-        drop_lists = {shard.key: shard for shard in record.shards("dedup") if shard.rows}
-        shards += sorted([*record.shards("short"), *drop_lists.values()], key=lambda shard: shard.key)
-    config = select.model_dump()
-    return Job(stage="rank", label="all shards", store=plan.config.store, config=config, inputs=shards)
+def ask_measures(plan: Plan) -> list[Ask]:
+    """The measured columns that need no model: one job each."""
+    return _measures(plan, model=False)
 
 
-def export_jobs(plan: Plan, record: RunRecord) -> list[Job]:
-    """One export a format, and the card, which also tells of the allocation and of what was not scored."""
-    config, model = plan.config, plan.model
-    assert model is not None
-    # What is replayed is too short for the later of these stages, and the earlier holds everything.
-    texts = record.shards("ingest" if config.select.replay else "length")
-    documents = sorted(texts, key=lambda shard: shard.key)
-    ranking = record.shards("rank")
-    allocation = [file for done in record.of("rank") for file in done.manifest.files]
+def ask_model_measures(plan: Plan) -> list[Ask]:
+    """The measured columns that the model is needed for: one job each."""
+    return _measures(plan, model=True)
+
+
+def _measures(plan: Plan, *, model: bool) -> list[Ask]:
+    scorer = resolved_scorer(plan.scorer)
+    resolved = _model(plan)
+    asks = []
+    for name in scorer.beside.names:
+        needs = scorer.beside.needs_of(name, plan.config.window.length)
+        if needs.model != model:
+            continue
+        identity = [resolved.digest] if model else []
+        environment = {"model": scorer.model, "device": scorer.device, "batch_tokens": scorer.batch_tokens}
+        asks.append(
+            Ask(
+                measure_key_config(scorer, name, needs),
+                # The tokenizer counts where the text is read that the tokens stand for.
+                [*identity, *([resolved.tokenizer_digest] if needs.text else [])],
+                environment,
+                f" {name}",
+            )
+        )
+    return asks
+
+
+def ask_rank(plan: Plan) -> list[Ask]:
+    """Rank all documents, and select from them."""
+    return [Ask(plan.config.select.model_dump(), label="all shards")]
+
+
+def ask_exports(plan: Plan) -> list[Ask]:
+    """One export a format."""
+    model = _model(plan)
+    return [
+        Ask(
+            one.model_dump(),
+            [model.tokenizer_digest] if isinstance(one, TokenExport) else [],
+            {"model": plan.config.scorer.model},
+            one.format,
+        )
+        for one in plan.exports
+    ]
+
+
+def ask_card(plan: Plan) -> list[Ask]:
+    """The dataset card, which also tells of the allocation and of what was not scored."""
+    model = _model(plan)
     about: dict[str, Any] = {
-        "run": config.model_dump(mode="json"),
+        "run": plan.config.model_dump(mode="json"),
         "model": {"reference": model.reference, "digest": model.digest},
         "versions": versions(),
     }
     about["config_sha256"] = config_sha256(about["run"])
-    exports = [
-        Job(
-            stage="export",
-            label=one.format,
-            store=config.store,
-            config=one.model_dump(),
-            inputs=[*ranking, *documents],
-            identity=[model.tokenizer_digest] if isinstance(one, TokenExport) else [],
-            environment={"model": config.scorer.model},
-        )
-        for one in plan.exports
-    ]
-    dropped = [file for done in record.of("dedup") for file in done.manifest.files]
-    inputs = [*ranking, *allocation, *dropped, *documents]
-    return [*exports, Job(stage="card", label="dataset card", store=config.store, config=about, inputs=inputs)]
+    return [Ask(about, label="dataset card")]
+
+
+def _model(plan: Plan) -> ResolvedModel:
+    assert plan.model is not None, "a stage that needs the model is asked for only where there is one"
+    return plan.model

@@ -7,19 +7,17 @@ That may go back over several stages, to the source file itself.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ladm.tasks.job import Job
+from ladm.flows.dag.lineage import Request
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.storage.store import Store
 
 MOST_TRIES = 2
 """Times that one file is made again in a run: a disk that damages everything must not keep a run going for ever."""
-
-Request = tuple[str, Job]
-"""A job together with the URI of the source file that it goes back to."""
 
 
 @dataclass
@@ -52,8 +50,7 @@ class Repairs:
         files = [self._files[path] for path in paths if path in self._files]
         if len(files) < len(paths) or not store.holds(files):
             return None
-        source, job = waiting
-        return source, self._with_what_was_made(job)
+        return self._with_what_was_made(waiting)
 
     def order(self, paths: Sequence[str], waiting: Request | None = None) -> list[Request] | None:
         """Say which jobs have to be done again for the sake of damaged files.
@@ -88,8 +85,12 @@ class Repairs:
             waiting.keys.discard(manifest.key)
         ready = [waiting.request for waiting in self._waiting if not waiting.keys]
         self._waiting = [waiting for waiting in self._waiting if waiting.keys]
-        return [(source, self._with_what_was_made(job)) for source, job in ready]
+        return [self._with_what_was_made(request) for request in ready]
 
-    def _with_what_was_made(self, job: Job) -> Job:
+    def _with_what_was_made(self, request: Request) -> Request:
         """The job with its inputs as they are now: made again elsewhere, a file may have other bytes."""
-        return job.model_copy(update={"inputs": [self._files.get(shard.path, shard) for shard in job.inputs]})
+        inputs = {
+            role: [self._files.get(shard.path, shard) for shard in shards]
+            for role, shards in request.job.inputs.items()
+        }
+        return dataclasses.replace(request, job=request.job.model_copy(update={"inputs": inputs}))

@@ -16,10 +16,13 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ladm.flows.dag import prepared as handover
-from ladm.flows.dag.curate import Dag
+from ladm.flows.dag.curate import stage_tasks
+from ladm.flows.dag.jobs import versions
+from ladm.flows.dag.lineage import Request
+from ladm.flows.dag.scheduler import Dag
 from ladm.flows.evaluation.request import Question
 from ladm.flows.orchestration.runners import runner_of
-from ladm.flows.runs.record import versions
+from ladm.flows.runs.record import RunRecord
 from ladm.tasks import progress
 from ladm.tasks.errors import ConfigError, UserError
 from ladm.tasks.evaluation.fit import (
@@ -34,10 +37,10 @@ from ladm.tasks.evaluation.table import Setting, all_scores, forward_passes, is_
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
 from ladm.tasks.scorers.calibration import Calibration, profile_layers
+from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.stages.contrast import CALIBRATE, KINDS, TEST, WHOLE
 from ladm.tasks.stages.scan import Measurement, ScanConfig, read_measurements
-from ladm.tasks.stages.score import resolved_scorer
 from ladm.tasks.storage.store import Store
 
 BESIDE_SHARE = 0.25
@@ -80,7 +83,9 @@ def evaluate() -> Evaluation:
     question = handover.asked.get()
     assert question is not None, "evaluate() answers what `handover.asked` holds"
     with runner_of(question.plan) as runner:
-        return _evaluated(question, Dag(question.plan, question.console, runner))
+        record = RunRecord(question.plan)
+        dag = Dag(question.plan, question.console, runner, stage_tasks(question.plan), record)
+        return _evaluated(question, dag)
 
 
 def _evaluated(question: Question, dag: Dag) -> Evaluation:
@@ -158,9 +163,9 @@ def _contrast(dag: Dag, question: Question) -> list[Shard]:
         label="contrast set",
         store=question.plan.config.store,
         config=question.contrast.model_dump(mode="json"),
-        inputs=windows,
+        inputs={"windows": windows},
     )
-    dag.offer("", job)
+    dag.offer(Request("contrast", "", job))
     dag.drain()
     _refuse_failures(dag)
     shards = [shard for done in dag.record.of("contrast") for shard in done.manifest.shards]
@@ -185,11 +190,11 @@ def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConf
             label=f"{shard.key[:8]} {asked.dtype}",
             store=config.store,
             config=asked.model_dump(mode="json", exclude_none=True),
-            inputs=[shard],
+            inputs={"windows": [shard]},
             identity=[model.digest, *([model.tokenizer_digest] if asked.beside.text else [])],
             environment={"model": scorer.model, "device": scorer.device},
         )
-        dag.offer("", job)
+        dag.offer(Request("scan", "", job))
     dag.drain()
     dag.mend()
     _refuse_failures(dag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,16 @@ from pydantic import ValidationError
 
 from ladm.flows.config import RunConfig, explain
 from ladm.flows.console import Console
-from ladm.flows.dag.plan import Plan, check_model, preflight
+from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.preflight import check_model, preflight
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.models.resolve import model_facts
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import check_window_length
+from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import BESIDE, BesideConfig
 from ladm.tasks.stages.contrast import ContrastConfig
-from ladm.tasks.stages.score import resolved_scorer
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def question_of(
     if calibration is not None:
         found = load_calibration(calibration, plan.model.reference, plan.model.digest, length)
         scorer = found.applied(scorer.model_copy(update={"ablation": found.ablation}))
-        plan = Plan(config.model_copy(update={"scorer": scorer}), plan.until, plan.files, plan.model)
+        plan = dataclasses.replace(plan, config=config.model_copy(update={"scorer": scorer}))
         settings = settings.model_copy(update={"halves": False, "exclude": found.documents})
     beside: dict[str, Any] = {name: {} for name in BESIDE} | {"longattn": {"layer": layers[0]}}
     beside |= config.scorer.beside.model_dump(exclude_none=True)

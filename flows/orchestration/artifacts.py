@@ -20,6 +20,7 @@ from prefect.artifacts import (
 from prefect.logging import get_logger
 
 from ladm.flows.console import Console, account
+from ladm.flows.dag.stages import MODEL_STAGES
 from ladm.flows.runs.changes import CHANGES, in_words
 from ladm.flows.runs.record import Done, RunRecord
 from ladm.tasks.manifest import Counts
@@ -55,7 +56,7 @@ class ArtifactConsole(Console):
 
     def finished(self, done: Done) -> None:
         """A job is done; what the store had counts as scored."""
-        if done.manifest.stage == "score" and done.cached:
+        if done.manifest.stage in MODEL_STAGES and done.cached:
             self._tell(done.manifest.measures.get("windows", 0))
 
     def _tell(self, windows: int) -> None:

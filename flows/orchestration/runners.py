@@ -23,13 +23,12 @@ from prefect.utilities.annotations import quote
 
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.job import Job
-from ladm.tasks.stages.score import resolved_scorer
+from ladm.tasks.scorers.loaded_model import resolved_scorer
 
 if TYPE_CHECKING:
     from ladm.flows.dag.plan import Plan
 
 RunnerName = Literal["threads", "ray", "dask"]
-MODEL_STAGES = ("score", "scan")
 ADDRESSES = {"ray": "RAY_ADDRESS", "dask": "DASK_SCHEDULER_ADDRESS"}
 LOST_WORKERS = 3
 """Workers that one task may lose and be done again; beside `execution.retries`, which are for errors of its own.
@@ -48,8 +47,8 @@ class Runner(Protocol):
     same_process: bool
     """Whether a task's reports of progress reach the console by themselves."""
 
-    def submit(self, task: Task[..., Any], job: Job) -> PrefectFuture[Any]:
-        """Start a task on a job."""
+    def submit(self, task: Task[..., Any], job: Job, *, holds_model: bool) -> PrefectFuture[Any]:
+        """Start a task on a job, where the model is if it `holds_model`."""
 
 
 def check_reachable(name: RunnerName, prefect_url: str | None) -> None:
@@ -101,7 +100,7 @@ class Threads:
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
-    def submit(self, task: Task[..., Any], job: Job) -> PrefectFuture[Any]:
+    def submit(self, task: Task[..., Any], job: Job, *, holds_model: bool) -> PrefectFuture[Any]:
         """Start a task. Quoted, so that Prefect does not search the job's inputs for futures."""
         return task.submit(quote(job.model_dump(mode="json")))
 
@@ -154,11 +153,11 @@ class Ray:
         self._for_models = {"runtime_env": {"env_vars": environment}, "max_retries": LOST_WORKERS, **needs}
         self._for_others = {"num_cpus": 1, "max_retries": LOST_WORKERS}
 
-    def submit(self, task: Task[..., Any], job: Job) -> PrefectFuture[Any]:
+    def submit(self, task: Task[..., Any], job: Job, *, holds_model: bool) -> PrefectFuture[Any]:
         """Start a task on a worker that has a core, or a GPU for the model, to spare."""
         from prefect_ray.context import remote_options  # noqa: PLC0415
 
-        with remote_options(**(self._for_models if job.stage in MODEL_STAGES else self._for_others)):
+        with remote_options(**(self._for_models if holds_model else self._for_others)):
             future: PrefectFuture[Any] = self._runner.submit(task, {"job": job.model_dump(mode="json")})
         return future
 
@@ -236,10 +235,10 @@ class Dask:
         if having[CORE]:
             self._for_others = {"resources": {CORE: 1}}
 
-    def submit(self, task: Task[..., Any], job: Job) -> PrefectFuture[Any]:
+    def submit(self, task: Task[..., Any], job: Job, *, holds_model: bool) -> PrefectFuture[Any]:
         """Start a task on one of the workers for it."""
         import dask  # noqa: PLC0415
 
-        with dask.annotate(**(self._for_models if job.stage in MODEL_STAGES else self._for_others)):
+        with dask.annotate(**(self._for_models if holds_model else self._for_others)):
             future: PrefectFuture[Any] = self._runner.submit(task, {"job": job.model_dump(mode="json")})
         return future

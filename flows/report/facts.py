@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 
 from ladm.flows.ask.query import run_views
+from ladm.flows.dag.stages import TABLE
 from ladm.flows.report.changes import Difference, difference
 from ladm.flows.report.heatmaps import Heatmap, stored_heatmaps
 from ladm.flows.runs.record import shards_of
@@ -21,15 +22,8 @@ EXCERPT_CHARACTERS = 600
 MOST_DOMAINS = 100
 """Domains, of the most tokens, whose documents are shown; the others are counted."""
 
-UNITS = {
-    "ingest": ("records", "documents"),
-    "length": ("documents", "documents"),
-    "tokenize": ("documents", "windows"),
-    "score": ("windows", "windows"),
-    "rank": ("windows", "documents"),
-    "export": ("documents", "documents"),
-}
-"""Stage → what its counts count, and what it passes on; a stage that is not here has documents."""
+UNITS = {row.stage.name: row.units for row in TABLE}
+"""Stage → what its counts count, and what it passes on."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ def stage_flow(record: dict[str, Any]) -> list[StageFlow]:
     """The funnel, out of a run record's stages."""
     flow: list[StageFlow] = []
     for stage, summary in record["stages"].items():
-        unit, passed_unit = UNITS.get(stage, ("documents", "documents"))
+        unit, passed_unit = UNITS[stage]
         passed_on, tokens, size = summary["kept"], summary.get("tokens"), summary.get("bytes")
         if unit != passed_unit and passed_unit in summary:
             passed_on = summary[passed_unit]

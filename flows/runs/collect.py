@@ -22,12 +22,12 @@ from typing import Any
 
 import orjson
 
-from ladm.flows.dag.plan import STAGES
+from ladm.flows.dag.stages import FOLDERS as STAGE_FOLDERS
 from ladm.flows.runs.publish import LATEST
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.storage.store import Store, StoredFile
 
-FOLDERS = ("runs", "records", *STAGES, "contrast", "scan", "quarantine")
+FOLDERS = ("runs", "records", *STAGE_FOLDERS, "quarantine")
 """What `ladm` wrote, in the order of deleting; anything else below the store's root is not ours."""
 
 HOUR = 3600.0

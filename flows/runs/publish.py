@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.record import RunRecord, quarantines_of
 from ladm.tasks.exporters.card_text import RUN_ID
 from ladm.tasks.manifest import Manifest, Shard
@@ -25,12 +26,10 @@ def publish(record: RunRecord) -> None:
     store = Store(record.plan.config.store)
     folder = f"runs/{record.run_id}"
     names: list[str] = []
-    for shard in record.shards("rank"):
-        names.append(_link(store, shard, f"{folder}/ranking.parquet"))
-    for done in record.of("rank"):
-        names += [_link(store, file, f"{folder}/allocation.parquet") for file in done.manifest.files]
-    for done in record.of("dedup"):
-        names += [_link(store, file, f"{folder}/dropped.parquet") for file in done.manifest.files]
+    for row in TABLE:
+        for what, name in row.published:
+            made = [file for done in record.of(row.stage.name) for file in getattr(done.manifest, what)]
+            names += [_link(store, file, f"{folder}/{name}") for file in made]
     for done in record.of("export"):
         names += [_link(store, part, f"{folder}/{name}") for part, name in export_names(done.manifest)]
     for done in record.of("card"):

@@ -5,41 +5,24 @@ Counts, lineage and timings are taken from the manifests in the store, never fro
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import itertools
-import platform
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
+from ladm.flows.dag.jobs import config_sha256, versions
 from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.rows import Row
+from ladm.flows.dag.stages import PRODUCTS, rows_of, rows_of_stage
 from ladm.flows.runs.changes import difference
+from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Manifest, Shard, add_counts
-
-VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
 
 
 def new_run_id() -> str:
     """A run's id: its start in UTC, so that ids sort by time, and a random end, so that two never collide."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the results."""
-    known = {"python": platform.python_version()}
-    for package in VERSIONED:
-        known[package] = importlib.metadata.version(package)
-    return known
-
-
-def config_sha256(config: dict[str, Any]) -> str:
-    """The identity of a run's configuration: sha256 of it as JSON with sorted keys and no white space."""
-    return hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -97,7 +80,7 @@ class RunRecord:
 
     def products(self) -> list[Shard]:
         """The files that are read or published when no job is left: rankings, exports, measurements, quarantines."""
-        last = [done for stage in ("rank", "export", "card", "scan") for done in self.of(stage)]
+        last = [done for stage in PRODUCTS for done in self.of(stage)]
         return [*(file for done in last for file in done.manifest.all_files()), *quarantines_of(self.done)]
 
     def of(self, stage: str) -> list[Done]:
@@ -155,36 +138,39 @@ class RunRecord:
     def _counts(self, stage: str) -> Counts:
         """The account of a stage. Every export job reads the whole ranking, so one of them is the account of all."""
         counts = [done.manifest.counts for done in self.of(stage)]
-        if stage == "export" and counts:
-            assert all(one == counts[0] for one in counts), f"the exports do not agree: {counts}"
+        if counts and rows_of_stage(stage)[0].is_result:
+            if any(one != counts[0] for one in counts):
+                raise AccountError(f"the jobs of {stage} do not agree: {counts}")
             return counts[0]
         return add_counts(counts)
 
     def check_accounts(self) -> None:
-        """Assert that what one stage kept is what the next one got, over the whole run.
+        """Check that what one stage kept is what the next one got, over the whole run.
 
         Only where nothing failed: a failed shard's records have no next stage in this run.
+
+        Raises:
+            AccountError: A record was lost or doubled.
         """
         for done in self.done:
             done.manifest.counts.check(f"{done.manifest.stage} {done.manifest.label}")
         if self.failures:
             return
-        counts = {stage: self._counts(stage) for stage in self.plan.stages}
-        # Tokenizing turns documents into windows, and ranking turns windows into documents.
-        unit_changes = {stage: sum(shard.rows for shard in self.shards(stage)) for stage in ("tokenize", "rank")}
-        # Beside the way of the documents and windows, which do not pass through these.
-        chain = [stage for stage in self.plan.stages if stage not in ("short", "benchmarks", "signatures")]
-        for before, after in itertools.pairwise(chain):
-            passed_on = unit_changes.get(before, counts[before].kept)
-            received = counts[after].received
-            assert received == passed_on, f"{before} passed on {passed_on} records, {after} got {received}"
-        if "short" in counts:
-            ingested, looked_at = counts["ingest"].kept, counts["short"].received
-            assert ingested == looked_at, f"{ingested} documents were ingested, {looked_at} looked at for replay"
-        if "signatures" in counts:
-            compared = counts["length"].kept + (counts["short"].kept if "short" in counts else 0)
-            looked_at = counts["signatures"].received
-            assert looked_at == compared, f"{compared} documents are to be compared, {looked_at} were looked at"
+        rows = rows_of(self.plan)
+        there = {row.stage.name for row in rows}
+        for stage in self.plan.stages:
+            passed_on = [self._passed_on_to(row, there) for row in rows if row.stage.name == stage and row.receives]
+            received = self._counts(stage).received
+            if passed_on and received != sum(passed_on):
+                before = ", ".join(row.receives[0] for row in rows if row.stage.name == stage)
+                raise AccountError(f"{before} passed on {sum(passed_on)} records, {stage} got {received}")
+
+    def _passed_on_to(self, row: Row, there: Collection[str]) -> int:
+        """The records that a row's jobs should have got, of the stage before it that the run has."""
+        before = next(stage for stage in row.receives if stage in there)
+        (first, *_) = rows_of_stage(before)
+        records = sum(shard.rows for shard in self.shards(before)) if first.passes_rows else self._counts(before).kept
+        return records * (len(row.asks(self.plan)) if row.scope == "shard" else 1)
 
     def as_json(self) -> dict[str, Any]:
         """The record as it stands in `run.json` and on `ladm run --json`."""
@@ -245,9 +231,10 @@ def _job_record(done: Done) -> dict[str, Any]:
     }
 
 
-def shards_of(record: dict[str, Any], stage: str) -> list[Shard]:
-    """The shards of a stage, out of a `run.json` that was read back."""
-    return [Shard.model_validate(s) for job in _jobs(record) if job["stage"] == stage for s in job["shards"]]
+def shards_of(record: dict[str, Any], stage: str, *, files: bool = False) -> list[Shard]:
+    """The shards of a stage, or its files, out of a `run.json` that was read back."""
+    what = "files" if files else "shards"
+    return [Shard.model_validate(s) for job in _jobs(record) if job["stage"] == stage for s in job[what]]
 
 
 def quarantines_of(jobs: Iterable[Done]) -> list[Shard]:

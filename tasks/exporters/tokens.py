@@ -23,9 +23,9 @@ from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Par
 from ladm.tasks.exporters.packing import Piece, pack
 from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer
 from ladm.tasks.settings import Settings
-from ladm.tasks.stages.tokenize import tokenizer_of
 from ladm.tasks.storage.store import ShardWriter
 from ladm.tasks.tokenizing.chunks import ChunkEncoder, Document, Ids
+from ladm.tasks.tokenizing.tokenizer import tokenizer_of
 
 PACKED_TOGETHER = 2**22
 """So many tokens are packed at a time: enough that hardly any room is left over, few enough to hold."""

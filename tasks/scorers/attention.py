@@ -13,7 +13,7 @@ What one pass wants and finds travels in a context variable, so passes in differ
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,16 @@ from ladm.tasks.scorers.ladm import (
 from ladm.tasks.scorers.registry import TextOf, gather
 from ladm.tasks.scorers.span_mass import attend_and_measure, causal_attention, sliding_attention
 
-__all__ = ["Calculator", "Passed", "Wanted", "load_calculator", "one_pass", "score_windows", "span_attention"]
+__all__ = [
+    "Calculator",
+    "Passed",
+    "Wanted",
+    "load_calculator",
+    "measure_windows",
+    "one_pass",
+    "score_windows",
+    "span_attention",
+]
 
 Wanted = Mapping[SpanPlan, Sequence[int]]
 """Which pairs of spans to measure, and on which layers (ascending)."""
@@ -100,7 +109,7 @@ def score_windows(
         torch.OutOfMemoryError: one window alone is too much.
     """
     ids_BL = token_ids(calculator, input_ids_BL)
-    count, length = ids_BL.shape
+    length = ids_BL.shape[1]
     check_window_length(config, length)
     layers = wanted_layers(config, calculator.n_layers)
     plan = scoring_plan(config, length)
@@ -111,17 +120,7 @@ def score_windows(
     own = [read.index(layer) for layer in layers]
     wanted: dict[SpanPlan, Sequence[int]] = {plan: read} | ({profile: profiled} if profile else {})
     scores: list[WindowScore] = []
-    while len(scores) < count:
-        size = windows_at_once(calculator, config, length)
-        try:
-            batch_BL = ids_BL[len(scores) : len(scores) + size]
-            passed = one_pass(calculator, wanted, batch_BL, needs.targets)
-        except torch.OutOfMemoryError:
-            size = min(size, count - len(scores))
-            if size == 1:
-                raise
-            calculator.most_windows = size // 2
-            continue
+    for batch_BL, passed in _passes(calculator, config, wanted, ids_BL, needs.targets):
         pfs_NBP = passed.pfs[plan].mean(axis=2)
         cds_BN = np.stack([dependency_scores(config, plan, pfs_BP) for pfs_BP in pfs_NBP[own]], axis=1)
         by_profile: Sequence[dict[str, float]] = [{}] * len(cds_BN)
@@ -130,10 +129,10 @@ def score_windows(
                 {name: profile_score(one, f_MHF, profiled) for name, one in weights.items()}
                 for f_MHF in profile_features(profile, passed.pfs[profile])
             ]
-        beside: Sequence[dict[str, float]] = [{}] * len(cds_BN)
+        beside: Sequence[dict[str, dict[str, Any]]] = [{}] * len(cds_BN)
         if config.beside.names:
             beside = [
-                config.beside.scores(evidence)
+                config.beside.measured(evidence)
                 for evidence in gather(calculator, needs, plan, batch_BL.numpy(), read, pfs_NBP, passed.log_p, text_of)
             ]
         scores += [
@@ -141,6 +140,48 @@ def score_windows(
             for cds_N, one, others in zip(cds_BN, by_profile, beside, strict=True)
         ]
     return scores
+
+
+def measure_windows(
+    calculator: Calculator, config: LadmConfig, input_ids_BL: npt.NDArray[np.integer] | Tensor, text_of: TextOf | None
+) -> list[dict[str, dict[str, Any]]]:
+    """What the scorers of `config.beside` give of B windows of one length, without a score of `ladm`'s own.
+
+    Returns:
+        Of each window: scorer → column → value.
+
+    Raises:
+        As `score_windows`.
+    """
+    ids_BL = token_ids(calculator, input_ids_BL)
+    length = ids_BL.shape[1]
+    plan, needs = scoring_plan(config, length), config.beside.needs(length)
+    found: list[dict[str, dict[str, Any]]] = []
+    for batch_BL, passed in _passes(calculator, config, {plan: needs.layers}, ids_BL, needs.targets):
+        pfs_NBP = passed.pfs[plan].mean(axis=2) if needs.layers else np.empty((0, len(batch_BL), 0), np.float32)
+        every = gather(calculator, needs, plan, batch_BL.numpy(), needs.layers, pfs_NBP, passed.log_p, text_of)
+        found += [config.beside.measured(evidence) for evidence in every]
+    return found
+
+
+def _passes(
+    calculator: Calculator, config: LadmConfig, wanted: Wanted, ids_BL: Tensor, targets: Sequence[int]
+) -> Iterator[tuple[Tensor, Passed]]:
+    """Put windows through the model, as many at once as is allowed, and half as many where memory runs out."""
+    done, (count, length) = 0, ids_BL.shape
+    while done < count:
+        size = windows_at_once(calculator, config, length)
+        batch_BL = ids_BL[done : done + size]
+        try:
+            passed = one_pass(calculator, wanted, batch_BL, targets)
+        except torch.OutOfMemoryError:
+            size = min(size, count - done)
+            if size == 1:
+                raise
+            calculator.most_windows = size // 2
+            continue
+        yield batch_BL, passed
+        done += len(batch_BL)
 
 
 def span_attention(

@@ -45,6 +45,11 @@ class Needs:
     """The window's characters."""
 
     @property
+    def model(self) -> bool:
+        """Whether the model is needed at all."""
+        return bool(self.layers or self.targets or self.snippets)
+
+    @property
     def head(self) -> bool:
         """Whether the model's language-model head is needed."""
         return bool(self.targets or self.snippets)

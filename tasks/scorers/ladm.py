@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -140,8 +140,8 @@ class WindowScore:
     """The layers measured, from 0."""
     by_profile: dict[str, float] = field(default_factory=dict)
     """`dependency` and `order`, where a calibration has weights for them; see `calibration.py`."""
-    beside: dict[str, float] = field(default_factory=dict)
-    """Name → score, of the scorers beside this one."""
+    beside: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Scorer → column → value, of the scorers beside this one."""
 
 
 def min_window_length(config: LadmConfig) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ladm.tasks.scorers import gzip_ratio, longattn, longfilter, prolong, random_order
 from ladm.tasks.scorers.evidence import Evidence, Needs, Snippet
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ladm.tasks.scorers.calculator import Calculator
     from ladm.tasks.scorers.ladm import SpanPlan
 
+_ANY_LENGTH = 4096  # what kind of thing a scorer needs does not depend on it
+
 TextOf = Callable[[npt.NDArray[np.integer]], str]
 """Token ids → their text."""
 
@@ -32,6 +35,17 @@ BESIDE: dict[str, Any] = {
     "random": random_order,
 }
 """Name → module, with `needs(config, length)` and `score(config, evidence)`."""
+
+
+def columns_of(name: str) -> list[pa.Field]:
+    """The columns that a scorer gives: those that its module lists, or one of its own name."""
+    fields: list[pa.Field] = getattr(BESIDE[name], "COLUMNS", [pa.field(name, pa.float64())])
+    return fields
+
+
+def all_columns() -> list[pa.Field]:
+    """The columns that all scorers give."""
+    return [field for name in BESIDE for field in columns_of(name)]
 
 
 class BesideConfig(Settings):
@@ -49,6 +63,11 @@ class BesideConfig(Settings):
         return tuple(name for name in BESIDE if getattr(self, name) is not None)
 
     @property
+    def model(self) -> bool:
+        """Whether one of them needs the model."""
+        return self.needs(_ANY_LENGTH).model
+
+    @property
     def head(self) -> bool:
         """Whether one of them needs the model's language-model head."""
         return self.needs(_ANY_LENGTH).head
@@ -58,9 +77,14 @@ class BesideConfig(Settings):
         """Whether one of them needs the window's text."""
         return self.needs(_ANY_LENGTH).text
 
+    def needs_of(self, name: str, length: int = _ANY_LENGTH) -> Needs:
+        """What one of them needs of a window of `length` tokens."""
+        needs: Needs = BESIDE[name].needs(getattr(self, name), length)
+        return needs
+
     def needs(self, length: int) -> Needs:
         """What they need of a window of `length` tokens, all together."""
-        each: list[Needs] = [BESIDE[name].needs(getattr(self, name), length) for name in self.names]
+        each = [self.needs_of(name, length) for name in self.names]
         return Needs(
             layers=tuple(sorted({layer for one in each for layer in one.layers})),
             targets=tuple(sorted({target for one in each for target in one.targets})),
@@ -69,11 +93,16 @@ class BesideConfig(Settings):
         )
 
     def scores(self, evidence: Evidence) -> dict[str, float]:
-        """Their scores of one window, by name."""
+        """The scores of one window, by name, of those that give one score."""
         return {name: BESIDE[name].score(getattr(self, name), evidence) for name in self.names}
 
-
-_ANY_LENGTH = 4096  # what kind of thing a scorer needs does not depend on it
+    def measured(self, evidence: Evidence) -> dict[str, dict[str, Any]]:
+        """Their columns of one window: scorer → column → value."""
+        found = {}
+        for name in self.names:
+            value = BESIDE[name].score(getattr(self, name), evidence)
+            found[name] = value if isinstance(value, dict) else {name: value}
+        return found
 
 
 def gather(
@@ -108,6 +137,14 @@ def gather(
             snippet_log_p=read_snippets(calculator, ids_L, needs.snippets),
             text=text_of(ids_L) if needs.text and text_of else "",
         )
+
+
+def gather_without_model(
+    beside: BesideConfig, ids_BL: npt.NDArray[np.integer], text_of: TextOf | None
+) -> Iterator[Evidence]:
+    """The evidence of each window of a batch for scorers that need no model: its tokens, and its text if asked for."""
+    for ids_L in ids_BL:
+        yield Evidence(ids=ids_L, text=text_of(ids_L) if beside.text and text_of else "")
 
 
 def read_snippets(

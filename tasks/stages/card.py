@@ -25,13 +25,11 @@ def card(job: Job, store: Store, key: str) -> Outcome:
     Inputs: the ranking, its allocation, what was dropped before scoring if that was looked for, and the document
     shards that `export` reads. The configuration is the run's own.
     """
-    ranking, allocation, *others = job.inputs
-    dropped = [shard for shard in others if shard.path.startswith("dedup/")]
-    documents = [shard for shard in others if not shard.path.startswith("dedup/")]
+    ranking, allocation = job.one("ranking"), job.one("allocation")
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "ranking", store, [ranking], RANKING)
-        duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
-        duck.view_of_shards(connection, "dropped", store, dropped, DROPPED)
+        duck.view_of_shards(connection, "documents", store, job.all("documents"), DOCUMENTS)
+        duck.view_of_shards(connection, "dropped", store, job.all("dropped"), DROPPED)
         facts = CardFacts(
             domains=_rows(connection, "card"),
             targets=store.read_shard(allocation).to_pylist(),
@@ -55,4 +53,4 @@ def _rows(connection: duckdb.DuckDBPyConnection, name: str) -> list[dict[str, An
     return rows
 
 
-STAGE = Stage(name="card", version="4", compute=card)
+STAGE = Stage(name="card", version="4", compute=card, roles=("ranking", "allocation", "dropped", "documents"))

@@ -245,7 +245,7 @@ def contrast(job: Job, store: Store, key: str) -> Outcome:
     config = ContrastConfig.model_validate(job.config)
     drawn = _drawn(store, job, config)
     windows = []
-    for shard in job.inputs:
+    for shard in job.all("windows"):
         for batch in store.shard_batches(shard, rows=64):
             for row in batch.select(["window_id", "doc_id", "domain", "input_ids"]).to_pylist():
                 if row["window_id"] in drawn:
@@ -259,7 +259,7 @@ def contrast(job: Job, store: Store, key: str) -> Outcome:
             for name in CONTRAST.names
         }
         shards.append(store.write_shard("contrast", _content_key(four), table_of(rows, CONTRAST)))
-    received = sum(shard.rows for shard in job.inputs)
+    received = sum(shard.rows for shard in job.all("windows"))
     dropped = {NOT_DRAWN: received - len(windows)} if received > len(windows) else {}
     return Outcome(
         counts=Counts(received=received, kept=len(windows), dropped=dropped),
@@ -282,7 +282,7 @@ def _drawn(store: Store, job: Job, config: ContrastConfig) -> set[str]:
     excluded = set(config.exclude)
     pools: dict[tuple[str, str], list[tuple[int, str]]] = {}
     seen: set[str] = set()
-    for shard in job.inputs:
+    for shard in job.all("windows"):
         for batch in store.shard_batches(shard, rows=4096, columns=["window_id", "doc_id", "domain", "window_index"]):
             for row in batch.to_pylist():
                 doc_id = row["doc_id"]
@@ -301,4 +301,4 @@ def _hash(seed: int, purpose: str, doc_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {doc_id}".encode()).digest()[:8], "big")
 
 
-STAGE = Stage(name="contrast", version="1", compute=contrast)
+STAGE = Stage(name="contrast", version="1", compute=contrast, roles=("windows",))

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from ladm.tasks.job import Job, Outcome, Stage
-from ladm.tasks.manifest import Counts, Shard, content_key
+from ladm.tasks.manifest import Counts, Manifest, Shard, content_key
 from ladm.tasks.schema import DROP_LIST, DROPPED, SIGNATURES
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage import duck
@@ -90,11 +90,10 @@ def dedup(job: Job, store: Store, key: str) -> Outcome:
     documents and in the same order, mostly empty; its one file tells of each document why. Counts are of windows.
     """
     near = NearConfig.model_validate(job.config["near"]) if job.config["near"] else None
-    signatures = [shard for shard in job.inputs if shard.path.startswith("signatures/")]
-    windows = [shard for shard in job.inputs if not shard.path.startswith("signatures/")]
+    signatures, compared = job.all("signatures"), _compared(job)
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "signatures", store, signatures, SIGNATURES)
-        documents = _window_documents(connection, store, windows)
+        documents = _window_documents(connection, store, compared, job.all("windows"))
         duck.set_variables(connection, {"exact": job.config["exact"]})
         connection.execute(duck.statement("repeats"))
         placed = connection.execute("select count(*), sum(windows)::bigint from placed").fetchone()
@@ -103,9 +102,9 @@ def dedup(job: Job, store: Store, key: str) -> Outcome:
             _find_near(connection, near)
         connection.execute(duck.statement("dropped"))
         why = _write_dropped(connection, store, key)
-        lists = _write_lists(connection, store, len(windows))
+        lists = _write_lists(connection, store, len(compared))
         reasons = connection.execute("select reason, sum(windows)::bigint from dropped group by reason").fetchall()
-    received = sum(shard.rows for shard in windows if shard.path.startswith("tokenize/"))
+    received = sum(shard.rows for shard in job.all("windows"))
     dropped = {str(reason): int(number) for reason, number in reasons if number}
     return Outcome(
         counts=Counts(received=received, kept=received - sum(dropped.values()), dropped=dropped),
@@ -115,12 +114,25 @@ def dedup(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
-def _window_documents(connection: duckdb.DuckDBPyConnection, store: Store, windows: Sequence[Shard]) -> tuple[int, int]:
+def _compared(job: Job) -> list[Shard]:
+    """The shards whose documents are compared, of windows and of short documents, ordered by key."""
+    return sorted([*job.all("windows"), *job.all("short")], key=lambda shard: shard.key)
+
+
+def drop_lists(job: Job, manifest: Manifest) -> dict[str, Shard]:
+    """Of a job that is done: the key of a shard that was compared → the list of its documents not to score."""
+    return {shard.key: dropped for shard, dropped in zip(_compared(job), manifest.shards, strict=True)}
+
+
+def _window_documents(
+    connection: duckdb.DuckDBPyConnection, store: Store, compared: Sequence[Shard], windows: Sequence[Shard]
+) -> tuple[int, int]:
     """Make the table `window_documents`: which documents gave how many windows, by shard. Returns both totals."""
     connection.execute("create or replace temp table window_documents (shard bigint, doc_id varchar, windows bigint)")
-    for number, shard in enumerate(windows):
+    of_windows = {shard.key for shard in windows}
+    for number, shard in enumerate(compared):
         rows = duck.parquet_rows(store, shard.path)
-        count = "count(*)" if shard.path.startswith("tokenize/") else "0"
+        count = "count(*)" if shard.key in of_windows else "0"
         connection.execute(f"insert into window_documents select {number}, doc_id, {count} from {rows} group by doc_id")
     totals = connection.execute("select count(*), sum(windows)::bigint from window_documents").fetchone()
     assert totals is not None
@@ -184,4 +196,4 @@ def _write_lists(connection: duckdb.DuckDBPyConnection, store: Store, shards: in
     return lists
 
 
-STAGE = Stage(name="dedup", version="2", compute=dedup)
+STAGE = Stage(name="dedup", version="2", compute=dedup, roles=(("signatures", "windows", "short"),))

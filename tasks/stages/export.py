@@ -49,7 +49,7 @@ def export(job: Job, store: Store, key: str) -> Outcome:
     The job's inputs are the ranking and, after it, the document shards that hold the ranked documents.
     """
     config = export_config(job.config)
-    ranking, *documents = job.inputs
+    ranking, documents = job.one("ranking"), job.all("documents")
     folder = f"export/{key[:2]}/{key}"
     _, exporter_class = FORMATS[config.format]
     exporter = exporter_class(config, job, store, folder)
@@ -167,4 +167,4 @@ def _in_order(file: Path, part: Part, key: str) -> Iterator[pa.Table]:
         start = end
 
 
-STAGE = Stage(name="export", version="4", compute=export)
+STAGE = Stage(name="export", version="4", compute=export, roles=("ranking", "documents"))

@@ -66,7 +66,7 @@ def long_enough(
 
 def length(job: Job, store: Store, key: str) -> Outcome:
     """Copy the long enough documents of one shard; no shard is written if there are none."""
-    (shard,) = job.inputs
+    shard = job.one("documents")
     window_length, chars_per_token = job.config["window_length"], job.config["chars_per_token"]
     kept_bytes = 0
     dropped: dict[str, int] = {}
@@ -87,4 +87,4 @@ def length(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
-STAGE = Stage(name="length", version="1", compute=length)
+STAGE = Stage(name="length", version="1", compute=length, roles=("documents",))

@@ -17,15 +17,19 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, RANKING, SCORES, SHORT
+from ladm.tasks.scorers.registry import all_columns
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.read_ahead import one_ahead
 from ladm.tasks.storage.store import Store, table_of
 
 ROWS_AT_ONCE = 65_536
+OWN_SCORES = ("ladm", "order")
+"""The scores that the stage `score` gives; others are measured beside it."""
 QUOTAS = pa.schema(
     [
         ("quota", pa.int64()),  # its place in the configuration, from 0
@@ -167,18 +171,19 @@ class SelectConfig(Settings):
 def rank(job: Job, store: Store, key: str) -> Outcome:
     """Rank the documents of all score shards and mark the selected ones.
 
-    The inputs are score shards; if `max_source_share` is set, also the document shards that name the sources; and for
-    `replay` the shards of short documents, and the lists of what is dropped before scoring.
+    The inputs are score shards; where another scorer ranks, what was measured; if `max_source_share` is set, the
+    document shards that name the sources; and for `replay` the shards of short documents, and the lists of what is
+    dropped before scoring.
     The ranking is sorted by domain and rank; the manifest's one file is the allocation (`sql/allocation.sql`).
     Counts are of windows; measures tell documents and tokens.
     """
     config = SelectConfig.model_validate(job.config)
-    scores, documents, short, drop_lists = (
-        [shard for shard in job.inputs if shard.path.startswith(f"{stage}/")]
-        for stage in ("score", "length", "short", "dedup")
+    scores, measures, documents, short, drop_lists = (
+        job.all(role) for role in ("scores", "measures", "documents", "short", "drops")
     )
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "scores", store, scores, SCORES)
+        duck.view_of_measures(connection, "measures", store, measures, all_columns())
         duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
         duck.view_of_shards(connection, "counted_short_documents", store, short, SHORT)
         duck.view_of_shards(connection, "drop_lists", store, drop_lists, DROP_LIST)
@@ -200,9 +205,12 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
             " sum(selected_tokens) filter (role = 'replay') from allocation",
         )
         (domains,) = _totals(connection, "select count(*) from domains")
-    assert writer.rows == ranked + replayed, "every document is in the ranking once"
+    if writer.rows != ranked + replayed:
+        raise AccountError(f"{ranked} documents are ranked and {replayed} replayed, {writer.rows} are in the ranking")
+    received = sum(shard.rows for shard in scores)
+    not_measured = {f"not measured by {config.rank_by}": received - windows} if received > windows else {}
     return Outcome(
-        counts=Counts(received=sum(shard.rows for shard in scores), kept=windows),
+        counts=Counts(received=received, kept=windows, dropped=not_measured),
         shards=[writer.shard()],
         files=[_write_allocation(store, key, allocation)],
         measures={
@@ -238,7 +246,12 @@ def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None
         "max_copies": config.max_copies,
     }
     duck.set_variables(connection, variables)
-    connection.execute(duck.statement("window_scores"))
+    if config.rank_by in OWN_SCORES:
+        connection.execute(duck.statement("window_scores"))
+    else:
+        column = f'select window_id, "{config.rank_by}" as value from measures'
+        connection.execute(f"create or replace temp view measured as {column}")
+        connection.execute(duck.statement("measured_scores"))
     last_window = connection.execute("select coalesce(max(window_index), 0) from scores").fetchone()
     documents_scored = "one_window" if last_window == (0,) else "many_windows"
     for name in (documents_scored, "rank", "pool", config.allocation):
@@ -276,4 +289,4 @@ def _write_allocation(store: Store, key: str, allocation: pa.Table) -> Shard:
     return writer.shard()
 
 
-STAGE = Stage(name="rank", version="5", compute=rank)
+STAGE = Stage(name="rank", version="5", compute=rank, roles=("scores", "measures", "documents", ("short", "drops")))

@@ -23,10 +23,10 @@ from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.scorers.distance_profile import FEATURES, profile_features, profile_plan
 from ladm.tasks.scorers.ladm import LadmConfig, SpanPlan, scoring_plan
+from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
 from ladm.tasks.scorers.registry import BesideConfig, gather
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.contrast import WHOLE
-from ladm.tasks.stages.score import calculator_for, text_reader
 from ladm.tasks.storage.store import Store, table_of
 
 MEASUREMENTS = pa.schema(
@@ -121,7 +121,7 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
     """Measure the windows of one shard of the contrast set that are of the kinds asked for."""
     from ladm.tasks.scorers.parallel_windows import side_by_side  # noqa: PLC0415  (torch; not needed when all is cached)
 
-    (shard,) = job.inputs
+    shard = job.one("windows")
     asked = ScanConfig.model_validate(job.config)
     config = asked.scorer(job.environment["model"], job.environment["device"])
     text_of = text_reader(config.model, job.identity[1]) if asked.beside.text else None
@@ -221,4 +221,4 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
     return found
 
 
-STAGE = Stage(name="scan", version="2", compute=scan)
+STAGE = Stage(name="scan", version="2", compute=scan, roles=("windows",))

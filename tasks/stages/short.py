@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import SHORT
-from ladm.tasks.stages.tokenize import tokenizer_of
 from ladm.tasks.storage.store import Store
+from ladm.tasks.tokenizing.tokenizer import tokenizer_of
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 FILLS_A_WINDOW = "fills a window"
@@ -28,11 +28,11 @@ COUNTING = WindowConfig(length=2**31, count="exact")
 def short(job: Job, store: Store, key: str) -> Outcome:
     """Count the tokens of one ingested shard's short documents.
 
-    Inputs: the shard, and the shard of the windows that were cut from it, if there were any; a document without a
-    window there is short.
+    Inputs: the shard of documents, and the shard of the windows that were cut from it, if there were any; a document
+    without a window there is short.
     """
-    shard, *windows = job.inputs
-    filling = pa.array(set(store.doc_ids(windows)), type=pa.string())
+    shard = job.one("documents")
+    filling = pa.array(set(store.doc_ids(job.all("windows"))), type=pa.string())
     tokenizer = tokenizer_of(job.environment["model"], job.identity[0])
     dropped = {FILLS_A_WINDOW: 0, NO_TOKEN: 0, LONG_AFTER_ALL: 0}
     tokens = 0
@@ -56,4 +56,4 @@ def short(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
-STAGE = Stage(name="short", version="1", compute=short)
+STAGE = Stage(name="short", version="1", compute=short, roles=("documents", "windows"))

@@ -30,10 +30,8 @@ def signatures(job: Job, store: Store, key: str) -> Outcome:
     Inputs: the shard; if only its short documents are meant, the shard of these (`short.py`) and that of the long
     enough ones among which some of them have their signatures already; and the shards of benchmark passages.
     """
-    shard, *others = job.inputs
-    short, long_enough, benchmarks = (
-        [other for other in others if other.path.startswith(f"{stage}/")] for stage in ("short", "length", "benchmarks")
-    )
+    shard, short, long_enough = job.one("documents"), job.all("short"), job.all("long_enough")
+    benchmarks = job.all("benchmarks")
     near = job.config["near"]
     passages = passages_of(store.uri, tuple(benchmarks)) if benchmarks else None
     hasher = WordHasher()
@@ -77,4 +75,6 @@ def _documents(
         yield batch.filter(pc.is_in(batch["doc_id"], wanted)) if short else batch
 
 
-STAGE = Stage(name="signatures", version="1", compute=signatures)
+STAGE = Stage(
+    name="signatures", version="1", compute=signatures, roles=("documents", "short", "long_enough", "benchmarks")
+)

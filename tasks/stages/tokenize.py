@@ -6,12 +6,7 @@ the tokenizer once a process and keeps the account.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
-from functools import lru_cache
 from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,38 +14,11 @@ from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import WINDOWS
 from ladm.tasks.storage.store import Store
+from ladm.tasks.tokenizing.tokenizer import tokenizer_of
 from ladm.tasks.tokenizing.windows import CutDocument, WindowConfig, cut_documents
 
 TOO_FEW_TOKENS = "fewer tokens than one window"
 BATCH_DOCUMENTS = 64
-
-
-@contextlib.contextmanager
-def one_core_a_tokenizer() -> Iterator[None]:
-    """While open, a tokenizer stays in its caller's thread: for when there is a shard for every core.
-
-    With threads of its own beside those it takes a quarter more time.
-    """
-    name = "TOKENIZERS_PARALLELISM"  # the library looks at it whenever a batch is encoded
-    before = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@lru_cache(maxsize=2)
-def tokenizer_of(reference: str, digest: str) -> Any:
-    """The tokenizer of the model `reference`, loaded once a process; `digest` is what it was when the run began."""
-    from ladm.tasks.models.resolve import load_tokenizer, resolve_model  # noqa: PLC0415  (not needed when all is cached)
-
-    resolved = resolve_model(reference)
-    assert resolved.tokenizer_digest == digest, f"the tokenizer of {reference} changed during the run"
-    return load_tokenizer(resolved)
 
 
 def window_table(doc_ids: list[str], domains: list[str], cut: list[CutDocument]) -> pa.Table:
@@ -88,7 +56,7 @@ def _running_sums(lengths: list[int]) -> list[int]:
 
 def tokenize(job: Job, store: Store, key: str) -> Outcome:
     """Cut the windows of one document shard; no shard is written if no document fills one."""
-    (shard,) = job.inputs
+    shard = job.one("documents")
     config = WindowConfig.model_validate(job.config)
     tokenizer = tokenizer_of(job.environment["model"], job.identity[0])
     kept = tokens = 0
@@ -107,4 +75,4 @@ def tokenize(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
-STAGE = Stage(name="tokenize", version="1", compute=tokenize)
+STAGE = Stage(name="tokenize", version="1", compute=tokenize, roles=("documents",))

@@ -46,6 +46,26 @@ def view_of_shards(
         connection.execute(f"create or replace temp view {name} as select * from empty_{name}")
 
 
+def view_of_measures(
+    connection: duckdb.DuckDBPyConnection, name: str, store: Store, shards: Sequence[Shard], columns: Sequence[pa.Field]
+) -> None:
+    """Make `name` a view with one row a window: its id, and the columns that several scorers measured of it.
+
+    Each shard holds the columns of one scorer; those that none of them holds are null.
+    """
+    make_table(connection, f"{name}_columns", pa.schema([pa.field("window_id", pa.string()), *columns]).empty_table())
+    if not shards:
+        connection.execute(f"create or replace temp view {name} as from {name}_columns")
+        return
+    paths = ", ".join(location(store, shard.path) for shard in shards)
+    rows = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
+    values = ", ".join(f'any_value("{column.name}") as "{column.name}"' for column in columns)
+    connection.execute(
+        f"create or replace temp view {name} as select window_id, {values}"
+        f" from (from {name}_columns union all by name select * exclude (doc_id) from {rows}) group by window_id"
+    )
+
+
 def make_table(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
     """Make a temporary table of DuckDB's own: a join may push filters into a scan that Arrow's tables do not take."""
     connection.register("rows_to_keep", rows)

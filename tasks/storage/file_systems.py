@@ -73,7 +73,7 @@ def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
     return (*more, OSError, *((botocore.BotoCoreError, botocore.ClientError) if botocore else ()))
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """What went wrong, in one line, without the credentials of any URL in it."""
     text = getattr(error, "strerror", None) or str(error)
     if text == "Forbidden":  # all that an answer without a body can say

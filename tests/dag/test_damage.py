@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 from conftest import Answer, Corpus, run_arguments
 
+from ladm.flows.dag.lineage import Request
 from ladm.flows.dag.repair import MOST_TRIES, Repairs
 from ladm.tasks.errors import ModelError
 from ladm.tasks.job import Job
@@ -181,32 +183,37 @@ def test_a_disk_that_damages_everything_ends_the_run(
 # -- who makes what again ------------------------------------------------------------------------------------------
 
 
-def job_and_manifest(name: str, inputs: list[Shard], *written: str) -> tuple[Job, Manifest]:
+def job_and_manifest(name: str, inputs: list[Shard], *written: str) -> tuple[Request, Manifest]:
     shards = [Shard(key=path, path=path, bytes=1, rows=1, sha256=f"first {path}") for path in written]
-    job = Job(stage="length", label=name, store="s", config={}, inputs=inputs)
-    return job, Manifest(stage="length", key=name, label=name, shards=shards)
+    job = Job(stage="length", label=name, store="s", config={}, inputs={"documents": inputs})
+    return Request("length", "source", job), Manifest(stage="length", key=name, label=name, shards=shards)
+
+
+def with_input(request: Request, shard: Shard) -> Request:
+    job = request.job.model_copy(update={"inputs": {"documents": [shard]}})
+    return dataclasses.replace(request, job=job)
 
 
 def test_a_waiting_job_is_done_when_all_its_inputs_are_there_again() -> None:
     repairs = Repairs()
     one, one_made = job_and_manifest("one", [], "a", "b")
     two, two_made = job_and_manifest("two", [], "c")
-    for job, manifest in ((one, one_made), (two, two_made)):
-        assert repairs.finished(manifest, ("source", job)) == []
+    for request, manifest in ((one, one_made), (two, two_made)):
+        assert repairs.finished(manifest, request) == []
     last, _ = job_and_manifest("last", [*one_made.shards, *two_made.shards])
     other, _ = job_and_manifest("other", one_made.shards)
-    assert repairs.order(["a", "c"], ("", last)) == [("source", one), ("source", two)]
-    assert repairs.order(["b"], ("", other)) == []  # is being made already
+    assert repairs.order(["a", "c"], last) == [one, two]
+    assert repairs.order(["b"], other) == []  # is being made already
     assert repairs.is_under_way("one")
     remade = one_made.model_copy(
         update={"shards": [shard.model_copy(update={"sha256": "second"}) for shard in one_made.shards]}
     )
-    (ready,) = repairs.finished(remade, ("source", one))
-    assert ready[1].label == "other"
-    assert [shard.sha256 for shard in ready[1].inputs] == ["second", "second"]
-    (ready,) = repairs.finished(two_made, ("source", two))
-    assert ready[1].label == "last"
-    assert [shard.sha256 for shard in ready[1].inputs] == ["second", "second", "first c"]
+    (ready,) = repairs.finished(remade, one)
+    assert ready.job.label == "other"
+    assert [shard.sha256 for shard in ready.job.shards()] == ["second", "second"]
+    (ready,) = repairs.finished(two_made, two)
+    assert ready.job.label == "last"
+    assert [shard.sha256 for shard in ready.job.shards()] == ["second", "second", "first c"]
     assert not repairs.is_under_way("one")
 
 
@@ -215,9 +222,9 @@ def test_what_cannot_be_mended() -> None:
     job, manifest = job_and_manifest("one", [], "a")
     assert repairs.order(["a"]) is None  # made by nobody
     for _ in range(MOST_TRIES):
-        repairs.finished(manifest, ("", job))
-        assert repairs.order(["a"]) == [("", job)]
-    repairs.finished(manifest, ("", job))
+        repairs.finished(manifest, job)
+        assert repairs.order(["a"]) == [job]
+    repairs.finished(manifest, job)
     assert repairs.order(["a"]) is None
 
 
@@ -226,15 +233,15 @@ def test_a_job_that_tells_late_of_damage_long_mended_is_only_done_again(tmp_path
     store, repairs = Store(str(tmp_path)), Repairs()
     shard = store.write_shard("length", "ab", TABLE)
     job, _ = job_and_manifest("one", [])
-    late = job.model_copy(update={"inputs": [shard.model_copy(update={"sha256": "as it was"})]})
-    assert repairs.made_meanwhile([shard.path], ("source", late), store) is None  # made by nobody
-    repairs.finished(Manifest(stage="length", key="one", label="one", shards=[shard]), ("source", job))
-    renewed = late.model_copy(update={"inputs": [shard]})
+    late = with_input(job, shard.model_copy(update={"sha256": "as it was"}))
+    assert repairs.made_meanwhile([shard.path], late, store) is None  # made by nobody
+    repairs.finished(Manifest(stage="length", key="one", label="one", shards=[shard]), job)
+    renewed = with_input(job, shard)
     for _ in range(MOST_TRIES + 1):
-        assert repairs.made_meanwhile([shard.path], ("source", late), store) == ("source", renewed)
+        assert repairs.made_meanwhile([shard.path], late, store) == renewed
     store.remove(shard.path)
-    assert repairs.made_meanwhile([shard.path], ("source", late), store) is None
-    assert repairs.order([shard.path], ("source", late)) == [("source", job)]
+    assert repairs.made_meanwhile([shard.path], late, store) is None
+    assert repairs.order([shard.path], late) == [job]
 
 
 # -- the model -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from test_nightly import postgres, prefect_on, until
 
 from ladm.flows.config import load_config
 from ladm.flows.dag.jobs import ingest_job, shard_job
-from ladm.flows.dag.plan import preflight
+from ladm.flows.dag.preflight import preflight
 from ladm.tasks.job import run_job
 from ladm.tasks.stages import ingest, length
 

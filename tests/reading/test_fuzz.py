@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ladm.flows.config import RunConfig, load_config, sample_config
-from ladm.flows.dag.plan import preflight
+from ladm.flows.dag.preflight import preflight
 from ladm.tasks.errors import ConfigError, UserError
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import SourceFile

@@ -22,7 +22,8 @@ from ladm.tasks.scorers.attention import load_calculator, score_windows
 from ladm.tasks.scorers.devices import kernels_work
 from ladm.tasks.scorers.distance_profile import profile_plan
 from ladm.tasks.scorers.ladm import LadmConfig, QuerySpan, SpanPlan, grid_plan, scoring_plan
-from ladm.tasks.stages.score import calculator_for, score, score_key_config
+from ladm.tasks.scorers.loaded_model import calculator_for
+from ladm.tasks.stages.score import score, score_key_config
 from ladm.tasks.storage.store import Store, table_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU is here")
@@ -172,7 +173,7 @@ def test_the_stage_scores_a_shard_here(folder: Path, tmp_path: Path) -> None:
         label="x",
         store=store.uri,
         config=score_key_config(config),
-        inputs=[shard],
+        inputs={"windows": [shard]},
         identity=[digest, None],
         environment=where,
     )

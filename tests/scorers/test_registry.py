@@ -149,7 +149,7 @@ def test_all_side_by_side_equal_each_alone_and_leave_the_ladm_score_as_it_is(fol
         config = plain.model_copy(update={"beside": BesideConfig.model_validate({name: own})})
         scores = score_windows(calculator, config, ids_BL, None, text_of)
         for one, other in zip(together, scores, strict=True):
-            assert other.beside == {name: pytest.approx(one.beside[name], rel=1e-4)}
+            assert other.beside == {name: {name: pytest.approx(one.beside[name][name], rel=1e-4)}}
     # longfilter once more, from plain passes
     config = longfilter.LongFilterConfig(short=16, block=8)
     gains = []
@@ -157,7 +157,7 @@ def test_all_side_by_side_equal_each_alone_and_leave_the_ladm_score_as_it_is(fol
         ((start, end),) = snippet.parts
         long_T, short_T = log_p(folder, ids_BL[0])[end - 9 : end - 1], log_p(folder, ids_BL[0][start:end])[-8:]
         gains.append(np.exp(long_T) * (long_T - short_T))
-    assert together[0].beside["longfilter"] == pytest.approx(np.concatenate(gains).mean(), rel=1e-3)
+    assert together[0].beside["longfilter"]["longfilter"] == pytest.approx(np.concatenate(gains).mean(), rel=1e-3)
 
 
 def test_names_stand_for_default_settings() -> None:

@@ -52,23 +52,24 @@ def card_of(store: Store, config: RunConfig, documents: int = 200, dropped: bool
         ],
         role=["replay" if short else "long" for short in replayed],
     )
-    inputs = [
-        store.write_shard("rank", "spread", table),
-        store.write_shard("rank", "allocation", ALLOCATION.empty_table()),
-    ]
+    inputs = {
+        "ranking": [store.write_shard("rank", "spread", table)],
+        "allocation": [store.write_shard("rank", "allocation", ALLOCATION.empty_table())],
+        "documents": list(shards),
+    }
     if dropped:
         reasons = ["near duplicate", "benchmark passage", "near duplicate", "exact duplicate"]
         rows: dict[str, list[Any]] = {name: [1] * 4 for name in DROPPED.names}
         rows |= {name: ["x"] * 4 for name in ("doc_id", "domain", "source", "twin_id", "twin_source")}
         rows |= {"reason": reasons, "windows": [2, 1, 3, 0]}
-        inputs.append(store.write_shard("dedup", "dropped", table_of(rows, DROPPED)))
+        inputs["dropped"] = [store.write_shard("dedup", "dropped", table_of(rows, DROPPED))]
     about = {
         "run": config.model_dump(mode="json"),
         "config_sha256": "c0ffee",
         "model": {"reference": "m", "digest": "d"},
         "versions": {"ladm": "0"},
     }
-    job = Job(stage="card", label="card", store=store.uri, config=about, inputs=[*inputs, *shards])
+    job = Job(stage="card", label="card", store=store.uri, config=about, inputs=inputs)
     (file,) = card(job, store, "cardkey").files
     return store.read_bytes(file.path).decode(), table
 

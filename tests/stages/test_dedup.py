@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from conftest import SHARED, Answer, Corpus, run_arguments
+from conftest import SHARED, Answer, Corpus, by_role, run_arguments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,15 +90,23 @@ class Sifted:
         inputs: list[Shard] = []
         self.documents = 0
         for shard in shards:
-            job = self.job("signatures", {"near": signed}, [shard, *found])
+            job = self.job("signatures", {"near": signed}, {"documents": [shard], "benchmarks": found})
             inputs += signatures(job, store, f"signatures{shard.key}").shards
             inputs.append(self.windows(shard))
             self.documents += shard.rows
-        self.outcome = dedup(self.job("dedup", {"exact": True, "near": near}, inputs), store, "dedup")
+        self.outcome = dedup(
+            self.job(
+                "dedup", {"exact": True, "near": near}, by_role(inputs, signatures="signatures", windows="tokenize")
+            ),
+            store,
+            "dedup",
+        )
         self.outcome.counts.check("dedup")
         self.dropped: list[dict[str, Any]] = store.read_shard(self.outcome.files[0]).to_pylist()
 
-    def job(self, stage: str, config: dict[str, Any], inputs: list[Shard], source: SourceFile | None = None) -> Job:
+    def job(
+        self, stage: str, config: dict[str, Any], inputs: dict[str, list[Shard]], source: SourceFile | None = None
+    ) -> Job:
         return Job(stage=stage, label="x", store=self.store.uri, config=config, inputs=inputs, source=source)
 
     def source(self, file: Path) -> SourceFile:
@@ -107,11 +115,11 @@ class Sifted:
 
     def document_shards(self, file: Path, shard_bytes: int) -> list[Shard]:
         config = {"text": "text", "domain": {"const": "x"}, "format": "auto", "shard_bytes": shard_bytes}
-        return ingest(self.job("ingest", config, [], self.source(file)), self.store, file.name).shards
+        return ingest(self.job("ingest", config, {}, self.source(file)), self.store, file.name).shards
 
     def benchmark_shard(self, file: Path) -> Shard:
         config = {"text": "text", "format": "auto", "max_record_bytes": 2**20, "ngram": 13, "shortest": 8}
-        (shard,) = benchmarks(self.job("benchmarks", config, [], self.source(file)), self.store, file.name).shards
+        (shard,) = benchmarks(self.job("benchmarks", config, {}, self.source(file)), self.store, file.name).shards
         return shard
 
     def windows(self, shard: Shard) -> Shard:

@@ -61,7 +61,9 @@ def inputs_of(store: Store, documents: list[dict[str, Any]], shards: int = 3) ->
 
 def job_of(store: Store, inputs: Sequence[Shard], **options: Any) -> Job:
     config = {"format": "parquet", **options}
-    return Job(stage="export", label="x", store=store.uri, config=config, inputs=list(inputs))
+    ranking, *documents = inputs
+    played = {"ranking": [ranking], "documents": documents}
+    return Job(stage="export", label="x", store=store.uri, config=config, inputs=played)
 
 
 def exported(store: Store, job: Job) -> tuple[Outcome, dict[str, list[dict[str, Any]]]]:

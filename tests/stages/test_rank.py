@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ladm.tasks.job import Job
@@ -33,9 +35,11 @@ def score_shard(store: Store, key: str, rows: list[dict[str, Any]]) -> Shard:
     )
 
 
-def ranked(store: Store, shards: list[Shard], **select: Any) -> list[dict[str, Any]]:
+def ranked(store: Store, shards: list[Shard], measures: Sequence[Shard] = (), **select: Any) -> list[dict[str, Any]]:
     config = SelectConfig(**select).model_dump()
-    outcome = rank(Job(stage="rank", label="x", store=store.uri, config=config, inputs=shards), store, "rankkey")
+    inputs = {"scores": shards, "measures": list(measures)}
+    job = Job(stage="rank", label="x", store=store.uri, config=config, inputs=inputs)
+    outcome = rank(job, store, "rankkey")
     outcome.counts.check("rank")
     rows: list[dict[str, Any]] = store.read_shard(outcome.shards[0]).to_pylist()
     return rows
@@ -132,5 +136,15 @@ def test_ranks_by_the_score_that_is_asked_for(tmp_path: Path) -> None:
         {"doc_id": "c", "domain": "x", "cds": 3.0, "doc_tokens": 5, "gzip": 0.2, "order_score": 8.0},
     ]
     shard = score_shard(store, "one", rows)
-    for rank_by, order in (("ladm", "cba"), ("gzip", "bca"), ("order", "acb")):
+    for rank_by, order in (("ladm", "cba"), ("order", "acb")):
         assert "".join(row["doc_id"] for row in ranked(store, [shard], rank_by=rank_by)) == order
+    measured = [
+        store.write_shard("measure", name, pa.table({"window_id": ids, "doc_id": ids, name: values}))
+        for name, ids, values in (
+            ("gzip", ["a:0", "b:0", "c:0"], [0.1, 0.3, 0.2]),
+            ("random", ["a:0", "c:0"], [0.5, 0.6]),  # b could not be measured
+        )
+    ]
+    for rank_by, order in (("gzip", "bca"), ("random", "ca")):
+        rows = ranked(store, [shard], measured, rank_by=rank_by)
+        assert "".join(row["doc_id"] for row in rows) == order

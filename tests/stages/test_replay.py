@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Answer, Corpus, run_arguments, write_jsonl
+from conftest import Answer, Corpus, by_role, run_arguments, write_jsonl
 from test_dedup import jsonl, made_up_words
 from test_select import Document, fitting, ids, made_up, shards_of, tokens
 
@@ -39,7 +39,9 @@ def replayed(
     inputs.append(store.write_shard("short", "shortkey", table_of(rows, SHORT)))
     inputs.append(store.write_shard("dedup", "dropkey", table_of({"doc_id": dropped}, DROP_LIST)))
     config = SelectConfig(**select)
-    outcome = rank(Job(stage="rank", label="x", store=store.uri, config=config.model_dump(), inputs=inputs), store, "k")
+    played = by_role(inputs, scores="score", short="short", drops="dedup")
+    job = Job(stage="rank", label="x", store=store.uri, config=config.model_dump(), inputs=played)
+    outcome = rank(job, store, "k")
     outcome.counts.check("rank")
     assert outcome.measures["documents"] == len(documents)
     ranking = store.read_shard(outcome.shards[0]).to_pylist()
@@ -125,14 +127,15 @@ def test_short_documents_are_counted_once_and_compared_after_the_long_ones(
         Job(stage="ingest", label="x", store=store.uri, source=source, config=reading), store, "ingest"
     ).shards
     asked = {"window_length": 100, "chars_per_token": None}
-    job = Job(stage="length", label="x", store=store.uri, config=asked, inputs=[ingested])
+    job = Job(stage="length", label="x", store=store.uri, config=asked, inputs={"documents": [ingested]})
     (long_enough,) = length(job, store, "length").shards
     assert long_enough.rows == 4  # the two of 60 words have more bytes than a window has tokens
     ids = {row["line"]: row["doc_id"] for row in store.read_shard(ingested).to_pylist()}
     windows = store.write_shard("tokenize", "tokenize", pa.table({"doc_id": [ids[5], ids[7]]}))
 
     job = Job(
-        stage="short", label="x", store=store.uri, config={"window_length": 100}, inputs=[ingested, windows],
+        stage="short", label="x", store=store.uri, config={"window_length": 100},
+        inputs={"documents": [ingested], "windows": [windows]},
         identity=[""], environment={"model": ""},
     )  # fmt: skip
     outcome = short_stage.short(job, store, "short")
@@ -144,7 +147,8 @@ def test_short_documents_are_counted_once_and_compared_after_the_long_ones(
 
     near = {"words": 2, "permutations": 64, "seed": 0}
     signed: list[Shard] = []
-    for number, inputs in enumerate([[long_enough], [ingested, short, long_enough]]):
+    of_the_short = {"documents": [ingested], "short": [short], "long_enough": [long_enough]}
+    for number, inputs in enumerate([{"documents": [long_enough]}, of_the_short]):
         job = Job(stage="signatures", label="x", store=store.uri, config={"near": near}, inputs=inputs)
         outcome = signatures(job, store, f"signatures{number}")
         outcome.counts.check("signatures")
@@ -152,7 +156,7 @@ def test_short_documents_are_counted_once_and_compared_after_the_long_ones(
     assert [shard.rows for shard in signed] == [4, 2]
     job = Job(
         stage="dedup", label="x", store=store.uri, config={"exact": True, "near": {**near, "threshold": 0.5}},
-        inputs=[short, windows, *signed],
+        inputs={"short": [short], "windows": [windows], "signatures": signed},
     )  # fmt: skip
     outcome = dedup(job, store, "dedup")
     outcome.counts.check("dedup")

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from conftest import WORDS
+from conftest import WORDS, by_role
 
 from ladm.flows.config import load_config
 from ladm.tasks.exporters.formats import FORMATS
@@ -145,7 +145,13 @@ def million(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
     store = Store(str(folder / "store"))
     documents, scores = shards_of(store)
     select = SelectConfig(budget_tokens=250_000_000, max_source_share=0.2).model_dump()
-    job = Job(stage="rank", label="a million", store=store.uri, config=select, inputs=[*scores, *documents])
+    job = Job(
+        stage="rank",
+        label="a million",
+        store=store.uri,
+        config=select,
+        inputs={"scores": scores, "documents": documents},
+    )
     ranked = measured(job)
     assert ranked.measures["selected_documents"] == ROWS
     yield Million(store, documents, ranked, model)
@@ -165,7 +171,7 @@ def test_every_export_of_a_million_rows_keeps_within_two_gigabytes(million: Mill
         label=form,
         store=million.store.uri,
         config=config,
-        inputs=[*million.ranked.shards, *million.documents],
+        inputs={"ranking": million.ranked.shards, "documents": million.documents},
         identity=[resolve_model(str(million.model)).tokenizer_digest] if of_tokens else [],
         environment={"model": str(million.model)},
     )
@@ -185,7 +191,11 @@ def test_the_card_of_a_million_rows_keeps_within_two_gigabytes(million: Million)
         "model": {"reference": "m", "digest": "d"},
         "versions": {},
     }
-    inputs = [*million.ranked.shards, *million.ranked.files, *million.documents]
+    inputs = {
+        "ranking": million.ranked.shards,
+        "allocation": million.ranked.files,
+        "documents": million.documents,
+    }
     job = Job(stage="card", label="", store=million.store.uri, config=about, inputs=inputs)
     assert measured(job).counts.kept == ROWS
 
@@ -244,7 +254,8 @@ def test_comparing_a_million_documents_keeps_within_two_gigabytes(tmp_path: Path
     store = Store(str(tmp_path / "store"))
     config = DeduplicateConfig()
     assert config.near is not None
-    inputs = [shard for shards in signed_shards(store, config.near) for shard in shards]
+    shards = [shard for both in signed_shards(store, config.near) for shard in both]
+    inputs = by_role(shards, signatures="signatures", windows="tokenize")
     job = Job(stage="dedup", label="a million", store=store.uri, config=config.model_dump(), inputs=inputs)
     manifest = measured(job)
     dropped = store.read_shard(manifest.files[0]).to_pylist()

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ladm.tasks.job import Job
 from ladm.tasks.schema import DROP_LIST, WINDOWS
-from ladm.tasks.stages.score import batches_to_score, window_length, windows_a_batch
+from ladm.tasks.scorers.window_batches import batches_to_score, window_length, windows_a_batch
 from ladm.tasks.storage.read_ahead import one_ahead
 from ladm.tasks.storage.store import Store, table_of
 
@@ -69,7 +70,9 @@ def test_batches_are_full_whatever_is_left_out(tmp_path: Path, left_out: list[in
     rows = {name: [window[name] for window in windows] for name in WINDOWS.names}
     shard = store.write_shard("tokenize", "windows", table_of(rows, WINDOWS))
     drops = store.write_shard("dedup", "drops", pa.table({"doc_id": [str(n) for n in left_out]}, schema=DROP_LIST))
-    batches = list(batches_to_score(store, shard, [drops], 3))
+    inputs = {"windows": [shard], "drops": [drops]}
+    job = Job(stage="score", label="x", store=store.uri, config={}, inputs=inputs)
+    batches = list(batches_to_score(store, job, 3))
     kept = [number for number in range(10) if number not in left_out]
     assert [batch.num_rows for batch, _ in batches] == [3] * (len(kept) // 3) + [len(kept) % 3] * (len(kept) % 3 > 0)
     assert [doc_id for batch, _ in batches for doc_id in batch["doc_id"].to_pylist()] == [str(n) for n in kept]

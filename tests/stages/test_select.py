@@ -71,7 +71,8 @@ def outcome_of(folder: Path, documents: list[Document], **select: Any) -> tuple[
     store = Store(str(folder))
     config = SelectConfig(**select)
     score_shard, document_shard = shards_of(store, documents)
-    inputs = [score_shard] if config.max_source_share is None else [score_shard, document_shard]
+    documents_too = [] if config.max_source_share is None else [document_shard]
+    inputs = {"scores": [score_shard], "documents": documents_too}
     job = Job(stage="rank", label="x", store=store.uri, config=config.model_dump(), inputs=inputs)
     outcome = rank(job, store, "rankkey")
     outcome.counts.check("rank")

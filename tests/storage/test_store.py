@@ -12,6 +12,7 @@ import pytest
 from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage, run_job
 from ladm.tasks.manifest import Counts, Manifest, Shard, stage_key
 from ladm.tasks.stage import StoreRecords
@@ -102,7 +103,7 @@ def test_publishing_again_replaces(tmp_path: Path) -> None:
 
 
 def _stage(outcome: Outcome) -> Stage:
-    return Stage(name="length", version="1", compute=lambda job, store, key: outcome)
+    return Stage(name="length", version="1", compute=lambda job, store, key: outcome, roles=("documents",))
 
 
 def test_a_record_counts_only_while_its_data_is_there(tmp_path: Path) -> None:
@@ -133,9 +134,9 @@ def _json_string(text: str) -> bytes:
 
 def test_a_stage_that_loses_a_record_is_caught(tmp_path: Path) -> None:
     job = Job(stage="length", label="x", store=str(tmp_path), config={})
-    with pytest.raises(AssertionError, match="3 records in, 2 accounted for"):
+    with pytest.raises(AccountError, match="3 records in, 2 accounted for"):
         run_job(_stage(Outcome(Counts(received=3, kept=1, dropped={"short": 1}))), job)
-    with pytest.raises(AssertionError, match="0 quarantined records listed"):
+    with pytest.raises(AccountError, match="0 quarantined records listed"):
         run_job(_stage(Outcome(Counts(received=1, quarantined=1))), job)
 
 
@@ -166,7 +167,7 @@ def test_keys_change_with_everything_that_changes_a_result_and_nothing_else(tmp_
     shard = Shard(key="k", path="p", bytes=1, rows=1)
     others = [
         stage.key(job(config={"a": 1, "b": 3})),
-        stage.key(job(inputs=[shard])),
+        stage.key(job(inputs={"documents": [shard]})),
         stage.key(job(identity=["digest"])),
         stage.key(job(source={"uri": "u", "size": 1, "version": "v"})),
         Stage(name="length", version="2", compute=stage.compute).key(job()),

@@ -1,0 +1,38 @@
+"""What comes of one ingested shard, and the jobs that are asked for on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ladm.tasks.job import Job
+from ladm.tasks.manifest import Shard
+
+
+@dataclass(eq=False)
+class Lineage:
+    """What each row of the table of stages makes of one ingested shard."""
+
+    source: str
+    """URI of the source file."""
+    label: str
+    """The ingested shard's name for people."""
+    made: dict[str, list[Shard]] = field(default_factory=dict)
+    """Row → its shards; none where the row had nothing to do. A row that is not done is not in it."""
+    begun: set[str] = field(default_factory=set)
+    """Rows whose jobs have been offered."""
+    partly: dict[str, list[Shard]] = field(default_factory=dict)
+    """Row → the shards of its jobs that are done, while others are not."""
+    open_jobs: Counter[str] = field(default_factory=Counter)
+    """Row → its jobs that are not done."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job that is asked for: of which row of the table, and for which lineage."""
+
+    row: str
+    source: str
+    """URI of the source file that the job goes back to; empty for a job over all shards."""
+    job: Job
+    lineage: Lineage | None = None

@@ -1,0 +1,164 @@
+"""Everything that can be refused is refused here, before any work: sources, window, model, layers, store."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+from ladm.flows.config import RunConfig
+from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.stages import NAMES, planned_rows, rows_of_stage, told_stages
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.exporters.interface import ExportConfig
+from ladm.tasks.exporters.tokens import settled
+from ladm.tasks.models.resolve import ModelFacts, model_facts, resolve_model
+from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
+from ladm.tasks.scorers.calibration import load_calibration
+from ladm.tasks.scorers.ladm import (
+    CALIBRATED,
+    LadmConfig,
+    check_window_length,
+    layers_left_out,
+    left_out_line,
+    measured_layers,
+)
+from ladm.tasks.scorers.registry import BESIDE
+from ladm.tasks.stages.benchmarks import check_benchmark
+from ladm.tasks.storage.file_systems import io_errors, is_s3, reason_of
+from ladm.tasks.storage.store import Store
+
+RUNNER_PACKAGES = {"threads": (), "ray": ("prefect_ray", "ray"), "dask": ("prefect_dask", "distributed")}
+
+
+def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], None] | None = None) -> Plan:
+    """Check that a run can be done, and find out all it needs to know.
+
+    Args:
+        config: The run's configuration.
+        until: The last stage to do.
+        tell: Gets a line of text when something slow happens (a model is downloaded), or layers are left out.
+
+    Raises:
+        UserError: One line that names the field and the fix.
+    """
+    check_until(config, until)
+    check_runner(config)
+    calibrated = config.scorer.layers == CALIBRATED
+    needs = {row.needs for row in planned_rows(config, until)}
+    scored = "weights" in needs
+    if scored and not calibrated:
+        check_window_length(config.scorer, config.window.length)
+    files = list_sources(config.sources, config.ingest.identity)
+    benchmarks = _list_benchmarks(config)
+    _check_store(config.store)
+    model = calibration = None
+    layers: list[int] = []
+    left_out: list[int] = []
+    exports: list[ExportConfig] = []
+    if scored or "tokenizer" in needs:
+        model = resolve_model(config.scorer.model, tell)
+        if model.tokenizer_digest is None:
+            raise ConfigError(f"scorer.model: {config.scorer.model!r} has no tokenizer; give a model that has one")
+        if scored:
+            scorer = config.scorer
+            if calibrated:
+                calibration = load_calibration(scorer.calibration, scorer.model, model.digest, config.window.length)
+                config = config.model_copy(update={"scorer": calibration.stated(scorer)})
+                scorer = calibration.applied(scorer)
+                check_window_length(scorer, config.window.length)
+            layers, left_out = check_model(scorer, config.window.length, model_facts(model))
+            check_beside(scorer, model_facts(model), config.window.length)
+            if left_out and tell:
+                tell(left_out_line(scorer, left_out, config.window.length))
+        if until == NAMES[-1]:
+            exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
+    stages = told_stages(config, until)
+    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, exports)
+
+
+def check_until(config: RunConfig, until: str) -> None:
+    """Refuse a last stage that there is not, or that nothing in the configuration asks for."""
+    if until not in NAMES:
+        raise ConfigError(f"--until: {until!r} is no stage; choose one of {', '.join(NAMES)}")
+    rows = rows_of_stage(until)
+    if not any(row.asked(config) for row in rows):
+        raise ConfigError(f"--until: {until!r} is no stage of this run; set {rows[0].asked_by} to have it")
+
+
+def check_runner(config: RunConfig) -> None:
+    """Refuse a runner whose packages are not installed, or that cannot do what the configuration says."""
+    runner, device = config.execution.runner, config.scorer.device
+    if missing := [one for one in RUNNER_PACKAGES[runner] if importlib.util.find_spec(one) is None]:
+        raise ConfigError(
+            f"execution.runner: {runner} needs the package {missing[0].replace('_', '-')}, which is not installed; "
+            f"pip install 'ladm[{runner}]'"
+        )
+    if runner != "threads" and device.startswith("cuda:"):
+        raise ConfigError(f"scorer.device: {device!r} is one GPU of one machine; with {runner} give cuda")
+
+
+def _list_benchmarks(config: RunConfig) -> list[ListedFile]:
+    """The files of `decontaminate.against`, each found to begin with a passage."""
+    listed = []
+    for number, entry in enumerate(config.decontaminate.against if config.decontaminate else []):
+        place = f"decontaminate.against[{number}]"
+        files = list_files(entry, f"{place}.uri", config.ingest.identity)
+        for file in files:
+            check_benchmark(file, entry, place)
+        listed += [ListedFile(file, entry) for file in files]
+    return listed
+
+
+def check_model(scorer: LadmConfig, length: int, facts: ModelFacts) -> tuple[list[int], list[int]]:
+    """Refuse layers that the model does not have or that do not see the whole window, and windows it cannot hold.
+
+    Returns:
+        The layers that make the score, and the layers that `scorer.layers: all` leaves out.
+    """
+    layers = measured_layers(scorer, facts, length)
+    if facts.max_positions is not None and length > facts.max_positions:
+        raise ConfigError(
+            f"window.length: {length} is more than the {facts.max_positions} positions of "
+            f"{scorer.model!r}; shorten the window or choose a model of longer context"
+        )
+    return layers, layers_left_out(scorer, facts, layers)
+
+
+def check_beside(scorer: LadmConfig, facts: ModelFacts, length: int) -> None:
+    """Refuse a scorer beside `ladm` that asks for attention which the model does not have."""
+    whole = facts.whole_layers(length)
+    for name in scorer.beside.names:
+        layers = BESIDE[name].needs(getattr(scorer.beside, name), length).layers
+        if wrong := [layer for layer in layers if layer not in whole]:
+            raise ConfigError(
+                f"scorer.beside.{name}: layer {wrong[0]} of {scorer.model!r} is not there or does not see all {length} "
+                f"tokens of a window; set scorer.beside.{name}.layer to one of {', '.join(map(str, whole))}"
+            )
+
+
+def _check_store(uri: str) -> None:
+    """Refuse a store that cannot be written, by writing to it."""
+    try:
+        store = Store(uri, impatient=True)
+        if is_s3(uri):
+            _check_bucket(store)
+        store.write_bytes(".writable", b"")
+        store.remove(".writable")
+    except ConfigError:
+        raise
+    except io_errors(ValueError, ImportError, NotImplementedError) as error:
+        reason = reason_of(error)
+        raise ConfigError(f"store: {uri!r} cannot be written ({reason}); give a folder or s3://bucket/prefix") from None
+
+
+def _check_bucket(store: Store) -> None:
+    """Refuse a bucket that does not exist: some servers would make one of any misspelt name."""
+    bucket = store.root.split("/", 1)[0]
+    if not bucket:
+        raise ConfigError(f"store: {store.uri!r} names no bucket; give s3://bucket/prefix")
+    try:
+        store.fs.call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError:
+        raise ConfigError(f"store: there is no bucket {bucket!r}; create it, or give s3://bucket/prefix") from None
+    except PermissionError:
+        pass  # who may write need not be allowed to ask; writing will tell

@@ -1,0 +1,303 @@
+"""One run of the DAG: which jobs are due, which are under way, and what they made. It follows the table of stages.
+
+Every ingested shard begins a *lineage*: the shards that each row of the table makes of it. A job is offered when its
+inputs are there, and once only; one that is done again, since its files were damaged, puts its files in the place of
+the earlier ones and offers nothing more. A row that takes the shards of the whole run waits until nothing is under way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from queue import SimpleQueue
+from typing import Any
+
+from prefect import Task
+from prefect.futures import PrefectFuture
+
+from ladm.flows.console import Console
+from ladm.flows.dag.inputs import Taker
+from ladm.flows.dag.jobs import Ask
+from ladm.flows.dag.lineage import Lineage, Request
+from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.repair import Repairs
+from ladm.flows.dag.rows import Row
+from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
+from ladm.flows.orchestration.runners import Runner, failure_of
+from ladm.flows.runs.record import Done, Failure, RunRecord
+from ladm.tasks.job import Job
+from ladm.tasks.manifest import Manifest, Shard
+from ladm.tasks.redact import without_secrets
+from ladm.tasks.stage import record_path
+from ladm.tasks.storage.store import DamagedFileError, Store
+from ladm.tasks.tokenizing.tokenizer import one_core_a_tokenizer
+
+
+class Dag:
+    """One run of the DAG: what is ready, what is running, what is done."""
+
+    def __init__(
+        self, plan: Plan, console: Console, runner: Runner, tasks: dict[str, Task[..., Any]], record: RunRecord
+    ) -> None:
+        self.plan, self.console, self.runner, self.tasks, self.record = plan, console, runner, tasks, record
+        self.store = Store(plan.config.store)
+        self.rows = {row.name: row for row in rows_of(plan)}
+        self.inputs = Taker(plan, record)
+        self.ready: dict[str, deque[Request]] = {row.name: deque() for row in TABLE}
+        self.running: Counter[str] = Counter()
+        self.repairs = Repairs()
+        self.lineages: list[Lineage] = []
+        self.open_jobs: Counter[str] = Counter()
+        """Row of source files or of the whole run → its jobs that are not done."""
+        self.together: set[str] = set()
+        """Keys of jobs that another job does in its pass."""
+        self.finished: SimpleQueue[tuple[PrefectFuture[Any], Request]] = SimpleQueue()
+
+    # -- the order of things -----------------------------------------------------------------------------------
+
+    def do_shards(self) -> None:
+        """Every source file through the stages before ranking, as far as the plan goes."""
+        with one_core_a_tokenizer():
+            for row in self.rows.values():
+                if row.scope == "source file":
+                    self.begin_files(row)
+            self.drain()
+            for row in self.rows.values():
+                if row.scope == "run" and not row.is_result and self.passed_on_to(row) and not self.record.failures:
+                    self.begin_whole_run(row)
+                    self.drain()
+
+    def do_results(self) -> None:
+        """What is made of all shards, one row after the other; nothing if a shard failed or too much was lost."""
+        if self.record.failures or not self.may_rank():
+            return
+        for row in self.rows.values():
+            if row.is_result and not self.record.failures:
+                self.begin_whole_run(row)
+                if not any(other.along_with == row.stage.name for other in self.rows.values()):
+                    self.drain()
+        self.drain()
+
+    def passed_on_to(self, row: Row) -> bool:
+        """Whether the stage before a row made any shard."""
+        return any(self.record.shards(stage) for stage in row.receives)
+
+    def may_rank(self) -> bool:
+        """Whether what is left may be ranked, or counts as what was asked for; else the run has failed."""
+        if too_many := self.record.too_many_quarantined():
+            self.fail(too_many)
+            return False
+        last = [row for row in self.rows.values() if not row.is_result and not row.along_with][-1]
+        if not self.record.shards(last.stage.name):
+            reason = "no document was left; see the quarantine and the reasons for dropping in the run record"
+            self.record.failures.append(Failure(self.plan.stages[-1], "all shards", reason))
+            return False
+        return True
+
+    def mend(self) -> None:
+        """Check what is about to be published or read by no job, and make again what is damaged."""
+        while not self.record.failures:
+            try:
+                self.store.check(self.record.products())
+                return
+            except DamagedFileError as error:
+                if not self.make_again(error):
+                    self.record.failures.append(Failure("store", "all shards", str(error)))
+            self.drain()
+
+    def make_again(self, error: DamagedFileError, waiting: Request | None = None) -> bool:
+        """Offer the jobs that made the damaged files once more; False if that cannot help."""
+        if waiting and (again := self.repairs.made_meanwhile(error.paths, waiting, self.store)) is not None:
+            self.offer(again)
+            return True
+        makers = self.repairs.order(error.paths, waiting)
+        if makers is None:
+            return False
+        if makers:
+            self.console.say(f"{error}; it is made again")
+            self.record.made_again += error.paths
+        for request in makers:
+            self.offer(request)
+        return True
+
+    # -- what is due -------------------------------------------------------------------------------------------
+
+    def begin_files(self, row: Row) -> None:
+        """Offer a job for each of a row's files."""
+        files = row.files(self.plan)
+        self.open_jobs[row.name] = len(files)
+        for listed in files:
+            job = self.job(row, row.asks(self.plan, listed), listed.file.uri.rsplit("/", 1)[-1], {})
+            self.offer(Request(row.name, listed.file.uri, job.model_copy(update={"source": listed.file})))
+
+    def begin_whole_run(self, row: Row) -> None:
+        """Offer a row's jobs over all shards."""
+        inputs = self.inputs.for_run(row)
+        asks: list[Ask] = row.asks(self.plan)
+        self.open_jobs[row.name] = len(asks)
+        for ask in asks:
+            self.offer(Request(row.name, "", self.job(row, ask, ask.label, inputs)))
+
+    def advance(self, lineages: Iterable[Lineage]) -> None:
+        """Offer what is due for some lineages. Rows stand in the order of the data: one look at each is enough."""
+        for lineage in lineages:
+            for row in self.rows.values():
+                if row.scope == "shard" and row.name not in lineage.begun and self.is_due(row, lineage):
+                    lineage.begun.add(row.name)
+                    self.begin(row, lineage)
+
+    def is_due(self, row: Row, lineage: Lineage) -> bool:
+        """Whether a row's jobs for a lineage can begin."""
+        if row.shares_pass_of in self.rows and row.shares_pass_of not in lineage.made:
+            return False
+        return self.inputs.are_there(row, lineage)
+
+    def begin(self, row: Row, lineage: Lineage) -> None:
+        """Offer a row's jobs for a lineage; where there is nothing to work on, the row is done."""
+        requests = self.requests(row, lineage)
+        if not requests:
+            lineage.made[row.name] = []
+            return
+        lineage.open_jobs[row.name] = len(requests)
+        for request in requests:
+            if row.holds_model:
+                (windows,) = self.inputs.primary(row, lineage)
+                self.console.expect_windows(row.stage.name, windows.rows)
+            self.offer(self.with_what_shares_its_pass(request))
+
+    def requests(self, row: Row, lineage: Lineage) -> list[Request]:
+        """A row's jobs for a lineage."""
+        if not self.inputs.primary(row, lineage):
+            return []
+        inputs = self.inputs.for_lineage(row, lineage)
+        return [
+            Request(row.name, lineage.source, self.job(row, ask, f"{lineage.label}{ask.label}", inputs), lineage)
+            for ask in row.asks(self.plan)
+        ]
+
+    def job(self, row: Row, ask: Ask, label: str, inputs: dict[str, list[Shard]]) -> Job:
+        """A job of a row."""
+        return Job(
+            stage=row.stage.name,
+            label=label,
+            store=self.plan.config.store,
+            config=ask.config,
+            inputs=inputs,
+            identity=ask.identity,
+            environment=ask.environment,
+        )
+
+    def with_what_shares_its_pass(self, request: Request) -> Request:
+        """The request together with the jobs that can be done in its pass, unless the store has its result already."""
+        followers = [row for row in self.rows.values() if row.shares_pass_of == request.row]
+        if not followers or self.in_store(request.job):
+            return request
+        assert request.lineage is not None
+        jobs = [other.job for row in followers for other in self.requests(row, request.lineage)]
+        waiting = [job for job in jobs if not self.in_store(job)]
+        if not waiting:
+            return request
+        self.together.update(STAGES[job.stage].key(job) for job in waiting)
+        together = {"together": [job.model_dump(mode="json") for job in waiting]}
+        job = request.job.model_copy(update={"environment": {**request.job.environment, **together}})
+        return Request(request.row, request.source, job, request.lineage)
+
+    def in_store(self, job: Job) -> bool:
+        """Whether the store has the record of a job."""
+        return self.store.size(record_path(STAGES[job.stage].key(job))) is not None
+
+    # -- submitting and finishing ------------------------------------------------------------------------------
+
+    def offer(self, request: Request) -> None:
+        """Put a job in the queue of its row."""
+        self.ready[request.row].append(request)
+        self.console.expect(request.job.stage)
+
+    def drain(self) -> None:
+        """Submit what is ready, later rows first, and take in what is finished, until nothing is left."""
+        while True:
+            for row in reversed(TABLE):
+                most = self.runner.models if row.holds_model else self.runner.workers
+                while self.ready[row.name] and self.running[row.name] < most:
+                    self.submit(self.ready[row.name].popleft())
+            if not self.running.total():
+                return
+            future, request = self.finished.get()
+            self.running[request.row] -= 1
+            self.take_in(future, request)
+
+    def submit(self, request: Request) -> None:
+        """Hand a job to Prefect."""
+        self.running[request.row] += 1
+        holds_model = BY_NAME[request.row].holds_model
+        future = self.runner.submit(self.tasks[request.job.stage], request.job, holds_model=holds_model)
+        future.add_done_callback(lambda done: self.finished.put((done, request)))
+
+    def take_in(self, future: PrefectFuture[Any], request: Request) -> None:
+        """Note what a finished job did, and offer what is due now."""
+        future.wait()  # or `state` would ask the server, which may not know yet
+        state, job = future.state, request.job
+        if not state.is_completed():
+            error = failure_of(future)
+            if isinstance(error, DamagedFileError) and self.make_again(error, request):
+                return
+            text = str(without_secrets(str(error))).strip().splitlines()
+            reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
+            self.fail(Failure(job.stage, job.label, reason, request.source))
+            return
+        manifest = Manifest.model_validate(future.result())
+        done = Done(request.source, manifest, cached=state.name == "Cached" and manifest.key not in self.together)
+        again = self.repairs.is_under_way(manifest.key)
+        self.record.note(done, again)
+        self.tell(request, done)
+        for waiting in self.repairs.finished(manifest, request):
+            self.offer(waiting)
+        if request.row in self.rows:
+            self.follow(self.rows[request.row], request, manifest, again=again)
+
+    def tell(self, request: Request, done: Done) -> None:
+        """Tell the console of a finished job."""
+        stage, windows = request.job.stage, int(done.manifest.measures.get("windows", 0))
+        row = BY_NAME[request.row]
+        if row.holds_model and request.lineage:
+            (shard,) = self.inputs.primary(row, request.lineage)
+            if shard.rows != windows:  # some of its windows were not to be scored
+                self.console.expect_windows(stage, windows - shard.rows)
+        self.console.finished(done)
+        if row.holds_model and not done.cached and not self.runner.same_process:
+            self.console.advance(stage, windows)
+
+    def fail(self, failure: Failure) -> None:
+        """Note a failure, and tell of it."""
+        self.record.failures.append(failure)
+        self.console.failed(failure.stage, failure.label, failure.error)
+
+    def follow(self, row: Row, request: Request, manifest: Manifest, *, again: bool) -> None:
+        """Put the shards of a finished job where others find them, and offer what is due now, unless it was before."""
+        self.inputs.note(row, request.job, manifest)
+        lineage = request.lineage
+        if again:
+            if lineage and row.name in lineage.made:
+                new = {shard.path: shard for shard in manifest.shards}
+                lineage.made[row.name] = [new.get(shard.path, shard) for shard in lineage.made[row.name]]
+        elif lineage:
+            lineage.partly[row.name] = [*lineage.partly.get(row.name, []), *manifest.shards]
+            lineage.open_jobs[row.name] -= 1
+            if not lineage.open_jobs[row.name]:
+                lineage.made[row.name] = lineage.partly.pop(row.name)
+                self.advance([lineage])
+        else:
+            if row.begins_lineages:
+                self.begin_lineages(row, request, manifest.shards)
+            self.open_jobs[row.name] -= 1
+            if not self.open_jobs[row.name]:
+                self.inputs.complete.add(row.name)
+                self.advance(self.lineages)
+
+    def begin_lineages(self, row: Row, request: Request, shards: list[Shard]) -> None:
+        """A lineage for each shard of a source file."""
+        for number, shard in enumerate(shards):
+            label = f"{request.job.label}#{number}" if len(shards) > 1 else request.job.label
+            lineage = Lineage(request.source, label, made={row.name: [shard]})
+            self.lineages.append(lineage)
+            self.advance([lineage])

@@ -1,0 +1,89 @@
+"""The model of a process: on which device and in which precision it runs, loaded once, with turns to use it.
+
+Nothing here imports torch before a window is really to be scored.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ladm.tasks.models.resolve import ResolvedModel
+from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.tokenizing.tokenizer import tokenizer_of
+
+if TYPE_CHECKING:
+    from ladm.tasks.scorers.model_turns import Turns
+
+# One model serves a process; two threads must not load it twice.
+_model_lock = threading.Lock()
+
+
+def accelerator() -> str:
+    """`cuda` if an NVIDIA GPU can be used, else `cpu`, told without importing torch."""
+    from importlib.metadata import version  # noqa: PLC0415
+
+    has_driver = Path("/dev/nvidiactl").exists()
+    return "cuda" if has_driver and "+cpu" not in version("torch") else "cpu"
+
+
+def resolved_scorer(config: LadmConfig) -> LadmConfig:
+    """The scorer with `auto` replaced: bfloat16 on a GPU, float32 elsewhere. The precision is part of the key."""
+    device = accelerator() if config.device == "auto" else config.device
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    return config.model_copy(update={"device": device, "dtype": dtype})
+
+
+@lru_cache(maxsize=1)
+def _calculator(resolved: ResolvedModel, device: str, dtype: str, head: bool, rounded: bool) -> Any:
+    from ladm.tasks.models.resolve import check_content  # noqa: PLC0415
+    from ladm.tasks.scorers.attention import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
+    from ladm.tasks.scorers.rounding import round_to_bfloat16  # noqa: PLC0415
+
+    check_content(resolved)
+    calculator = load_calculator(
+        resolved.path, LadmConfig.model_validate({"device": device, "dtype": dtype}), head=head
+    )
+    if rounded:
+        round_to_bfloat16(calculator.model)
+    return calculator
+
+
+def text_reader(reference: str, digest: str | None) -> Callable[[npt.NDArray[np.integer]], str] | None:
+    """Decodes token ids by the model's own tokenizer; None where the model has none."""
+    if digest is None:
+        return None
+    tokenizer = tokenizer_of(reference, digest)
+    return lambda ids_L: str(tokenizer.decode(ids_L.tolist(), skip_special_tokens=False))
+
+
+@lru_cache
+def _turns(on_cpu: bool) -> Turns:
+    import torch  # noqa: PLC0415
+
+    from ladm.tasks.scorers.model_turns import AT_ONCE_ON_CPU, Turns  # noqa: PLC0415
+
+    return Turns(torch.get_num_threads(), AT_ONCE_ON_CPU if on_cpu else 1)
+
+
+def calculator_for(config: LadmConfig, digest: str, *, head: bool = False, rounded: bool = False) -> tuple[Any, Turns]:
+    """The process's one calculator, loaded at the first call, and what hands out turns with it.
+
+    `digest` is the model's when the run began; a model that changed since is our own mistake to go on with. `head`
+    asks for the language-model head as well, `rounded` for one that rounds to bfloat16 (`rounding.py`).
+    """
+    from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415
+
+    resolved = resolve_model(config.model)
+    assert resolved.digest == digest, f"the model {config.model} changed during the run"
+    with _model_lock:
+        calculator = _calculator(resolved, config.device, config.dtype, head, rounded)
+        return calculator, _turns(calculator.device.type == "cpu")
