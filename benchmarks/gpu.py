@@ -26,7 +26,7 @@ from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer, resolve_mod
 from ladm.tasks.scorers.attention import score_windows
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.calibration import load_calibration
-from ladm.tasks.scorers.devices import compile_parts, kernels_work
+from ladm.tasks.scorers.compiled_parts import compile_parts, kernels_work
 from ladm.tasks.scorers.ladm import LadmConfig
 
 PLAIN = "plain forward pass (transformers, sdpa)"

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from ladm.tasks.errors import ConfigError, ModelError
 from ladm.tasks.models.facts import quiet_transformers
-from ladm.tasks.scorers.devices import compile_parts, kernels_work
+from ladm.tasks.scorers.compiled_parts import compile_parts, kernels_work
 from ladm.tasks.scorers.ladm import LadmConfig, wanted_layers
 from ladm.tasks.scorers.mlp_chunks import mlps_in_chunks
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladm.tasks.scorers.devices import outermost
+from ladm.tasks.scorers.compiled_parts import outermost
 
 TOKENS = 1024
 """Of one chunk. Fewer make small matrix products, more leave the cache."""

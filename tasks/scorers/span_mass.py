@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ladm.tasks.scorers.devices import kernels_work
+from ladm.tasks.scorers.compiled_parts import kernels_work
 from ladm.tasks.scorers.ladm import QuerySpan, SpanPlan
 
 Kernel = Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, Tensor]]

@@ -7,7 +7,7 @@ import torch
 from tiny_models import SHAPE
 from transformers import AutoModel, LlamaConfig, Qwen2MoeConfig, Qwen3Config
 
-from ladm.tasks.scorers.devices import compile_parts, kernels_work
+from ladm.tasks.scorers.compiled_parts import compile_parts, kernels_work
 
 LAYER = ["mlp", "input_layernorm", "post_attention_layernorm"]
 
