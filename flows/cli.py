@@ -119,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
     command.add_argument("--run", metavar="ID", help="default: the newest completed run")
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    text = "end a query after so many seconds; default: 600"
+    command.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help=text)
 
     command = add("report", report, "one run as one self-contained HTML page", REPORT_EXAMPLE)
     command.add_argument("--run", metavar="ID", help="default: the newest completed run")

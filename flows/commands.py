@@ -88,6 +88,7 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
 def sql(options: argparse.Namespace) -> int:
     """`ladm sql`."""
+    from ladm.flows.ask.guard import checked_timeout  # noqa: PLC0415
     from ladm.flows.ask.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
     from ladm.flows.config import store_uri  # noqa: PLC0415
     from ladm.tasks.storage.file_systems import reached  # noqa: PLC0415
@@ -98,10 +99,10 @@ def sql(options: argparse.Namespace) -> int:
         else:
             print({"json": as_json, "csv": as_csv}[options.format](table).rstrip("\n"))
 
-    store = store_uri(options.store)
+    store, timeout = store_uri(options.store), checked_timeout(options.timeout)
     if options.query is not None:
         with reached("--store", store):
-            table = run_query(store, options.query, options.run)
+            table = run_query(store, options.query, options.run, timeout)
         show(table)
         return DONE
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -109,7 +110,7 @@ def sql(options: argparse.Namespace) -> int:
     from ladm.flows.ask.shell import shell  # noqa: PLC0415
 
     with reached("--store", store):
-        shell(store, options.run, show)
+        shell(store, options.run, show, timeout)
     return DONE
 
 

@@ -82,6 +82,36 @@ SETTINGS = [
     "select * from query('set threads = 1')",
     "use memory",
 ]
+CALLS = [
+    "select * from enable_profiling(format='json', save_location='{store}/profile.json')",
+    "from EnAbLe_Profiling(save_location='{store}/profile.json')",
+    "select * from system.main.enable_profiling(save_location='{store}/profile.json')",
+    "select 1 where exists (from enable_profiling(save_location='{store}/profile.json'))",
+    "with x as materialized (from enable_profiling(save_location='{store}/profile.json')) from x",
+    "select (select Success from enable_profiling(save_location='{store}/profile.json'))",
+    "from range(1), lateral (from enable_profiling(save_location='{store}/profile.json'))",
+    "describe select * from enable_profiling(save_location='{store}/profile.json')",
+    "select * from enable_logging(storage='file', storage_path='{store}/logs')",
+    "select * from enable_logging(storage='file', storage_path='{outside}/logs')",
+    "select * from disable_logging()",
+    "select * from truncate_duckdb_logs()",
+    "select * from checkpoint()",
+    "select * from force_checkpoint()",
+    "select * from pragma_version()",
+    "select * from query('select * from enable_profiling(save_location=''{store}/profile.json'')')",
+    "select * from query_table('enable_profiling')",
+    "select * from json_execute_serialized_sql(json_serialize_sql('from enable_logging()'))",
+    "select json_serialize_plan('from enable_logging()')",
+    "select * from read_duckdb('{store}/x.db')",
+    "select * from read_csv('{store}/runs/*/run.json', store_rejects = true)",
+    "select * from arrow_scan(1, 1, 1)",
+    "select * from pandas_scan(1)",
+    "select * from python_map_function(1, [1])",
+    "select write_log('x')",
+    "select nextval('x')",
+    "select * from '{store}/x.db'",
+    "select " + "1 + " * 900 + "1",
+]
 EXTENSIONS = [
     "install httpfs",
     "install spatial from 'http://127.0.0.1:9/'",
@@ -116,7 +146,7 @@ READS = [
 ]
 
 
-@pytest.mark.parametrize("query", [*WRITES, *SETTINGS, *EXTENSIONS, *READS])
+@pytest.mark.parametrize("query", [*WRITES, *SETTINGS, *CALLS, *EXTENSIONS, *READS])
 def test_a_query_can_only_read_the_store(filled: Path, ladm: Cli, query: str) -> None:
     outside = filled.parent
     beside = Path(f"{filled}-beside")
@@ -130,6 +160,43 @@ def test_a_query_can_only_read_the_store(filled: Path, ladm: Cli, query: str) ->
     assert answer.err.startswith("ladm: ")
     assert CANARY not in answer.err
     assert contents(outside) == before
+
+
+def test_a_query_cannot_have_the_next_one_write(filled: Path) -> None:
+    from ladm.flows.ask.query import answer, newest_run, read_record, run_views
+    from ladm.tasks.errors import QueryError
+    from ladm.tasks.storage.store import Store
+
+    store = Store(str(filled))
+    record = filled / "runs" / newest_run(store) / "run.json"
+    before = contents(filled.parent)
+    with run_views(store, read_record(store, newest_run(store))) as connection:
+        for query in (
+            f"select * from enable_profiling(format='json', save_location='{record}')",
+            f"select * from enable_logging(storage='file', storage_path='{filled}/logs')",
+        ):
+            with pytest.raises(QueryError, match="reads and never writes"):
+                answer(connection, query)
+            assert answer(connection, "select count(*) as n from documents").to_pylist() == [{"n": 9}]
+    assert contents(filled.parent) == before
+
+
+def test_every_table_function_of_duckdb_is_known_or_refused(filled: Path) -> None:
+    """By name, whatever its arguments: nothing that a later DuckDB adds is allowed by itself."""
+    import duckdb
+
+    from ladm.flows.ask.guard import TABLE_FUNCTIONS, check_reads_only
+    from ladm.tasks.errors import QueryError
+
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            "select distinct function_name from duckdb_functions() where function_type in ('table', 'table_macro')"
+        ).fetchall()
+        names = {name for (name,) in rows}
+        assert names >= TABLE_FUNCTIONS
+        for name in names - TABLE_FUNCTIONS:
+            with pytest.raises(QueryError):
+                check_reads_only(connection, f"select * from {name}()")
 
 
 def test_a_query_cannot_read_the_programs_own_variables(filled: Path) -> None:
@@ -149,6 +216,21 @@ def test_what_a_query_may_do(filled: Path, ladm: Cli) -> None:
         "from ranking select max(score)",
         "with x as (from scores) select * from x",
         f"select size from read_blob('{filled}/runs/*/run.json')",
+        f"select count(*) from read_json('{filled}/runs/*/run.json')",
+        f"select count(*) from read_parquet('{filled}/ingest/*/*.parquet')",
+        f"select * from glob('{filled}/*')",
+        "select unnest([1, 2]), random() < 2, uuid() is not null, now() is not null",
+        "select * from generate_series(1, 3), unnest([4, 5]) as u(v)",
+        'with "a.b" as (select 1) from "a.b"',
+        "with recursive t(n) as (select 1 union all select n + 1 from t where n < 9) select max(n) from t",
+        "from documents select list_transform(str_split(text, ' '), lambda word: length(word))",
+        "pivot documents on domain in ('Poems', 'Letters') using count(*)",
+        "describe documents",
+        "summarize documents",
+        "show tables",
+        "select name from duckdb_settings() limit 1",
+        "select table_name from information_schema.tables",
+        "select " + "1 + " * 400 + "1 as n",
     ):
         assert ladm("sql", query, "--store", filled).code == 0, query
 

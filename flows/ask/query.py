@@ -1,7 +1,8 @@
 """`ladm sql`: read-only SQL over one run's documents, windows, scores, ranking, allocation, quarantine and stages.
 
 The views cover exactly the files that the run's record names. A query can read them and nothing else: only SELECT
-statements are run, DuckDB may open files below the store alone, and its configuration is locked.
+statements are run that call what reads (`query_guard.py`), DuckDB may open files below the store alone, and its
+configuration is locked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow as pa
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from ladm.flows.ask.guard import TIMEOUT_SECONDS, check_reads_only, interrupted_after
 from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.publish import LATEST
 from ladm.flows.runs.record import shards_of
@@ -58,20 +60,22 @@ RUNS = {
 }
 
 
-def run_query(store_uri: str, query: str, run_id: str | None = None) -> pa.Table:
+def run_query(store_uri: str, query: str, run_id: str | None = None, timeout: float = TIMEOUT_SECONDS) -> pa.Table:
     """Answer one query over a run's views.
 
     Args:
         store_uri: The store.
         query: A SELECT statement.
         run_id: The run; the newest completed one when not given.
+        timeout: Seconds that the query may take.
 
     Raises:
-        QueryError: No such store or run, a statement that is no SELECT, or whatever DuckDB finds wrong, in one line.
+        QueryError: No such store or run, a statement that is no SELECT or does more than read, one that takes too
+            long, or whatever DuckDB finds wrong, in one line.
     """
     store = Store(store_uri)
     with run_views(store, read_record(store, run_id or newest_run(store))) as connection:
-        return answer(connection, query)
+        return answer(connection, query, timeout=timeout)
 
 
 @contextlib.contextmanager
@@ -88,24 +92,29 @@ def run_views(store: Store, record: dict[str, Any]) -> Iterator[duckdb.DuckDBPyC
         yield connection
 
 
-def answer(connection: duckdb.DuckDBPyConnection, query: str, most: int | None = None) -> pa.Table:
+def answer(
+    connection: duckdb.DuckDBPyConnection, query: str, most: int | None = None, timeout: float = TIMEOUT_SECONDS
+) -> pa.Table:
     """What one SELECT statement gives: all rows, or the first `most`, and then no more are computed than needed.
 
     Raises:
-        QueryError: A statement that is no SELECT, or whatever DuckDB finds wrong, in one line.
+        QueryError: A statement that is no SELECT or does more than read, one that takes longer than `timeout` seconds,
+            or whatever DuckDB finds wrong, in one line.
     """
     try:
         statements = connection.extract_statements(query)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
-        result = connection.execute(statements[0])
-        if most is None:
-            return result.to_arrow_table()
-        reader = result.to_arrow_reader(2048)
-        batches: list[pa.RecordBatch] = []
-        while sum(batch.num_rows for batch in batches) < most and (batch := next(reader, None)) is not None:
-            batches.append(batch)
-        return pa.Table.from_batches(batches, schema=reader.schema).slice(0, most)
+        check_reads_only(connection, query)
+        with interrupted_after(connection, timeout):
+            result = connection.execute(statements[0])
+            if most is None:
+                return result.to_arrow_table()
+            reader = result.to_arrow_reader(2048)
+            batches: list[pa.RecordBatch] = []
+            while sum(batch.num_rows for batch in batches) < most and (batch := next(reader, None)) is not None:
+                batches.append(batch)
+            return pa.Table.from_batches(batches, schema=reader.schema).slice(0, most)
     except (duckdb.Error, pa.ArrowException) as error:
         raise QueryError(" ".join(str(error).split())) from None
 

@@ -15,6 +15,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from ladm.flows.ask.guard import TIMEOUT_SECONDS
 from ladm.flows.ask.query import answer, newest_run, read_record, run_views
 from ladm.tasks.errors import QueryError
 from ladm.tasks.models.cache import cache_root
@@ -35,13 +36,16 @@ HELP = "\n".join(
 )
 
 
-def shell(store_uri: str, run_id: str | None, show: Callable[[pa.Table], None]) -> None:
+def shell(
+    store_uri: str, run_id: str | None, show: Callable[[pa.Table], None], timeout: float = TIMEOUT_SECONDS
+) -> None:
     """Ask for queries on the terminal and answer them, until the user leaves.
 
     Args:
         store_uri: The store.
         run_id: The run; the newest completed one when not given.
         show: Prints an answer.
+        timeout: Seconds that one query may take.
 
     Raises:
         QueryError: No such store or run.
@@ -75,12 +79,12 @@ def shell(store_uri: str, run_id: str | None, show: Callable[[pa.Table], None]) 
             elif command.startswith("."):
                 print(HELP if command == ".help" else f"{command} is no command\n{HELP}")
             elif text:
-                _ask(connection, text, show)
+                _ask(connection, text, show, timeout)
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, text: str, show: Callable[[pa.Table], None]) -> None:
+def _ask(connection: duckdb.DuckDBPyConnection, text: str, show: Callable[[pa.Table], None], timeout: float) -> None:
     try:
-        table = answer(connection, text, MOST_ROWS + 1)
+        table = answer(connection, text, MOST_ROWS + 1, timeout)
         show(table.slice(0, MOST_ROWS))
         if table.num_rows > MOST_ROWS:
             print(f"the first {MOST_ROWS} rows; there are more")

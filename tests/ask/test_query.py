@@ -142,3 +142,23 @@ def test_a_store_may_be_called_anything(tmp_path: Path, corpus: Corpus, ladm: Cl
     refused = ladm(*run_arguments(corpus, Path("x"), *more), "--store", "memory://bucket/a[1]")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "holds *, ? or [" in refused.err
+
+
+ENDLESS = [
+    "select count(*) from range(1000000000000) r(i) where i % 7 = 3",
+    "with recursive t as (select 1 union all select 1 from t) select count(*) from t",
+]
+
+
+@pytest.mark.parametrize("query", ENDLESS)
+def test_an_endless_query_is_ended(filled: Path, ladm: Cli, query: str) -> None:
+    answer = ladm("sql", query, "--store", filled, "--timeout", "1")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer
+    assert answer.err == "ladm: the query was ended after 1 s; --timeout gives it more\n"
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_timeout_is_a_number_of_seconds(filled: Path, ladm: Cli, seconds: str) -> None:
+    answer = ladm("sql", "select 1", "--store", filled, f"--timeout={seconds}")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer
+    assert "--timeout" in answer.err

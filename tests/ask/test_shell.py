@@ -94,12 +94,12 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(filled: Path, tmp_path: Path) -> Iterator[Callable[[], Terminal]]:
+def terminal(filled: Path, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     """Starts the shell; a second one has the first one's history."""
     started: list[Terminal] = []
 
-    def start() -> Terminal:
-        started.append(Terminal("--store", str(filled), cache=tmp_path / "cache"))
+    def start(*more: str) -> Terminal:
+        started.append(Terminal("--store", str(filled), *more, cache=tmp_path / "cache"))
         started[-1].read_until(r"ladm>")
         return started[-1]
 
@@ -160,6 +160,8 @@ def test_the_guards_of_a_single_query_hold(terminal: Callable[[], Terminal], fil
         "set enable_external_access = true;",
         "select * from read_text('/etc/hostname');",
         "select 1; drop view scores;",
+        f"select * from enable_profiling(format='json', save_location='{filled}/x.csv');",
+        f"select * from enable_logging(storage='file', storage_path='{filled}/x.csv');",
     ):
         shell.type(f"{query}\r")
         shell.read_until(rf"({refused})[\s\S]*ladm>")
@@ -177,6 +179,14 @@ def test_a_long_answer_is_cut_and_a_long_query_can_be_stopped(terminal: Callable
     time.sleep(2)
     os.kill(shell.process.pid, signal.SIGINT)  # as Ctrl-C is to a program that does not read the terminal
     shell.read_until(r"(stopped|[Ii]nterrupt)[\s\S]*ladm>")
+    shell.type("select 40 + 2 as n;\r")
+    shell.read_until(r"42[\s\S]*ladm>")
+
+
+def test_a_query_is_ended_after_a_while_and_the_next_one_is_not(terminal: Callable[..., Terminal]) -> None:
+    shell = terminal("--timeout", "2")
+    shell.type("with recursive t as (select 1 union all select 1 from t) select count(*) from t;\r")
+    shell.read_until(r"ended after 2 s; --timeout gives it more[\s\S]*ladm>")
     shell.type("select 40 + 2 as n;\r")
     shell.read_until(r"42[\s\S]*ladm>")
 
