@@ -2,12 +2,12 @@
 --
 -- Reads     window_scores      (window_scores.sql)
 -- Variable  aggregate          max | mean | first: a document's score from its windows
--- Makes     documents_scored   one row a document
+-- Makes     documents_scored   one row a document; its score is null if that of any of its windows is
 create or replace temp table documents_scored as
 select
     doc_id,
     any_value(domain) as domain,
-    case getvariable('aggregate')
+    case if(count(*) = count(window_score), getvariable('aggregate'), null)
         when 'max' then max(window_score)
         when 'mean' then avg(window_score order by window_index)
         when 'first' then arg_min(window_score, window_index)

@@ -2,7 +2,7 @@
 --
 -- Reads     ranking   (views.sql)
 -- Variable  bins      bars a domain, of equal width from its lowest score to its highest
--- Gives     one row a bar that is not empty; `bar` counts from 0
+-- Gives     one row a bar that is not empty; `bar` counts from 0. Documents without a score are in none.
 with bounds as (
     select domain, min(score) as lowest, max(score) as highest
     from ranking
@@ -24,5 +24,6 @@ select
     count(*) filter (not selected) as others
 from ranking
 join bounds using (domain)
+where score is not null
 group by domain, lowest, highest, bar
 order by domain, bar;

@@ -66,6 +66,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
                 config = config.model_copy(update={"scorer": calibration.stated(scorer)})
                 scorer = calibration.applied(scorer)
                 check_window_length(scorer, config.window.length)
+                check_rank_by(config, calibration)
             layers, left_out = check_model(scorer, config.window.length, model_facts(model))
             check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:
@@ -95,6 +96,17 @@ def check_runner(config: RunConfig) -> None:
         )
     if runner != "threads" and device.startswith("cuda:"):
         raise ConfigError(f"scorer.device: {device!r} is one GPU of one machine; with {runner} give cuda")
+
+
+def check_rank_by(config: RunConfig, calibration: Calibration) -> None:
+    """Refuse to rank by a score that neither the calibration nor a scorer beside it gives."""
+    by, given = config.select.rank_by, ("ladm", *calibration.weights, *config.scorer.beside.names)
+    if by not in given:
+        which = repr(config.scorer.calibration) if config.scorer.calibration else "the shipped one"
+        raise ConfigError(
+            f"select.rank_by: {by} is not given by the calibration ({which}); rank by {' or '.join(given)}, or make "
+            f"one that has it with `ladm evaluate`"
+        )
 
 
 def _list_benchmarks(config: RunConfig) -> list[ListedFile]:

@@ -83,7 +83,7 @@ def page(facts: Facts) -> str:
     script = _part("table.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     cuts = {row["domain"]: row["threshold"] for row in facts.domains}
-    charted = [row["domain"] for row in facts.domains[:MOST_CHARTS]]
+    charted = [row["domain"] for row in facts.domains[:MOST_CHARTS] if row["domain"] in facts.scores]
     titles = {row["window_id"]: row for row in facts.documents}
     return (
         _environment()

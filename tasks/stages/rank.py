@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from ladm.tasks.errors import AccountError
+from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, RANKING, SCORES, SHORT
@@ -176,6 +176,9 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
     dropped before scoring.
     The ranking is sorted by domain and rank; the manifest's one file is the allocation (`sql/allocation.sql`).
     Counts are of windows; measures tell documents and tokens.
+
+    Raises:
+        ConfigError: A document has no score of the kind that is ranked by.
     """
     config = SelectConfig.model_validate(job.config)
     scores, measures, documents, short, drop_lists = (
@@ -254,7 +257,10 @@ def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None
         connection.execute(duck.statement("measured_scores"))
     last_window = connection.execute("select coalesce(max(window_index), 0) from scores").fetchone()
     documents_scored = "one_window" if last_window == (0,) else "many_windows"
-    for name in (documents_scored, "rank", "pool", config.allocation):
+    for name in (documents_scored, "rank"):
+        connection.execute(duck.statement(name))
+    _refuse_documents_without_a_score(connection, config.rank_by)
+    for name in ("pool", config.allocation):
         connection.execute(duck.statement(name))
     if config.max_source_share is None:
         connection.execute("create or replace temp view queue as select * from candidates")
@@ -269,6 +275,17 @@ def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None
             " from counted_short_documents anti join drop_lists using (doc_id)"
         )
         connection.execute(duck.statement("replay"))
+
+
+def _refuse_documents_without_a_score(connection: duckdb.DuckDBPyConnection, rank_by: str) -> None:
+    """Nothing is ranked if a document would be by its id alone."""
+    documents, scored = _totals(connection, "select count(*), count(score) from sorted")
+    if scored < documents:
+        first = connection.execute("select min(doc_id) from sorted where score is null").fetchone()
+        raise ConfigError(
+            f"select.rank_by: {documents - scored} of {documents} documents have no score {rank_by!r}, the first "
+            f"{first[0] if first else ''}; rank by a score that the run computes"
+        )
 
 
 def _quotas_table(quotas: Sequence[Quota]) -> pa.Table:

@@ -152,6 +152,11 @@ def test_what_a_calibration_was_not_made_for_is_refused(
     assert "was made for windows of 512 tokens, and window.length is 256" in refused(*calibrated)
     assert "none for 256; make one with `ladm evaluate`" in refused("scorer.layers=calibrated")
     assert "calibration is for layers: calibrated" in refused(f"scorer.calibration={path}")
+    path.write_text(json.dumps(calibration | {"model_digest": digest}))  # neither dependency nor order
+    by_order = refused(*calibrated, "select.rank_by=order", "scorer.beside=gzip")
+    assert "select.rank_by: order is not given by the calibration" in by_order
+    assert "rank by ladm or gzip, or make one" in by_order
+    assert not list((tmp_path / "store").rglob("*.parquet"))
     assert "order comes with a calibration" in refused("select.rank_by=order")
     assert "gzip is not scored; add it to scorer.beside" in refused("select.rank_by=gzip")
     assert "scorer.beside.longattn: layer 7" in refused("scorer.beside={longattn: {layer: 7}}")

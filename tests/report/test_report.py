@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Answer, Corpus, run_arguments, write_jsonl
@@ -317,6 +318,23 @@ def test_documents_that_are_gone_are_told(tmp_path: Path, reported: REPORTED, la
     assert "gone from the store" in "".join(page.text["p"])
     assert "changed-domains-table" not in page.tables
     assert page.tables["changed-sources-table"]
+
+
+@pytest.mark.parametrize("domains", [{"Letters"}, {"Letters", "Poems"}])
+def test_documents_without_a_score_are_told(tmp_path: Path, corpus: Corpus, ladm: Cli, domains: set[str]) -> None:
+    """As a store has them that was filled before this was refused."""
+    record = ladm(*run_arguments(corpus, tmp_path)).record
+    (ranking,) = (job["shards"][0]["path"] for job in record["shards"] if job["stage"] == "rank")
+    table = pq.read_table(tmp_path / ranking)
+    rows = [row | ({"score": None} if row["domain"] in domains else {}) for row in table.to_pylist()]
+    (tmp_path / ranking).unlink()
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), tmp_path / ranking)
+    answer = ladm("report", "--store", tmp_path)
+    assert (answer.code, answer.err) == (0, "")
+    page = page_of(tmp_path, record["run_id"])
+    assert {row["domain"] for row in page.tables["domains-table"] if row["median"] == "–"} == domains
+    charts = [one["aria-label"] or "" for tag, one in page.elements if tag == "svg"]
+    assert sum(": scores of " in one for one in charts) == 2 - len(domains)
 
 
 def test_secrets_in_uris_are_left_out() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from ladm.tasks.errors import ConfigError
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import SCORES
@@ -148,3 +149,19 @@ def test_ranks_by_the_score_that_is_asked_for(tmp_path: Path) -> None:
     for rank_by, order in (("gzip", "bca"), ("random", "ca")):
         rows = ranked(store, [shard], measured, rank_by=rank_by)
         assert "".join(row["doc_id"] for row in rows) == order
+
+
+@pytest.mark.parametrize("document_score", ["max", "mean", "first"])
+@pytest.mark.parametrize("windows", [1, 2])
+def test_a_document_without_the_score_is_not_ranked_by_its_id(
+    tmp_path: Path, document_score: str, windows: int
+) -> None:
+    store = Store(str(tmp_path))
+    scored = {"domain": "x", "cds": 1.0, "doc_tokens": 5, "order_score": 1.0}
+    rows = [{"doc_id": name, "window_index": number, **scored} for name in "abc" for number in range(windows)]
+    rows[-1]["order_score"] = None  # of one window of one document
+    shard = score_shard(store, "one", rows)
+    message = "^select.rank_by: 1 of 3 documents have no score 'order', the first c; rank by"
+    with pytest.raises(ConfigError, match=message):
+        ranked(store, [shard], rank_by="order", document_score=document_score)
+    assert len(ranked(store, [shard], document_score=document_score)) == 3
