@@ -182,7 +182,7 @@ def _add_score(add: Callable[..., _Parser]) -> None:
         ),
         ("--ablation", str, "none (default), no-std or no-length-weights"),
         ("--dtype", str, "auto (default), float32, bfloat16 or float16"),
-        ("--device", str, "auto (default), cpu, cuda or cuda:N"),
+        ("--device", str, "auto (default), cpu, cuda, cuda:N or mps"),
         ("--batch-tokens", int, "at most so many tokens at once"),
         ("--length", int, "cut text files into windows of so many tokens; default: one window a file"),
     ):

@@ -141,6 +141,34 @@ def test_bad_configuration_exits_2_before_any_work(
     assert not (store / "records").exists()
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+def test_a_device_that_is_not_here_is_refused_before_any_work(
+    tmp_path: Path, corpus: Corpus, ladm: Cli, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    # One GPU at most: for cuda:1 it is there, and no second one.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(device == "cuda:1"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    store, setting = tmp_path / "store", f"scorer.device={device}"
+    run = run_arguments(corpus, store, setting)
+    text = tmp_path / "text.txt"
+    text.write_text("The river and the stone. " * 100)
+    for arguments in (
+        run,
+        [*run, "--until", "score"],
+        ["evaluate", *run[2:], "--out", tmp_path / "out"],
+        ["score", text, "--model", _model_of(corpus), "--device", device],
+    ):
+        answer = ladm(*arguments)
+        assert (answer.code, answer.out) == (2, ""), answer
+        assert answer.err == f"ladm: scorer.device: {device} is not on this machine; set it to auto or cpu\n"
+    assert not store.exists()
+    assert not (tmp_path / "out").exists()
+    assert ladm(*run, "--until", "tokenize").code == 0  # which asks for no device
+
+
 def test_a_model_without_attention_is_refused(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
     from transformers import MambaConfig, MambaForCausalLM
 

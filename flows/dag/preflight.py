@@ -13,7 +13,7 @@ from ladm.tasks.exporters.interface import ExportConfig
 from ladm.tasks.exporters.tokens import settled
 from ladm.tasks.models.resolve import ModelFacts, model_facts, resolve_model
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
-from ladm.tasks.scorers.calibration import load_calibration
+from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.ladm import (
     CALIBRATED,
     LadmConfig,
@@ -22,6 +22,7 @@ from ladm.tasks.scorers.ladm import (
     left_out_line,
     measured_layers,
 )
+from ladm.tasks.scorers.loaded_model import check_device
 from ladm.tasks.scorers.registry import BESIDE
 from ladm.tasks.stages.benchmarks import check_benchmark
 from ladm.tasks.storage.file_systems import io_errors, is_s3, reason_of
@@ -46,6 +47,8 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     calibrated = config.scorer.layers == CALIBRATED
     needs = {row.needs for row in planned_rows(config, until)}
     scored = "weights" in needs
+    if scored:
+        check_device_is_here(config)
     if scored and not calibrated:
         check_window_length(config.scorer, config.window.length)
     files = list_sources(config.sources, config.ingest.identity)
@@ -96,6 +99,12 @@ def check_runner(config: RunConfig) -> None:
         )
     if runner != "threads" and device.startswith("cuda:"):
         raise ConfigError(f"scorer.device: {device!r} is one GPU of one machine; with {runner} give cuda")
+
+
+def check_device_is_here(config: RunConfig) -> None:
+    """Refuse a device that this machine does not have, where it is this machine that scores."""
+    if config.execution.runner == "threads":
+        check_device(config.scorer.device)
 
 
 def check_rank_by(config: RunConfig, calibration: Calibration) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ladm.flows.config import RunConfig, explain
 from ladm.flows.console import Console
 from ladm.flows.dag.plan import Plan
-from ladm.flows.dag.preflight import check_model, preflight
+from ladm.flows.dag.preflight import check_device_is_here, check_model, preflight
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.models.resolve import model_facts
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
@@ -60,6 +60,7 @@ def question_of(
         UserError: One line that names the field and the fix.
     """
     settings = _contrast_config(contrast)
+    check_device_is_here(config)
     length = config.window.length
     scorer = config.scorer.model_copy(
         update={"formula": "published", "layers": "all", "calibration": None, "ablation": "none"}

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM
 
-from ladm.tasks.errors import ConfigError, ModelError
+from ladm.tasks.errors import ModelError
 from ladm.tasks.models.facts import quiet_transformers
 from ladm.tasks.scorers.compiled_parts import compile_parts, kernels_work
+from ladm.tasks.scorers.devices import device_named
 from ladm.tasks.scorers.ladm import LadmConfig, wanted_layers
 from ladm.tasks.scorers.mlp_chunks import mlps_in_chunks
 
@@ -60,7 +61,7 @@ def load_calculator(path: Path, config: LadmConfig, *, head: bool = False) -> Ca
         ConfigError: `scorer.device` is not on this machine, or `scorer.layers` names a layer that the model lacks.
         ModelError: there is no such model in the folder, or weights are missing from it.
     """
-    device = _device(config.device)
+    device = device_named(config.device)
     dtype = _dtype(config.dtype, device)
     try:
         with quiet_transformers():
@@ -121,16 +122,6 @@ def windows_at_once(calculator: Calculator, config: LadmConfig, length: int) -> 
         _BATCH_TOKENS_ON_CPU if calculator.device.type == "cpu" else _BATCH_TOKENS_ELSEWHERE
     )
     return max(1, min(tokens // length, calculator.most_windows or tokens))
-
-
-def _device(name: str) -> torch.device:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    device = torch.device(name)
-    if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f"scorer.device: {name} is not on this machine; set it to auto or cpu")
-    return device
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

@@ -5,6 +5,7 @@ Nothing here imports torch before a window is really to be scored.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -26,11 +27,30 @@ _model_lock = threading.Lock()
 
 
 def accelerator() -> str:
-    """`cuda` if an NVIDIA GPU can be used, else `cpu`, told without importing torch."""
+    """What `device: auto` means here: `cuda` if there is an NVIDIA GPU, on a Mac `mps` if PyTorch can use it, or `cpu`.
+
+    Told without importing torch, but on a Mac, where only it knows.
+    """
     from importlib.metadata import version  # noqa: PLC0415
 
+    if sys.platform == "darwin":
+        import torch  # noqa: PLC0415
+
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     has_driver = Path("/dev/nvidiactl").exists()
     return "cuda" if has_driver and "+cpu" not in version("torch") else "cpu"
+
+
+def check_device(name: str) -> None:
+    """Refuse a `scorer.device` that is asked for by name and is not on this machine.
+
+    Raises:
+        ConfigError: One line that names the field and the fix.
+    """
+    if name not in ("auto", "cpu"):
+        from ladm.tasks.scorers.devices import device_named  # noqa: PLC0415  (torch, which alone knows)
+
+        device_named(name)
 
 
 def resolved_scorer(config: LadmConfig) -> LadmConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 
 from ladm.tasks.job import Job
 from ladm.tasks.schema import DROP_LIST, WINDOWS
+from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.window_batches import batches_to_score, window_length, windows_a_batch
+from ladm.tasks.stages.score import score_key_config
 from ladm.tasks.storage.read_ahead import one_ahead
 from ladm.tasks.storage.store import Store, table_of
 
@@ -80,3 +84,30 @@ def test_batches_are_full_whatever_is_left_out(tmp_path: Path, left_out: list[in
         assert ids_BL.dtype == np.int64
         assert ids_BL.tolist() == batch["input_ids"].to_pylist()
     assert window_length(store, shard) == 8
+
+
+@pytest.mark.parametrize(
+    ("platform", "mps", "driver", "device", "dtype"),
+    [
+        ("darwin", True, False, "mps", "float32"),
+        ("darwin", False, False, "cpu", "float32"),
+        ("linux", True, False, "cpu", "float32"),
+        ("linux", False, True, "cuda", "bfloat16"),
+    ],
+)
+def test_what_auto_means(
+    platform: str, mps: bool, driver: bool, device: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.metadata
+
+    import torch
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(Path, "exists", lambda path: driver)
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "2.11.0+cu130")
+    found = resolved_scorer(LadmConfig())
+    assert (found.device, found.dtype) == (device, dtype)
+    key = score_key_config(LadmConfig())
+    assert key == score_key_config(LadmConfig(device="cpu", dtype=dtype))  # where it runs does not count
+    assert resolved_scorer(LadmConfig(device="cpu")).device == "cpu"
