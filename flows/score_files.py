@@ -1,10 +1,16 @@
-"""`ladm score`: scores text files, or Parquet files of ready windows, directly: no store, no DAG, no Prefect."""
+"""`ladm score`: scores text files, or Parquet files of ready windows, directly: no store, no DAG, no Prefect.
+
+Everything is read twice: once to check every window before any is scored, and once to score it. So no more is held
+than a handful of windows, or one text file.
+"""
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +40,11 @@ from ladm.tasks.scorers.ladm import (
 )
 from ladm.tasks.scorers.loaded_model import check_device, resolved_scorer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
+
+AT_ONCE = 16
+"""Windows read, and scored, at a time: a handful, so that the first results show early."""
+READ_BYTES = 1 << 20
+"""Read of a Parquet file at a time: without it, a whole row group's column would be."""
 
 
 @dataclass(frozen=True)
@@ -73,46 +84,49 @@ def score_files(
         calibration = load_calibration(config.calibration, config.model, resolved.digest, length)
         config, length, weights = calibration.applied(config), calibration.window_length, calibration.weights
     wanted_layers(config, facts.n_layers)
-    windows = [
-        window
-        for path in files
-        for window in (
-            _parquet_windows(path, config, facts)
-            if path.suffix.lower() == ".parquet"
-            else _text_windows(path, config, resolved, facts, length, take)
-        )
-    ]
-    sizes = sorted({len(window.input_ids) for window in windows})
-    if scorer.layers == CALIBRATED and sizes != [length]:
-        other = next(window for window in windows if len(window.input_ids) != length)
-        raise SourceError(f"{other.file}: {len(other.input_ids)} tokens; the calibration is for windows of {length}")
-    layers_at = {size: measured_layers(config, facts, size) for size in sizes}
+    given = _Given(files, config, resolved, facts, length, take, calibrated=scorer.layers == CALIBRATED)
+    sizes = sorted({len(window.input_ids) for window in _windows(given)})
     # One line, about the longest windows: in shorter ones fewer layers may be left out, as each window's `layers` show.
+    layers_at = {size: measured_layers(config, facts, size) for size in sizes}
     if sizes and (left_out := layers_left_out(config, facts, layers_at[sizes[-1]])):
         print(left_out_line(config, left_out, sizes[-1]), file=sys.stderr)
-    yield from _scored(windows, config, resolved, layers_at, weights)
+    yield from _scored(given, weights)
 
 
-def _scored(
-    windows: list[FileWindow],
-    config: LadmConfig,
-    resolved: ResolvedModel,
-    layers_at: dict[int, list[int]],
-    weights: dict[str, ProfileWeights],
-) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Given:
+    """What is to be scored, and by what."""
+
+    files: Sequence[Path]
+    config: LadmConfig
+    resolved: ResolvedModel
+    facts: ModelFacts
+    length: int | None
+    take: str
+    calibrated: bool
+
+
+def _windows(given: _Given) -> Iterator[FileWindow]:
+    """The windows of all files, in order, each found fit to be scored."""
+    for path in given.files:
+        read = _parquet_windows if path.suffix.lower() == ".parquet" else _text_windows
+        for window in read(path, given):
+            if given.calibrated and len(window.input_ids) != given.length:
+                where = f"{path} row {window.index}" if read is _parquet_windows else str(path)
+                tokens = len(window.input_ids)
+                raise SourceError(f"{where}: {tokens} tokens; the calibration is for windows of {given.length}")
+            yield window
+
+
+def _scored(given: _Given, weights: dict[str, ProfileWeights]) -> Iterator[dict[str, Any]]:
     from ladm.tasks.scorers.attention import load_calculator, score_windows  # noqa: PLC0415  (torch, after all checks)
 
-    check_content(resolved)
-    calculator = load_calculator(resolved.path, config)
-    first = 0
-    while first < len(windows):
-        size = len(windows[first].input_ids)
-        same = first
-        # Neighbours of one length make a batch; a handful at a time, so that the first results show early.
-        while same < len(windows) and same - first < 16 and len(windows[same].input_ids) == size:
-            same += 1
-        batch = windows[first:same]
-        chosen = config.model_copy(update={"layers": tuple(layers_at[size])})
+    config = given.config
+    check_content(given.resolved)
+    calculator = load_calculator(given.resolved.path, config)
+    for size, batch in _batches(_windows(given)):
+        layers = measured_layers(config, given.facts, size)
+        chosen = config.model_copy(update={"layers": tuple(layers)})
         scores = score_windows(calculator, chosen, np.stack([window.input_ids for window in batch]), weights)
         for window, score in zip(batch, scores, strict=True):
             yield {
@@ -123,7 +137,13 @@ def _scored(
                 "cds_per_layer": score.cds_per_layer,
                 "layers": score.layers,
             } | {f"{name}_score": value for name, value in score.by_profile.items()}
-        first = same
+
+
+def _batches(windows: Iterator[FileWindow]) -> Iterator[tuple[int, list[FileWindow]]]:
+    """Neighbours of one length, some at a time, with that length."""
+    for size, same in itertools.groupby(windows, lambda window: len(window.input_ids)):
+        while batch := list(itertools.islice(same, AT_ONCE)):
+            yield size, batch
 
 
 def _existing(path: str) -> Path:
@@ -133,22 +153,40 @@ def _existing(path: str) -> Path:
     return file
 
 
-def _parquet_windows(path: Path, config: LadmConfig, facts: ModelFacts) -> Iterator[FileWindow]:
+def _parquet_windows(path: Path, given: _Given) -> Iterator[FileWindow]:
+    """A Parquet file's rows, a handful at a time, row group by row group."""
+    index = 0
     try:
-        file = pq.ParquetFile(path)
-        if "input_ids" not in file.schema_arrow.names:
-            raise SourceError(f"{path}: no column input_ids; its columns are {', '.join(file.schema_arrow.names)}")
-        column = file.read(columns=["input_ids"])["input_ids"]
-    except (pa.ArrowInvalid, OSError) as error:
+        with pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
+            _check_column(path, file.schema_arrow)
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(AT_ONCE, row_groups=[group], columns=["input_ids"]):
+                    for row in batch["input_ids"]:
+                        ids = _ids_of(f"{path} row {index}", row)
+                        _check_row(f"{path} row {index}", ids, given.config, given.facts)
+                        yield FileWindow(str(path), index, ids)
+                        index += 1
+    except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
-        raise SourceError(f"{path}: input_ids is {column.type}, not a list of integers")
-    if not pa.types.is_integer(column.type.value_type):
-        raise SourceError(f"{path}: input_ids is {column.type}, not a list of integers")
-    for index, row in enumerate(column):
-        ids = np.asarray(row.as_py() or [], dtype=np.int64)
-        _check_row(f"{path} row {index}", ids, config, facts)
-        yield FileWindow(str(path), index, ids)
+
+
+def _check_column(path: Path, schema: pa.Schema) -> None:
+    if "input_ids" not in schema.names:
+        raise SourceError(f"{path}: no column input_ids; its columns are {', '.join(schema.names)}")
+    kind = schema.field("input_ids").type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_list or not pa.types.is_integer(kind.value_type):
+        raise SourceError(f"{path}: input_ids is {kind}, not a list of integers")
+
+
+def _ids_of(where: str, row: pa.ListScalar) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """A row's token ids; of a row that is null, none."""
+    if row.values is None:
+        return np.empty(0, dtype=np.int64)
+    if row.values.null_count:
+        raise SourceError(f"{where}: {row.values.null_count} of its token ids are null")
+    # A copy: a slice would keep the rows beside it in memory.
+    return np.array(row.values.to_numpy(), dtype=np.int64)
 
 
 def _check_row(where: str, ids: np.ndarray[Any, np.dtype[np.int64]], config: LadmConfig, facts: ModelFacts) -> None:
@@ -163,18 +201,22 @@ def _check_row(where: str, ids: np.ndarray[Any, np.dtype[np.int64]], config: Lad
         )
 
 
-def _text_windows(
-    path: Path, config: LadmConfig, resolved: ResolvedModel, facts: ModelFacts, length: int | None, take: str
-) -> Iterator[FileWindow]:
+_tokenizer = lru_cache(maxsize=1)(load_tokenizer)
+
+
+def _text_windows(path: Path, given: _Given) -> Iterator[FileWindow]:
+    config, facts, length = given.config, given.facts, given.length
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise SourceError(f"{path}: not UTF-8 text; convert it, or give Parquet with an input_ids column") from None
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
-    if resolved.tokenizer_digest is None:
-        raise ModelError(f"--model: {resolved.reference!r} has no tokenizer; give Parquet files with input_ids instead")
-    tokenizer = load_tokenizer(resolved)
+    if given.resolved.tokenizer_digest is None:
+        raise ModelError(
+            f"--model: {given.resolved.reference!r} has no tokenizer; give Parquet files with input_ids instead"
+        )
+    tokenizer = _tokenizer(given.resolved)
     if length is None:
         length = _whole_length(text, tokenizer, facts)
         if length < min_window_length(config):
@@ -184,7 +226,7 @@ def _text_windows(
             )
     elif facts.max_positions is not None and length > facts.max_positions:
         raise ConfigError(f"--length: {length} is more than the model's context of {facts.max_positions}")
-    (cut,) = cut_documents([text], tokenizer, WindowConfig.model_validate({"length": length, "take": take}))
+    (cut,) = cut_documents([text], tokenizer, WindowConfig.model_validate({"length": length, "take": given.take}))
     if not cut.windows:
         raise SourceError(f"{path}: {cut.doc_tokens} tokens, fewer than --length {length}")
     for window in cut.windows:

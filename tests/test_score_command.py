@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED, Answer, sentence
+from ladm.flows.score_files import score_files
+from ladm.tasks.scorers.ladm import LadmConfig, WindowScore
 
 Cli = Callable[..., Answer]
 SMALL_SPANS = ["--span", "16", "--d-afs", "2", "--d-cds", "2"]
@@ -100,6 +103,87 @@ def test_refused_in_one_line(tmp_path: Path, windows: Path, tiny_model: Path, la
         answer = ladm("score", "--model", tiny_model, *SMALL_SPANS, *arguments)
         assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), (arguments, answer)
         assert line in answer.err, (arguments, answer.err)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The row groups that are read, as they are; -1 where a whole file is."""
+    seen: list[int] = []
+
+    class Watched(pq.ParquetFile):  # type: ignore[misc]
+        def read(self, *arguments: object, **more: object) -> object:
+            seen.append(-1)
+            return super().read(*arguments, **more)
+
+        def iter_batches(self, *arguments: object, row_groups: list[int], **more: object) -> object:
+            seen.extend(row_groups)
+            return super().iter_batches(*arguments, row_groups=row_groups, **more)
+
+    monkeypatch.setattr(pq, "ParquetFile", Watched)
+    return seen
+
+
+def test_parquet_is_read_row_group_by_row_group(tmp_path: Path, tiny_model: Path, reads: list[int]) -> None:
+    """Once to check every row; then what is scored first is told before the second group is read again."""
+    path = tmp_path / "windows.parquet"
+    rows = [[number] * 256 for number in range(50)]
+    pq.write_table(pa.table({"input_ids": rows}), path, row_group_size=20)
+    scorer = LadmConfig(model=str(tiny_model), span=16, d_afs=2, d_cds=2)
+    scored = score_files([str(path)], scorer)
+    first = next(scored)
+    assert (first["window"], reads) == (0, [0, 1, 2, 0])
+    assert [one["window"] for one in scored] == list(range(1, 50))
+    assert reads == [0, 1, 2, 0, 1, 2]
+
+
+def held(path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The most bytes that NumPy and Arrow hold while a file is scored by something that takes no memory."""
+    from ladm.tasks.scorers import attention
+
+    def no_score(calculator: object, config: LadmConfig, ids_BL: np.ndarray, *_: object) -> list[WindowScore]:
+        most[0] = max(most[0], pa.total_allocated_bytes() - before)
+        return [WindowScore(1.0, [1.0], [0]) for _ in ids_BL]
+
+    monkeypatch.setattr(attention, "score_windows", no_score)
+    before, most = pa.total_allocated_bytes(), [0]
+    tracemalloc.start()
+    assert sum(1 for _ in score_files([str(path)], LadmConfig(model=str(model), span=16))) > 0
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak + most[0]
+
+
+@pytest.mark.parametrize("row_group", [64, 100_000])
+def test_memory_does_not_grow_with_the_rows(
+    tmp_path: Path, tiny_model: Path, row_group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids_BL = np.random.default_rng(1).integers(0, 256, (400, 2048), dtype=np.int64)
+    found = []
+    for times in (1, 5):
+        path = tmp_path / f"{times}.parquet"
+        column = pa.array([row for _ in range(times) for row in ids_BL], type=pa.list_(pa.int64()))
+        pq.write_table(pa.table({"input_ids": column}), path, row_group_size=row_group)
+        del column
+        found.append(held(path, tiny_model, monkeypatch))
+    # Five times the rows are 33 MB; some of the first file's figure is what is made once, such as modules.
+    assert found[1] < found[0] + (1 << 20), found
+
+
+def test_a_bad_row_is_told_before_any_is_scored(tmp_path: Path, tiny_model: Path, ladm: Cli) -> None:
+    good: list[int | None] = [7] * 256
+    for bad, line in (
+        ([10**6] * 256, "row 30: token ids from 1000000 to 1000000; the model knows 0 to"),
+        ([7] * 3, "row 30: 3 tokens; with these spans a window has at least"),
+        ([7] * 5000, "row 30: 5000 tokens; the model's context is 2048"),
+        (None, "row 30: 0 tokens"),
+        ([*good[1:], None], "row 30: 1 of its token ids are null"),
+    ):
+        path = tmp_path / "windows.parquet"
+        column = pa.array([good] * 30 + [bad] + [good] * 9, type=pa.list_(pa.int32()))
+        pq.write_table(pa.table({"input_ids": column}), path, row_group_size=20)
+        answer = ladm("score", path, "--model", tiny_model, *SMALL_SPANS)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer
+        assert f"windows.parquet {line}" in answer.err
 
 
 def test_the_published_codes_scores_through_the_command(tmp_path: Path, ladm: Cli) -> None:
