@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED, Answer, sentence
+
 from ladm.flows.score_files import score_files
 from ladm.tasks.scorers.ladm import LadmConfig, WindowScore
 

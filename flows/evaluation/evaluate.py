@@ -40,6 +40,7 @@ from ladm.tasks.scorers.calibration import Calibration, profile_layers
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.stages.contrast import CALIBRATE, KINDS, TEST, WHOLE
+from ladm.tasks.stages.scan import STAGE as SCAN
 from ladm.tasks.stages.scan import Measurement, ScanConfig, read_measurements
 from ladm.tasks.storage.store import Store
 
@@ -184,6 +185,7 @@ def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConf
     scorer = resolved_scorer(config.scorer)
     before = len(dag.record.done)
     question.console.expect_windows("scan", len(shards) * len(asked.kinds))
+    keys = []
     for shard in shards:
         job = Job(
             stage="scan",
@@ -194,13 +196,14 @@ def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConf
             identity=[model.digest, *([model.tokenizer_digest] if asked.beside.text else [])],
             environment={"model": scorer.model, "device": scorer.device},
         )
+        keys.append(SCAN.key(job))
         dag.offer(Request("scan", "", job))
     dag.drain()
     dag.mend()
     _refuse_failures(dag)
     jobs = [done.manifest for done in dag.record.done[before:] if done.manifest.stage == "scan"]
-    written = {manifest.label: manifest.shards for manifest in jobs}
-    ordered = [one for shard in shards for one in written[f"{shard.key[:8]} {asked.dtype}"]]
+    written = {manifest.key: manifest.shards for manifest in jobs}
+    ordered = [one for key in keys for one in written[key]]
     return read_measurements(Store(config.store), ordered, asked, question.layers)
 
 

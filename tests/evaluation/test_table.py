@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,14 @@ from ladm.tasks.evaluation.table import (
     stability,
     table,
 )
+from ladm.tasks.job import Job
+from ladm.tasks.manifest import Counts, Manifest, Shard
+from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
 from ladm.tasks.stages.contrast import CALIBRATE, HALVES, KINDS, SHUFFLED, TEST, WHOLE, ContrastConfig
-from ladm.tasks.stages.scan import Measurement, fine_plan, paper_config
+from ladm.tasks.stages.scan import STAGE, Measurement, ScanConfig, fine_plan, paper_config
 
 LENGTH, LAYERS, HEADS = 400, 10, 2
 CONFIG = LadmConfig(span=8, d_afs=4, d_cds=2)
@@ -228,3 +233,43 @@ def test_layers_measured_of_some_windows_are_compared_on_those(found: list[Measu
     }  # fmt: skip
     assert by["published", "half the windows: AUC by layer"]["windows"] == LAYERS
     assert np.isfinite(by["published", "half the windows: AUC by layer"]["spearman"])
+
+
+def test_shards_whose_keys_begin_alike_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two shards of a contrast set with the same 8 digits: each has its own measurements, in the order asked for."""
+    from ladm.flows.config import load_config
+    from ladm.flows.dag.preflight import Plan
+    from ladm.flows.evaluation import evaluate
+
+    def shard(key: str) -> Shard:
+        return Shard(key=key, path=f"x/{key}", bytes=1, rows=1)
+
+    class Done:
+        """A DAG that measures a shard by naming it."""
+
+        def __init__(self) -> None:
+            self.record = SimpleNamespace(done=[], failures=[])
+
+        def offer(self, source: str, job: Job) -> None:
+            (one,) = job.inputs
+            shards = [shard(f"measured {one.key}")]
+            counts = Counts(received=1, kept=1)
+            key = STAGE.key(job)
+            manifest = Manifest(stage="scan", key=key, label=job.label, shards=shards, counts=counts, seconds=0)
+            self.record.done.append(SimpleNamespace(manifest=manifest))
+
+        def drain(self) -> None:
+            pass
+
+        mend = drain
+
+    config = load_config(None, [], str(tmp_path))
+    model = ResolvedModel("mine", tmp_path, "digest", "tokenizer")
+    question: Any = SimpleNamespace(
+        plan=Plan(config, "tokenize", [], model), console=SimpleNamespace(expect_windows=print), layers=(0,)
+    )
+    monkeypatch.setattr(evaluate, "read_measurements", lambda store, shards, *_: [one.key for one in shards])
+    asked = ScanConfig(span=16, d_afs=2, d_cds=2, kinds=(WHOLE,), layers=(0,))
+    keys = ["aaaaaaaa1", "aaaaaaaa2", "b", "aaaaaaaa0"]
+    found: Any = evaluate._scan(Done(), question, [shard(key) for key in keys], asked)  # type: ignore[arg-type]
+    assert found == [f"measured {key}" for key in keys]
