@@ -6,11 +6,15 @@ and retries with exponential backoff for what can pass. Nothing else in the proj
 
 from __future__ import annotations
 
+import builtins
 import hashlib
+import re
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 import orjson
 import prefect
 from prefect import Task
@@ -20,11 +24,10 @@ from prefect.context import TaskRunContext
 from prefect.filesystems import WritableFileSystem
 from prefect.tasks import exponential_backoff
 
-from ladm.tasks.errors import UserError
 from ladm.tasks.job import Job, Stage, run_jobs
 from ladm.tasks.manifest import Manifest
 from ladm.tasks.storage.file_systems import io_errors
-from ladm.tasks.storage.store import DamagedFileError, Store
+from ladm.tasks.storage.store import Store
 
 PATIENCE_SECONDS = 60.0
 """How long the record of a shard that is done waits for a store that is out of reach."""
@@ -65,7 +68,7 @@ class StoreRecords(WritableFileSystem):
                 store.write_bytes(record_path(path), record)
                 return
             except io_errors() as error:
-                if store.local or isinstance(error, NEVER_PASSES) or time.monotonic() > give_up:
+                if store.local or not can_pass(error) or time.monotonic() > give_up:
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 8.0)
@@ -121,27 +124,36 @@ class ContentKeyPolicy(CachePolicy):
         return self.stage.key(Job.model_validate(inputs["job"]))
 
 
-NEVER_PASSES = (
-    UserError,
-    DamagedFileError,
-    AssertionError,
-    TypeError,
-    NotImplementedError,
-    FileNotFoundError,
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-)
-"""What trying again cannot mend: a user's mistake, our own bug, a file that is not there or not ours, and a damaged
-one, which another job has to make again."""
+NEVER_PASSES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Of the errors of storage, those that trying again cannot mend: what is not there, or not ours, or no address."""
+NO_ROOM = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE)
+"""What a `RuntimeError` says that may pass."""
+
+
+def can_pass(error: object) -> bool:
+    """Whether trying again may mend an error: of storage, of the network, or for want of memory.
+
+    Nothing else: a user's mistake and our own bug are the same the next time, and what is damaged another job has to
+    make again.
+    """
+    if type(error) is duckdb.Error:  # of a file system in Python that DuckDB reads through: the error's name and words
+        named = getattr(builtins, (name := str(error).partition(":")[0]), None)
+        if isinstance(named, type):
+            return issubclass(named, (OSError, MemoryError)) and not issubclass(named, NEVER_PASSES)
+        return name.isidentifier()  # a library's own, which such a file system raises of its storage
+    if isinstance(error, RuntimeError):
+        torch = sys.modules.get("torch")  # not loaded: then it raised nothing either
+        return bool(torch and isinstance(error, torch.OutOfMemoryError)) or bool(NO_ROOM.search(str(error)))
+    passing = io_errors(MemoryError, duckdb.IOException, duckdb.OutOfMemoryException)
+    return isinstance(error, passing) and not isinstance(error, NEVER_PASSES)
 
 
 def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Retry what can pass (I/O, throttling, memory); never what cannot.
+    """Retry what can pass, and nothing else. Workers that were lost are their cluster's to replace (`runners.py`).
 
     A plain function, since Prefect silently never retries with a partial or a callable object here.
     """
-    return not isinstance(state.data, NEVER_PASSES)
+    return can_pass(state.data)
 
 
 def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds: float) -> Task[..., Any]:

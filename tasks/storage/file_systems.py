@@ -68,9 +68,11 @@ def is_s3(uri: str) -> bool:
 
 
 def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """What reaching for a file can raise: `OSError`, and botocore's own errors, which are none; for `except`."""
+    """What reaching for a file can raise: `OSError`, and botocore's and aiohttp's own errors; for `except`."""
     botocore = sys.modules.get("botocore.exceptions")  # not loaded: then it raised nothing either
-    return (*more, OSError, *((botocore.BotoCoreError, botocore.ClientError) if botocore else ()))
+    aiohttp = sys.modules.get("aiohttp")
+    of_s3 = (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
+    return (*more, OSError, *of_s3, *((aiohttp.ClientError,) if aiohttp else ()))
 
 
 def reason_of(error: BaseException) -> str:

@@ -216,6 +216,25 @@ def test_a_passing_fault_is_retried(tmp_path: Path, corpus: Corpus, ladm: Cli, m
     assert answer.record["windows_scored"] == 7
 
 
+@pytest.mark.parametrize("error", [KeyError("ours"), AttributeError("ours"), ValueError("ours"), RuntimeError("ours")])
+def test_our_own_bug_is_not_retried(
+    tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from ladm.tasks.scorers import attention
+
+    attempts = []
+
+    def wrong(*_: Any) -> Any:
+        attempts.append(1)
+        raise error
+
+    monkeypatch.setattr(attention, "score_windows", wrong)
+    answer = ladm(*run_arguments(corpus, tmp_path / "store", "execution.retries=3"))
+    assert answer.code == 1
+    assert len(attempts) == 2  # each of the two shards, once
+    assert all("ours" in failure["error"] for failure in answer.record["failures"])
+
+
 def test_a_score_that_is_not_finite_is_quarantined_and_never_ranked(
     tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
