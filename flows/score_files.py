@@ -119,7 +119,8 @@ def _windows(given: _Given) -> Iterator[FileWindow]:
 
 
 def _scored(given: _Given, weights: dict[str, ProfileWeights]) -> Iterator[dict[str, Any]]:
-    from ladm.tasks.scorers.attention import load_calculator, score_windows  # noqa: PLC0415  (torch, after all checks)
+    from ladm.tasks.scorers.calculator import load_calculator  # noqa: PLC0415  (torch, after all checks)
+    from ladm.tasks.scorers.window_scores import score_windows  # noqa: PLC0415  (torch, after all checks)
 
     config = given.config
     check_content(given.resolved)

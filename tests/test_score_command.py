@@ -139,13 +139,13 @@ def test_parquet_is_read_row_group_by_row_group(tmp_path: Path, tiny_model: Path
 
 def held(path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """The most bytes that NumPy and Arrow hold while a file is scored by something that takes no memory."""
-    from ladm.tasks.scorers import attention
+    from ladm.tasks.scorers import window_scores
 
     def no_score(calculator: object, config: LadmConfig, ids_BL: np.ndarray, *_: object) -> list[WindowScore]:
         most[0] = max(most[0], pa.total_allocated_bytes() - before)
         return [WindowScore(1.0, [1.0], [0]) for _ in ids_BL]
 
-    monkeypatch.setattr(attention, "score_windows", no_score)
+    monkeypatch.setattr(window_scores, "score_windows", no_score)
     before, most = pa.total_allocated_bytes(), [0]
     tracemalloc.start()
     assert sum(1 for _ in score_files([str(path)], LadmConfig(model=str(model), span=16))) > 0

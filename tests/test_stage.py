@@ -17,6 +17,7 @@ import pytest
 import torch
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
+
 from ladm.tasks.errors import ConfigError, ModelError
 from ladm.tasks.reading.records import UnreadableFile
 from ladm.tasks.stage import can_pass

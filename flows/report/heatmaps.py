@@ -93,7 +93,7 @@ def measure_heatmaps(
     duck.set_variables(connection, {"window_ids": missing})
     windows = connection.execute(duck.statement("report_windows")).to_arrow_table().to_pylist()
     calculator, turns = calculator_for(config, digest)
-    from ladm.tasks.scorers.attention import span_attention  # noqa: PLC0415  (torch)
+    from ladm.tasks.scorers.window_scores import span_attention  # noqa: PLC0415  (torch)
 
     for number, window in enumerate(windows, start=1):
         tell(f"heatmap {number} of {len(windows)}: window {window['window_id']}")

@@ -13,7 +13,7 @@ What one pass wants and finds travels in a context variable, so passes in differ
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,32 +25,11 @@ from transformers import AttentionInterface
 
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.facts import read_call
-from ladm.tasks.scorers.calculator import IMPLEMENTATION, Calculator, load_calculator, token_ids, windows_at_once
-from ladm.tasks.scorers.calibration import ProfileWeights, profile_layers, profile_score
-from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
+from ladm.tasks.scorers.calculator import IMPLEMENTATION, Calculator
 from ladm.tasks.scorers.ladm import (
-    LadmConfig,
     SpanPlan,
-    WindowScore,
-    check_window_length,
-    dependency_scores,
-    grid_plan,
-    scoring_plan,
-    wanted_layers,
 )
-from ladm.tasks.scorers.registry import TextOf, gather
 from ladm.tasks.scorers.span_mass import attend_and_measure, causal_attention, sliding_attention
-
-__all__ = [
-    "Calculator",
-    "Passed",
-    "Wanted",
-    "load_calculator",
-    "measure_windows",
-    "one_pass",
-    "score_windows",
-    "span_attention",
-]
 
 Wanted = Mapping[SpanPlan, Sequence[int]]
 """Which pairs of spans to measure, and on which layers (ascending)."""
@@ -86,135 +65,6 @@ class _Measured(Exception):  # noqa: N818  (no error: all that was asked for is 
 
 
 _current: contextvars.ContextVar[_Pass | None] = contextvars.ContextVar("ladm_pass", default=None)
-
-
-def score_windows(
-    calculator: Calculator,
-    config: LadmConfig,
-    input_ids_BL: npt.NDArray[np.integer] | Tensor,
-    weights: Mapping[str, ProfileWeights] | None = None,
-    text_of: TextOf | None = None,
-) -> list[WindowScore]:
-    """Scores B windows of one length L, as many at a time as `scorer.batch_tokens` allows.
-
-    A window's score depends on the other windows by float rounding at most. When the device runs out of memory the
-    batch is halved, down to one window. The same pass gives each window's scores by a calibration's `weights`, by
-    their names, and, as far as they can be had from it, the scores of `config.beside`. `text_of` decodes token ids,
-    for those that ask for text.
-
-    Raises:
-        ConfigError: L is too short for a query span, or a layer asked for is not in the model.
-        ModelError: a token id is not in the model's vocabulary, or a layer asked for has no full causal attention
-            (under `layers: all`, every layer is asked for: `measured_layers` tells those that have).
-        torch.OutOfMemoryError: one window alone is too much.
-    """
-    ids_BL = token_ids(calculator, input_ids_BL)
-    length = ids_BL.shape[1]
-    check_window_length(config, length)
-    layers = wanted_layers(config, calculator.n_layers)
-    plan = scoring_plan(config, length)
-    weights = weights or {}
-    profile, profiled = profile_plan(length) if weights else None, profile_layers(weights)
-    needs = config.beside.needs(length)
-    read = sorted({*layers, *needs.layers})
-    own = [read.index(layer) for layer in layers]
-    wanted: dict[SpanPlan, Sequence[int]] = {plan: read} | ({profile: profiled} if profile else {})
-    scores: list[WindowScore] = []
-    for batch_BL, passed in _passes(calculator, config, wanted, ids_BL, needs.targets):
-        pfs_NBP = passed.pfs[plan].mean(axis=2)
-        cds_BN = np.stack([dependency_scores(config, plan, pfs_BP) for pfs_BP in pfs_NBP[own]], axis=1)
-        by_profile: Sequence[dict[str, float]] = [{}] * len(cds_BN)
-        if profile:
-            by_profile = [
-                {name: profile_score(one, f_MHF, profiled) for name, one in weights.items()}
-                for f_MHF in profile_features(profile, passed.pfs[profile])
-            ]
-        beside: Sequence[dict[str, dict[str, Any]]] = [{}] * len(cds_BN)
-        if config.beside.names:
-            beside = [
-                config.beside.measured(evidence)
-                for evidence in gather(calculator, needs, plan, batch_BL.numpy(), read, pfs_NBP, passed.log_p, text_of)
-            ]
-        scores += [
-            WindowScore(float(cds_N.mean()), cds_N.tolist(), layers, one, others)
-            for cds_N, one, others in zip(cds_BN, by_profile, beside, strict=True)
-        ]
-    return scores
-
-
-def measure_windows(
-    calculator: Calculator, config: LadmConfig, input_ids_BL: npt.NDArray[np.integer] | Tensor, text_of: TextOf | None
-) -> list[dict[str, dict[str, Any]]]:
-    """What the scorers of `config.beside` give of B windows of one length, without a score of `ladm`'s own.
-
-    Returns:
-        Of each window: scorer → column → value.
-
-    Raises:
-        As `score_windows`.
-    """
-    ids_BL = token_ids(calculator, input_ids_BL)
-    length = ids_BL.shape[1]
-    plan, needs = scoring_plan(config, length), config.beside.needs(length)
-    found: list[dict[str, dict[str, Any]]] = []
-    for batch_BL, passed in _passes(calculator, config, {plan: needs.layers}, ids_BL, needs.targets):
-        pfs_NBP = passed.pfs[plan].mean(axis=2) if needs.layers else np.empty((0, len(batch_BL), 0), np.float32)
-        every = gather(calculator, needs, plan, batch_BL.numpy(), needs.layers, pfs_NBP, passed.log_p, text_of)
-        found += [config.beside.measured(evidence) for evidence in every]
-    return found
-
-
-def _passes(
-    calculator: Calculator, config: LadmConfig, wanted: Wanted, ids_BL: Tensor, targets: Sequence[int]
-) -> Iterator[tuple[Tensor, Passed]]:
-    """Put windows through the model, as many at once as is allowed, and half as many where memory runs out."""
-    done, (count, length) = 0, ids_BL.shape
-    while done < count:
-        size = windows_at_once(calculator, config, length)
-        batch_BL = ids_BL[done : done + size]
-        try:
-            passed = one_pass(calculator, wanted, batch_BL, targets)
-        except torch.OutOfMemoryError:
-            size = min(size, count - done)
-            if size == 1:
-                raise
-            calculator.most_windows = size // 2
-            continue
-        yield batch_BL, passed
-        done += len(batch_BL)
-
-
-def span_attention(
-    calculator: Calculator,
-    config: LadmConfig,
-    ids_L: npt.NDArray[np.integer] | Tensor,
-    layer: int | None = None,
-) -> npt.NDArray[np.float32]:
-    """The attention mass of every span of one window on every earlier one, as a picture of the window.
-
-    Args:
-        calculator: the loaded model.
-        config: the formula decides which softmax is taken and where the grid of spans begins (`grid_plan`).
-        ids_L: the window's token ids.
-        layer: one layer, from 0; None: the mean over `scorer.layers`.
-
-    Returns:
-        pfs_NN: row = query span, column = key span, in the order of the text, mean over heads. A row sums to at most
-        `span`. NaN where a span is not measured: on later spans, and (`formula: published`) on itself.
-    """
-    chosen = config if layer is None else config.model_copy(update={"layers": (layer,)})
-    ids_BL = token_ids(calculator, torch.as_tensor(ids_L)[None])
-    plan = grid_plan(config, ids_BL.shape[1])
-    passed = one_pass(calculator, {plan: wanted_layers(chosen, calculator.n_layers)}, ids_BL)
-    pfs_P = passed.pfs[plan].mean(axis=(0, 2))[0]
-    size = ids_BL.shape[1] // config.span
-    pfs_NN = np.full((size, size), np.nan, dtype=np.float32)
-    done = 0
-    for query in plan.queries:
-        for start in query.key_starts:
-            pfs_NN[query.start // config.span, start // config.span] = pfs_P[done]
-            done += 1
-    return pfs_NN
 
 
 def one_pass(calculator: Calculator, wanted: Wanted, ids_BL: Tensor, targets: Sequence[int] = ()) -> Passed:

@@ -36,6 +36,8 @@ class Snippet:
 class Needs:
     """What a scorer asks for."""
 
+    profile: tuple[int, ...] = ()
+    """Layers whose profile of attention by distance is wanted, counted from 0."""
     layers: tuple[int, ...] = ()
     """Layers whose attention between LADM's sampled spans is wanted, counted from 0."""
     targets: tuple[int, ...] = ()
@@ -47,7 +49,7 @@ class Needs:
     @property
     def model(self) -> bool:
         """Whether the model is needed at all."""
-        return bool(self.layers or self.targets or self.snippets)
+        return bool(self.layers or self.profile or self.targets or self.snippets)
 
     @property
     def head(self) -> bool:
@@ -65,6 +67,10 @@ class Evidence:
     """The spans that `pfs` speaks of."""
     pfs: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     """Layer → pfs_P, mean over heads: the attention mass of each pair of spans of `plan`."""
+    pfs_heads: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """Layer → pfs_HP, head by head."""
+    profile: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """Layer → f_HF, the profile of attention by distance (`distance_profile.py`)."""
     log_p: dict[int, float] = field(default_factory=dict)
     """Place of a target → natural logarithm of its probability, given all before it."""
     snippet_log_p: dict[Snippet, npt.NDArray[np.float32]] = field(default_factory=dict)

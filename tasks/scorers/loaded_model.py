@@ -65,7 +65,8 @@ def resolved_scorer(config: LadmConfig) -> LadmConfig:
 @lru_cache(maxsize=1)
 def _calculator(resolved: ResolvedModel, device: str, dtype: str, head: bool, rounded: bool) -> Any:
     from ladm.tasks.models.resolve import check_content  # noqa: PLC0415
-    from ladm.tasks.scorers.attention import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
+    from ladm.tasks.scorers import attention  # noqa: F401, PLC0415  (its function is what the model is to call)
+    from ladm.tasks.scorers.calculator import load_calculator  # noqa: PLC0415  (torch; not needed when all is cached)
     from ladm.tasks.scorers.rounding import round_to_bfloat16  # noqa: PLC0415
 
     check_content(resolved)

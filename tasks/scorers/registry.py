@@ -20,7 +20,6 @@ from ladm.tasks.settings import Settings
 
 if TYPE_CHECKING:
     from ladm.tasks.scorers.calculator import Calculator
-    from ladm.tasks.scorers.ladm import SpanPlan
 
 _ANY_LENGTH = 4096  # what kind of thing a scorer needs does not depend on it
 
@@ -87,6 +86,7 @@ class BesideConfig(Settings):
         each = [self.needs_of(name, length) for name in self.names]
         return Needs(
             layers=tuple(sorted({layer for one in each for layer in one.layers})),
+            profile=tuple(sorted({layer for one in each for layer in one.profile})),
             targets=tuple(sorted({target for one in each for target in one.targets})),
             snippets=tuple(dict.fromkeys(snippet for one in each for snippet in one.snippets)),
             text=any(one.text for one in each),
@@ -103,40 +103,6 @@ class BesideConfig(Settings):
             value = BESIDE[name].score(getattr(self, name), evidence)
             found[name] = value if isinstance(value, dict) else {name: value}
         return found
-
-
-def gather(
-    calculator: Calculator,
-    needs: Needs,
-    plan: SpanPlan,
-    ids_BL: npt.NDArray[np.integer],
-    layers: Sequence[int],
-    pfs_NBP: npt.NDArray[np.float32],
-    log_p_BT: npt.NDArray[np.float32] | None,
-    text_of: TextOf | None,
-) -> Iterator[Evidence]:
-    """The evidence of each window of a batch: what its own pass found, and short passes for the snippets.
-
-    Args:
-        calculator: The model, for the snippets.
-        needs: What is asked for.
-        plan: The spans that were measured.
-        ids_BL: B windows.
-        layers: The N layers that `pfs_NBP` is of.
-        pfs_NBP: Attention between spans, mean over heads.
-        log_p_BT: Of the targets of `needs`.
-        text_of: Decodes token ids.
-    """
-    for number, ids_L in enumerate(ids_BL):
-        assert not needs.text or text_of, "a scorer asks for text, and there is no tokenizer"
-        yield Evidence(
-            ids=ids_L,
-            plan=plan,
-            pfs={layer: pfs_NBP[place, number] for place, layer in enumerate(layers)},
-            log_p={} if log_p_BT is None else dict(zip(needs.targets, log_p_BT[number].tolist(), strict=True)),
-            snippet_log_p=read_snippets(calculator, ids_L, needs.snippets),
-            text=text_of(ids_L) if needs.text and text_of else "",
-        )
 
 
 def gather_without_model(

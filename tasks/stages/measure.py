@@ -111,7 +111,7 @@ def measure(job: Job, store: Store, key: str) -> Outcome:
             ]
             columns.add(_carried(batch), [one[columns.name] for one in found])
         return columns.outcome(store)
-    from ladm.tasks.scorers.attention import measure_windows  # noqa: PLC0415  (torch)
+    from ladm.tasks.scorers.window_scores import measure_windows  # noqa: PLC0415  (torch)
 
     calculator, turns = calculator_for(config, job.identity[0], head=config.beside.head)
     passes = in_passes(

@@ -24,7 +24,7 @@ from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.scorers.distance_profile import FEATURES, profile_features, profile_plan
 from ladm.tasks.scorers.ladm import LadmConfig, SpanPlan, scoring_plan
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
-from ladm.tasks.scorers.registry import BesideConfig, gather
+from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.contrast import WHOLE
 from ladm.tasks.storage.store import Store, table_of
@@ -161,6 +161,7 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
     """
     from ladm.tasks.scorers.attention import one_pass  # noqa: PLC0415  (torch; not needed when all is cached)
     from ladm.tasks.scorers.calculator import token_ids  # noqa: PLC0415
+    from ladm.tasks.scorers.window_scores import Wants  # noqa: PLC0415
 
     ids_BL = token_ids(calculator, np.array([window["input_ids"]]))
     length = ids_BL.shape[1]
@@ -175,9 +176,8 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
     found: dict[SpanPlan, Any] = {one: passed.pfs[one][:, 0] for one in wanted}  # [layers, heads, pairs]
     beside = None
     if asked.beside.names:
-        pfs_NBP = passed.pfs[plan].mean(axis=2)
-        evidence = gather(calculator, needs, plan, ids_BL.numpy(), asked.layers, pfs_NBP, passed.log_p, text_of)
-        beside = list(asked.beside.scores(next(evidence)).items())
+        read = Wants(config, length, asked.layers, asked.profile_layers, needs).read(passed)
+        beside = list(asked.beside.scores(read.evidence(calculator, 0, ids_BL[0].numpy(), text_of)).items())
     return {
         "heads": found[plan].shape[1],
         "pfs": found[plan].ravel(),

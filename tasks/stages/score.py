@@ -41,7 +41,7 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     Inputs: the shard of windows and, if any of its documents are not to be scored, their list (`dedup.py`). Counts are
     of the windows that are to be scored. The jobs of `environment["together"]` are done in the same pass.
     """
-    from ladm.tasks.scorers.attention import score_windows  # noqa: PLC0415
+    from ladm.tasks.scorers.window_scores import score_windows  # noqa: PLC0415
 
     others = [Job.model_validate(one) for one in job.environment.get("together", [])]
     beside = {other.config["scorer"]: other.config["settings"] for other in others}

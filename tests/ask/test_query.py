@@ -133,7 +133,7 @@ def test_a_store_may_be_called_anything(tmp_path: Path, corpus: Corpus, ladm: Cl
     ]
     (beside / "secret.csv").write_text("a\n1\n")
     for path in (beside / "secret.csv", f"{store}/../secret.csv", f"{store}/../*.csv"):
-        refused = ladm("sql", f"from read_csv('{str(path).replace(chr(39), chr(39) * 2)}')", "--store", store)
+        refused = ladm("sql", f"from read_text('{str(path).replace(chr(39), chr(39) * 2)}')", "--store", store)
         assert (refused.code, refused.out) == (2, ""), refused
     assert ladm("report", "--store", store).code == 0
     assert ladm("gc", "--keep", 1, "--store", store).code == 0

@@ -158,11 +158,11 @@ def test_until_stops_after_a_stage(tmp_path: Path, corpus: Corpus, ladm: Cli) ->
 def test_a_shard_that_fails_for_good(
     tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ladm.tasks.scorers import attention
+    from ladm.tasks.scorers import window_scores
 
     store = tmp_path / "store"
     undisturbed = ladm(*run_arguments(corpus, tmp_path / "undisturbed")).record
-    working = attention.score_windows
+    working = window_scores.score_windows
     attempts: list[int] = []
 
     def failing(calculator: Any, config: Any, ids_BL: Any, *more: Any) -> Any:
@@ -171,7 +171,7 @@ def test_a_shard_that_fails_for_good(
             raise OSError("the disk under the poems is gone")
         return working(calculator, config, ids_BL, *more)
 
-    monkeypatch.setattr(attention, "score_windows", failing)
+    monkeypatch.setattr(window_scores, "score_windows", failing)
     failed = ladm(*run_arguments(corpus, store, "execution.retries=2"))
     assert failed.code == 1
     record = failed.record
@@ -190,7 +190,7 @@ def test_a_shard_that_fails_for_good(
     assert not (store / "latest").exists()
     assert "Traceback" not in failed.err
 
-    monkeypatch.setattr(attention, "score_windows", working)
+    monkeypatch.setattr(window_scores, "score_windows", working)
     again = ladm(*run_arguments(corpus, store)).record
     assert did(again) == {
         "ingest": (0, 2), "length": (0, 2), "tokenize": (0, 2), "score": (1, 1), "rank": (1, 0), "export": (2, 0),
@@ -200,9 +200,9 @@ def test_a_shard_that_fails_for_good(
 
 
 def test_a_passing_fault_is_retried(tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladm.tasks.scorers import attention
+    from ladm.tasks.scorers import window_scores
 
-    working, attempts = attention.score_windows, []
+    working, attempts = window_scores.score_windows, []
 
     def flaky(calculator: Any, config: Any, ids_BL: Any, *more: Any) -> Any:
         attempts.append(1)
@@ -210,7 +210,7 @@ def test_a_passing_fault_is_retried(tmp_path: Path, corpus: Corpus, ladm: Cli, m
             raise ConnectionError("a passing fault")
         return working(calculator, config, ids_BL, *more)
 
-    monkeypatch.setattr(attention, "score_windows", flaky)
+    monkeypatch.setattr(window_scores, "score_windows", flaky)
     answer = ladm(*run_arguments(corpus, tmp_path / "store", "execution.retries=1"))
     assert answer.code == 0, answer.err
     assert answer.record["windows_scored"] == 7
@@ -220,7 +220,7 @@ def test_a_passing_fault_is_retried(tmp_path: Path, corpus: Corpus, ladm: Cli, m
 def test_our_own_bug_is_not_retried(
     tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from ladm.tasks.scorers import attention
+    from ladm.tasks.scorers import window_scores
 
     attempts = []
 
@@ -228,7 +228,7 @@ def test_our_own_bug_is_not_retried(
         attempts.append(1)
         raise error
 
-    monkeypatch.setattr(attention, "score_windows", wrong)
+    monkeypatch.setattr(window_scores, "score_windows", wrong)
     answer = ladm(*run_arguments(corpus, tmp_path / "store", "execution.retries=3"))
     assert answer.code == 1
     assert len(attempts) == 2  # each of the two shards, once
@@ -238,9 +238,9 @@ def test_our_own_bug_is_not_retried(
 def test_a_score_that_is_not_finite_is_quarantined_and_never_ranked(
     tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ladm.tasks.scorers import attention
+    from ladm.tasks.scorers import window_scores
 
-    working = attention.score_windows
+    working = window_scores.score_windows
 
     def with_a_nan(calculator: Any, config: Any, ids_BL: Any, *more: Any) -> Any:
         scores = working(calculator, config, ids_BL, *more)
@@ -248,7 +248,7 @@ def test_a_score_that_is_not_finite_is_quarantined_and_never_ranked(
             scores[0].__dict__["cds"] = float("nan")
         return scores
 
-    monkeypatch.setattr(attention, "score_windows", with_a_nan)
+    monkeypatch.setattr(window_scores, "score_windows", with_a_nan)
     record = ladm(*run_arguments(corpus, tmp_path / "store")).record
     assert record["stages"]["score"] | {"seconds": 0} == record["stages"]["score"] | {
         "in": 7, "kept": 6, "quarantined": 1, "seconds": 0,

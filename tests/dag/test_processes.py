@@ -22,18 +22,18 @@ sys.exit(code)
 """
 HANGING_SCORING = """
 import time
-from ladm.tasks.scorers import attention
-quick, calls = attention.score_windows, []
+from ladm.tasks.scorers import window_scores
+quick, calls = window_scores.score_windows, []
 def hanging(*arguments):
     calls.append(1)
     time.sleep(600 if len(calls) == {hang_at} else 0)
     return quick(*arguments)
-attention.score_windows = hanging
+window_scores.score_windows = hanging
 """
 
-HANGING_SCAN = HANGING_SCORING.replace("ladm.tasks.scorers import attention", "tasks import scan").replace(
-    "attention.score_windows", "scan.measure"
-)
+HANGING_SCAN = HANGING_SCORING.replace(
+    "ladm.tasks.scorers import window_scores", "ladm.tasks.stages import scan"
+).replace("window_scores.score_windows", "scan.measure")
 
 
 def start(arguments: list[str], before: str = "") -> subprocess.Popen[str]:

@@ -214,8 +214,9 @@ def test_heatmaps_are_the_models_attention_and_are_measured_once(
     reported: REPORTED, tiny_model: Path, ladm: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ladm.flows.report import heatmaps
-    from ladm.tasks.scorers.attention import load_calculator, span_attention
+    from ladm.tasks.scorers.calculator import load_calculator
     from ladm.tasks.scorers.ladm import LadmConfig
+    from ladm.tasks.scorers.window_scores import span_attention
 
     store, _, record = reported
     pictures = stored_heatmaps(Store(str(store)), record["run_id"])

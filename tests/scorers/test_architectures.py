@@ -39,8 +39,9 @@ from transformers import (
 
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.resolve import ModelFacts, model_facts, resolve_model
-from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.ladm import LadmConfig, layers_left_out, measured_layers
+from ladm.tasks.scorers.window_scores import score_windows
 
 Cli = Callable[..., Answer]
 CONFIG = LadmConfig(span=8, d_afs=2, d_cds=3, device="cpu")

@@ -17,9 +17,11 @@ from tiny_models import SHAPE, VOCABULARY, windows
 from transformers import LlamaConfig, PreTrainedConfig
 
 from ladm.tasks.errors import ConfigError, ModelError
-from ladm.tasks.scorers import attention, span_mass
-from ladm.tasks.scorers.attention import Calculator, load_calculator, score_windows, span_attention
+from ladm.tasks.scorers import ladm as formula
+from ladm.tasks.scorers import span_mass, window_scores
+from ladm.tasks.scorers.calculator import Calculator, load_calculator
 from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.window_scores import score_windows, span_attention
 
 CONFIG = LadmConfig(span=8, d_afs=2, d_cds=3, device="cpu")
 
@@ -118,7 +120,7 @@ def test_ablations(gqa: Path, ablation: str) -> None:
 def test_rows_that_put_all_their_mass_on_their_own_span(path_taken: str) -> None:
     """Less than a millionth of a row's mass is left for the earlier keys: subtraction would not find it."""
     length, span = 300, 8
-    plan = attention.scoring_plan(LadmConfig(span=span, d_afs=2, d_cds=3), length)
+    plan = formula.scoring_plan(LadmConfig(span=span, d_afs=2, d_cds=3), length)
     generator = torch.Generator().manual_seed(0)
     q_BHLD, k_BKLD, v_BKLD = (torch.randn(1, heads, length, 8, generator=generator) for heads in (4, 2, 2))
     last = plan.queries[-1].start
@@ -143,7 +145,7 @@ def test_rows_that_put_all_their_mass_on_their_own_span(path_taken: str) -> None
 @pytest.mark.parametrize("span", [8, 128, 300])
 def test_attention_output_with_triangles_of_several_sizes(span: int) -> None:
     length = 2500
-    plan = attention.scoring_plan(LadmConfig(span=span, d_afs=1, d_cds=2), length)
+    plan = formula.scoring_plan(LadmConfig(span=span, d_afs=1, d_cds=2), length)
     generator = torch.Generator().manual_seed(0)
     q_BHLD, k_BKLD, v_BKLD = (torch.randn(2, heads, length, 8, generator=generator) for heads in (4, 2, 2))
     out_BHLD, _ = span_mass.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 0.7, [plan], output=True)
@@ -153,7 +155,7 @@ def test_attention_output_with_triangles_of_several_sizes(span: int) -> None:
 
 def test_a_layer_keeps_nothing_alive(path_taken: str) -> None:
     """A reference cycle would hold each layer's tensors until the garbage collector comes by: it doubled the memory."""
-    plan = attention.scoring_plan(LadmConfig(span=8, d_afs=2, d_cds=3), 300)
+    plan = formula.scoring_plan(LadmConfig(span=8, d_afs=2, d_cds=3), 300)
     q_BHLD, k_BKLD, v_BKLD = (torch.ones(1, heads, 300, 8) for heads in (4, 2, 2))
     alive = [weakref.ref(each) for each in (q_BHLD, k_BKLD, v_BKLD)]
     gc.disable()
@@ -208,7 +210,7 @@ def test_out_of_memory_halves_the_batch(gqa: Path, monkeypatch: pytest.MonkeyPat
     ids_BL = windows(7, 200)
     expected = per_layer(calculator, CONFIG, ids_BL)
     tried: list[int] = []
-    measure, most = attention.one_pass, 2
+    measure, most = window_scores.one_pass, 2
 
     def small_memory(*arguments: Any) -> Any:
         tried.append(len(arguments[2]))
@@ -216,7 +218,7 @@ def test_out_of_memory_halves_the_batch(gqa: Path, monkeypatch: pytest.MonkeyPat
             raise torch.OutOfMemoryError
         return measure(*arguments)
 
-    monkeypatch.setattr(attention, "one_pass", small_memory)
+    monkeypatch.setattr(window_scores, "one_pass", small_memory)
     np.testing.assert_allclose(per_layer(calculator, CONFIG, ids_BL), expected, rtol=1e-4)
     assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     tried.clear()

@@ -11,11 +11,12 @@ import tiny_models
 from tiny_models import SHAPE, windows
 from transformers import LlamaConfig
 
-from ladm.tasks.scorers.attention import load_calculator, one_pass, score_windows
-from ladm.tasks.scorers.calculator import token_ids
+from ladm.tasks.scorers.attention import one_pass
+from ladm.tasks.scorers.calculator import load_calculator, token_ids
 from ladm.tasks.scorers.calibration import ProfileWeights, profile_score
 from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES, FEATURES, profile_features, profile_plan
 from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.window_scores import score_windows
 
 LENGTH = 2 * CELLS + 37  # cells of two tokens, and a rest
 CONFIG = LadmConfig(span=8, d_afs=2, d_cds=3, device="cpu")

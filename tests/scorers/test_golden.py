@@ -11,8 +11,9 @@ import pytest
 
 from ladm.tasks.errors import ModelError
 from ladm.tasks.scorers import span_mass
-from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.window_scores import score_windows
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden"
 ABLATIONS = {"No": "none", "no_std": "no-std", "no_len_weight": "no-length-weights"}

@@ -13,9 +13,10 @@ import torch
 from tiny_models import SHAPE, windows
 from transformers import LlamaConfig, LlamaModel
 
-from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.model_turns import Turns
+from ladm.tasks.scorers.window_scores import score_windows
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,11 @@ from tiny_models import SHAPE, windows
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ladm.tasks.scorers import gzip_ratio, longattn, longfilter, prolong, random_order
-from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.evidence import Evidence, Snippet
 from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
 from ladm.tasks.scorers.registry import BESIDE, BesideConfig, read_snippets
+from ladm.tasks.scorers.window_scores import score_windows
 
 LENGTH = 320
 

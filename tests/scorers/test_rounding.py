@@ -10,9 +10,10 @@ import torch
 from tiny_models import SHAPE, windows
 from transformers import LlamaConfig
 
-from ladm.tasks.scorers.attention import load_calculator, score_windows
+from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.rounding import round_to_bfloat16, rounded
+from ladm.tasks.scorers.window_scores import score_windows
 
 
 def test_rounded_values_are_those_of_bfloat16() -> None:

@@ -45,9 +45,9 @@ def test_the_view_and_the_totals(tmp_path: Path, mixed: Corpus, ladm: Cli) -> No
 def test_a_window_without_a_score_has_its_documents_place_and_beginning(
     tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ladm.tasks.scorers import attention
+    from ladm.tasks.scorers import window_scores
 
-    working = attention.score_windows
+    working = window_scores.score_windows
 
     def with_an_infinity(calculator: Any, config: Any, ids_BL: Any, *more: Any) -> Any:
         scores = working(calculator, config, ids_BL, *more)
@@ -55,7 +55,7 @@ def test_a_window_without_a_score_has_its_documents_place_and_beginning(
             scores[1].__dict__["cds"] = float("inf")
         return scores
 
-    monkeypatch.setattr(attention, "score_windows", with_an_infinity)
+    monkeypatch.setattr(window_scores, "score_windows", with_an_infinity)
     store = tmp_path / "store"
     assert ladm(*run_arguments(corpus, store)).record["quarantined"] == {"records": 1, "files": 0}
     (row,) = rows_of(ladm, store, "from quarantine")

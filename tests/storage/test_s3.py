@@ -258,7 +258,7 @@ def _check_sql(place: Place, record: dict[str, Any], ladm: Cli) -> None:
     inside = f"s3://{place.prefix}/store/runs/{record['run_id']}/ranking.parquet"
     assert ladm("sql", f"select count(*) from read_parquet('{inside}')", "--store", place.store).code == 0
     for forbidden in ("/etc/passwd", f"s3://{place.prefix}/outside.csv"):
-        answer = ladm("sql", f"select * from read_csv('{forbidden}')", "--store", place.store)
+        answer = ladm("sql", f"select * from read_text('{forbidden}')", "--store", place.store)
         assert (answer.code, answer.out) == (2, "")
         assert "Permission Error" in answer.err or "disabled by configuration" in answer.err
 
@@ -327,7 +327,7 @@ def test_no_secret_in_what_is_written_when_s3_refuses(
         failed,
         ladm("report", "--store", place.store),
         ladm("sql", "select failures, config from runs", "--store", place.store),
-        ladm("sql", f"from read_csv('s3://{BUCKET}/outside.csv')", "--store", place.store),
+        ladm("sql", f"from read_text('s3://{BUCKET}/outside.csv')", "--store", place.store),
     ]
     monkeypatch.setenv("AWS_SESSION_TOKEN", token)
     s3fs.S3FileSystem.clear_instance_cache()
