@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from ladm.tasks.errors import AccountError
-from ladm.tasks.manifest import Counts, Manifest, Shard, SourceFile, stage_key
+from ladm.tasks.manifest import Counts, Manifest, Shard, SourceFile, check_vouched, stage_key
 from ladm.tasks.schema import QUARANTINE
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.store import Store, table_of
@@ -143,6 +143,7 @@ def run_jobs(stage: Stage, job: Job) -> list[Manifest]:
 def _manifest(store: Store, stage: Stage, job: Job, outcome: Outcome, seconds: float) -> Manifest:
     key = stage.key(job)
     outcome.counts.check(f"{stage.name} {job.label}")
+    check_vouched(f"{stage.name} {job.label}", [*outcome.shards, *outcome.files])
     listed = sum(entry.records for entry in outcome.quarantine)
     if listed != outcome.counts.quarantined:
         raise AccountError(f"{stage.name}: {listed} quarantined records listed, {outcome.counts}")

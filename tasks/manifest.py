@@ -100,9 +100,26 @@ class Manifest(Settings):
     seconds: float = 0.0
     """Wall time of the computation, when it was first done."""
 
+    def lacks_checksums(self) -> bool:
+        """Whether it vouches for files of an export without a checksum, as those once did that went on or were mended.
+
+        What an earlier stage wrote before checksums were kept counts by its size: it costs more to make again.
+        """
+        return self.stage == "export" and not all(file.sha256 for file in self.files)
+
     def all_files(self) -> list[Shard]:
         """Every file in the store that this manifest vouches for."""
         return [*self.shards, *self.files, *([self.quarantine] if self.quarantine else [])]
+
+
+def check_vouched(where: str, files: Iterable[Shard]) -> None:
+    """Refuse, for a new manifest, a file whose checksum is not known.
+
+    Raises:
+        AccountError: Names the first such file.
+    """
+    if nameless := next((file.path for file in files if not file.sha256), None):
+        raise AccountError(f"{where}: {nameless} was written, and its checksum is not known")
 
 
 def content_key(*parts: Any) -> str:

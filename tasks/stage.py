@@ -52,7 +52,7 @@ class StoreRecords(WritableFileSystem):
         store = Store(self.uri)
         content = unsealed(store.read_bytes(record_path(path)))
         manifest = Manifest.model_validate(orjson.loads(orjson.loads(content)["result"]))
-        if not store.holds(manifest.all_files()):
+        if manifest.lacks_checksums() or not store.holds(manifest.all_files()):
             raise FileNotFoundError(f"{path}: a data file of this record is missing or cut off")
         return content
 

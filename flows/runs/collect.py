@@ -100,13 +100,14 @@ def plan(
     def is_needless(file: StoredFile) -> bool:
         if file.path.endswith(".tmp"):
             return file.modified < now - DAY
-        if file.path in kept:
+        path = _owner(file.path)
+        if path in kept:
             return False
-        folder, _, rest = file.path.partition("/")
+        folder, _, rest = path.partition("/")
         if folder == "runs":
             run = rest.split("/", 1)[0]
             return run in removed_runs or (run not in kept_runs and run not in unfinished)
-        return file.path in removed or file.modified < unnamed_before
+        return path in removed or file.modified < unnamed_before
 
     needless = sorted(filter(is_needless, files), key=_order)
     gone = {file.path for file in needless}
@@ -137,6 +138,12 @@ def _named_by(record: dict[str, Any]) -> set[str]:
         files = [*job["shards"], *job["files"], *([job["quarantine"]] if job["quarantine"] else [])]
         named.update(file["path"] for file in files)
     return named
+
+
+def _owner(path: str) -> str:
+    """The record that a note on a finished part of an export belongs to (`exporters/finished.py`); else the path."""
+    parts = path.split("/")
+    return f"{'/'.join(parts[:3])}.json" if parts[0] == "records" and len(parts) == 4 else path
 
 
 def _young_folders(files: Sequence[StoredFile], before: float) -> set[str]:

@@ -4,7 +4,8 @@ One job a format. `sql/export.sql` decides, on ids and sizes alone, which docume
 shard is read once, and each selected document is put into a temporary file of its part; then the parts are put in
 order and written, one by one (`exporters/`). So memory holds one part at most, however large the selection is.
 
-What a part holds follows from the job's key, so a part that an earlier, interrupted export wrote is left as it is.
+What a part holds follows from the job's key, so a part that an earlier, interrupted export finished is left as it is,
+if it still is what was written (`exporters/finished.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ladm.tasks.exporters.finished import FinishedParts
 from ladm.tasks.exporters.formats import FORMATS, export_config
 from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
 from ladm.tasks.job import Job, Outcome, Stage
@@ -55,10 +57,10 @@ def export(job: Job, store: Store, key: str) -> Outcome:
     exporter = exporter_class(config, job, store, folder)
     with duck.connect(store, MEMORY_LIMIT) as connection:
         parts = _plan(connection, config, store, ranking, documents)
-        there = {file.path for file in store.files(folder)}
-        missing = [part for part in parts if not there.issuperset(map(exporter.path, exporter.names(part)))]
+        finished = FinishedParts(exporter, key, parts)
+        missing = finished.missing(parts)
         for start in range(0, len(missing), PARTS_AT_ONCE):
-            _write_parts(connection, exporter, key, documents, missing[start : start + PARTS_AT_ONCE])
+            _write_parts(connection, exporter, finished, key, documents, missing[start : start + PARTS_AT_ONCE])
         selected_row = connection.execute(
             "select count(*), coalesce(sum(copies), 0) from ranking where selected"
         ).fetchone()
@@ -67,16 +69,12 @@ def export(job: Job, store: Store, key: str) -> Outcome:
     exported = sum(part.documents for part in parts)
     assert exported == copies, f"{copies} copies are selected but {exported} were found in the document shards"
     names = [name for part in parts for name in exporter.names(part)] + exporter.finish(parts)
-    sizes = {file.path: file.bytes for file in store.files(folder)}
-    paths = [exporter.path(name) for name in names]
+    files = [finished.written(name) for name in names]
     left = ranking.rows - selected
     return Outcome(
         counts=Counts(received=ranking.rows, kept=selected, dropped={NOT_SELECTED: left} if left else {}),
-        # A part that an interrupted export left behind has no checksum: it is known by its size.
-        files=[
-            Shard(key=key, path=path, bytes=sizes[path], rows=0, sha256=store.checksums.get(path, "")) for path in paths
-        ],
-        measures={"bytes": sum(sizes[path] for path in paths), "files": len(names)},
+        files=files,
+        measures={"bytes": sum(file.bytes for file in files), "files": len(files)},
     )
 
 
@@ -103,6 +101,7 @@ def _plan(
 def _write_parts(
     connection: duckdb.DuckDBPyConnection,
     exporter: Exporter[Any],
+    finished: FinishedParts,
     key: str,
     documents: Sequence[Shard],
     parts: Sequence[Part],
@@ -113,6 +112,7 @@ def _write_parts(
         _distribute(connection, exporter.store, documents, files)
         for part in parts:
             exporter.write(part, _in_order(files[part.index], part, key))
+            finished.note(part)
             files[part.index].unlink()
 
 

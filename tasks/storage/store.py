@@ -70,18 +70,21 @@ class DamagedFileError(Exception):
 
 
 class HashingFile(io.RawIOBase):
-    """A file being written, in order, that knows the sha256 of what it got."""
+    """A file being written, in order, that knows the number of bytes and the sha256 of what it got."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
         self._file = file
         self._hash = hashlib.sha256()
+        self.bytes = 0
 
     def write(self, data: Any) -> int:
         """Write all of the bytes."""
         self._hash.update(data)
         self._file.write(data)
-        return memoryview(data).nbytes
+        written = memoryview(data).nbytes
+        self.bytes += written
+        return written
 
     def writable(self) -> bool:
         """It is for writing only."""
@@ -123,8 +126,8 @@ class Store:
         self.root = str(Path(root).resolve()) if self.local else root.rstrip("/")
         if not self.local and any(mark in self.root for mark in "*?["):
             raise ConfigError(f"store: {uri!r} holds *, ? or [, which would match other objects; give another prefix")
-        self.checksums: dict[str, str] = {}
-        """path → sha256 of every file that was written through this object."""
+        self.written: dict[str, tuple[int, str]] = {}
+        """path → bytes and sha256 of every file that was written through this object."""
 
     def full(self, path: str) -> str:
         """The path below the root as the file system names it."""
@@ -150,7 +153,7 @@ class Store:
                 with opened as file:
                     yield (hashing := HashingFile(file))
                 temporary.replace(target)
-                self.checksums[path] = hashing.sha256
+                self.written[path] = hashing.bytes, hashing.sha256
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -168,7 +171,7 @@ class Store:
                 file.closed = True
             raise
         file.close()
-        self.checksums[path] = hashing.sha256
+        self.written[path] = hashing.bytes, hashing.sha256
 
     def write_bytes(self, path: str, content: bytes) -> None:
         """Write a small file whole."""

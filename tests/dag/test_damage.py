@@ -156,6 +156,26 @@ def test_all_files_that_a_run_reads_are_made_again(tmp_path: Path, corpus: Corpu
     assert data_files(store, *folders) == after
 
 
+def test_an_export_of_several_parts_is_vouched_for_after_it_was_mended(
+    tmp_path: Path, corpus: Corpus, ladm: Cli
+) -> None:
+    store = tmp_path / "store"
+    arguments = run_arguments(
+        corpus, store, "select.budget_tokens=1000000", "export=[{format: parquet, part_bytes: 3000}]"
+    )
+    files: list[str] = []
+    for run in range(4):
+        if run:
+            flip_a_byte(store / files[run])
+        answer = ladm(*arguments)
+        assert answer.code == 0, answer.err
+        named = [file for job in answer.record["shards"] if job["stage"] == "export" for file in job["files"]]
+        assert all(file["sha256"] for file in named)
+        assert answer.record["made_again"] == files[run : run + 1]
+        files = [file["path"] for file in named]
+        assert len(files) > 4
+
+
 def test_a_disk_that_damages_everything_ends_the_run(
     tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

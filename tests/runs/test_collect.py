@@ -104,6 +104,14 @@ def test_files_that_no_run_names() -> None:
     assert DAY == 24 * HOUR
 
 
+def test_notes_on_the_parts_of_an_export_go_with_its_record() -> None:
+    records = [run_record("a", 72, ["aa"]), run_record("b", 48, ["bb"])]
+    notes = {key: f"records/{key[:2]}/{key}/train-00000-of-00002.json" for key in ("aa", "bb", "killed", "since")}
+    more = [(notes["aa"], 1), (notes["bb"], 999), (notes["killed"], 49), (notes["since"], 47)]
+    sweep = plan(listing(records, more), records, "b", 1, NOW)
+    assert swept(sweep) == {"runs/a/run.json", *files_of_key("aa"), notes["aa"], notes["killed"]}
+
+
 def test_order_of_deleting_and_bytes_freed() -> None:
     records = [run_record("a", 72, ["aa"]), run_record("b", 48, ["bb"])]
     files = [
