@@ -46,9 +46,12 @@ def run(options: argparse.Namespace) -> int:
             from ladm.flows.dag import prepared as handover  # noqa: PLC0415
             from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415
 
-        handover.prepared.set((plan, console))
         try:
-            with prefect_server(cache_root()), _results_alone_on_stdout():
+            with (
+                handover.prepared(config, options.until, plan, console),
+                prefect_server(cache_root()),
+                _results_alone_on_stdout(),
+            ):
                 record = curate(config, options.until)
         except RunFailedError as failure:
             record = failure.record.as_json()
@@ -163,8 +166,7 @@ def evaluate(options: argparse.Namespace) -> int:
         from ladm.flows.evaluation.evaluate import evaluate  # noqa: PLC0415
         from ladm.flows.evaluation.results import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
 
-        handover.asked.set(question)
-        with prefect_server(cache_root()), _results_alone_on_stdout():
+        with handover.asked(question), prefect_server(cache_root()), _results_alone_on_stdout():
             found = evaluate()
         written = write_evaluation(found, Path(options.out))
         if options.format == "json":

@@ -60,7 +60,7 @@ def curate(config: RunConfig, until: str = "export") -> dict[str, Any]:
         UserError: The configuration cannot run.
         RunFailedError: A shard failed for good, or there was nothing to rank.
     """
-    ready = handover.prepared.get()
+    ready = handover.take_plan(config, until)
     plan, console = ready or (preflight(config, until), ArtifactConsole())
     record = do(plan, console)
     account = record.as_json()

@@ -81,8 +81,7 @@ def evaluate() -> Evaluation:
     Raises:
         UserError: the corpus holds too little to make a contrast of, or a shard failed.
     """
-    question = handover.asked.get()
-    assert question is not None, "evaluate() answers what `handover.asked` holds"
+    question = handover.take_question()
     with runner_of(question.plan) as runner:
         record = RunRecord(question.plan)
         dag = Dag(question.plan, question.console, runner, stage_tasks(question.plan), record)
