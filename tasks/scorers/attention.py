@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from ladm.tasks.errors import ModelError
+from ladm.tasks.errors import AccountError, ModelError
 from ladm.tasks.models.facts import read_call
 from ladm.tasks.scorers.calculator import IMPLEMENTATION, Calculator
 from ladm.tasks.scorers.ladm import (
@@ -111,7 +111,8 @@ def one_pass(calculator: Calculator, wanted: Wanted, ids_BL: Tensor, targets: Se
 def _target_log_p(calculator: Calculator, ids_BL: Tensor, targets: Sequence[int]) -> npt.NDArray[np.float32]:
     """log_p_BT of the tokens at `targets`, given those before them; logits are formed for these alone."""
     assert calculator.causal is not None, "the calculator was loaded without its head"
-    assert min(targets) >= 1, "nothing is known of the first token"
+    if min(targets) < 1:
+        raise AccountError("nothing is known of the first token")
     places_T = torch.as_tensor(targets, device=ids_BL.device)
     # The model's own forward calls the head, so that whatever the architecture does to its logits is done.
     out = calculator.causal(input_ids=ids_BL, use_cache=False, logits_to_keep=places_T - 1)

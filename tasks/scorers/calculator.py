@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM
 
-from ladm.tasks.errors import ModelError
+from ladm.tasks.errors import AccountError, ModelError
 from ladm.tasks.models.facts import quiet_transformers
 from ladm.tasks.scorers.compiled_parts import compile_parts, kernels_work
 from ladm.tasks.scorers.devices import device_named
@@ -105,7 +105,8 @@ def token_ids(calculator: Calculator, input_ids_BL: npt.NDArray[np.integer] | Te
         ModelError: a token id is not in the model's vocabulary.
     """
     ids_BL = torch.as_tensor(input_ids_BL).long()
-    assert ids_BL.ndim == 2, "windows of one length, one a row"
+    if ids_BL.ndim != 2:
+        raise AccountError("windows of one length, one a row")
     vocabulary = calculator.model.get_input_embeddings().num_embeddings
     if ids_BL.numel() and (int(ids_BL.min()) < 0 or int(ids_BL.max()) >= vocabulary):
         wrong = ids_BL[(ids_BL < 0) | (ids_BL >= vocabulary)][0]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.ladm import QuerySpan, SpanPlan
 
 CELLS = 128
@@ -34,7 +35,8 @@ def profile_plan(length: int) -> SpanPlan:
     for itself alone, since the sink would drown what is measured at its distance.
     """
     cell = length // CELLS
-    assert cell >= 1, f"a window of {length} tokens has no {CELLS} cells"
+    if cell < 1:
+        raise AccountError(f"a window of {length} tokens has no {CELLS} cells")
     queries = []
     for number in range(_FIRST_QUERY_CELL, CELLS, _EVERY):
         keys = [number - distance for distance in DISTANCES if distance < number]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from ladm.tasks.errors import ConfigError
+from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.settings import Settings
 
@@ -304,7 +304,8 @@ def dependency_scores(config: LadmConfig, plan: SpanPlan, pfs_BP: npt.NDArray[np
         focus = (pfs_BM * distances if weighted else pfs_BM).sum(axis=1)
         sigma = 1.0 if config.ablation == "no-std" else pfs_BM.std(axis=1, ddof=1)
         terms.append(sigma * focus * (query.start / whole if weighted else 1.0))
-    assert done == pfs_BP.shape[1], "the pairs measured are not the plan's"
+    if done != pfs_BP.shape[1]:
+        raise AccountError("the pairs measured are not the plan's")
     summed: npt.NDArray[np.float64] = np.stack(terms).sum(axis=0)
     return summed / len(terms) if config.formula == "published" else summed
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ladm.tasks.errors import ModelError
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.tokenizing.tokenizer import tokenizer_of
@@ -104,7 +105,8 @@ def calculator_for(config: LadmConfig, digest: str, *, head: bool = False, round
     from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415
 
     resolved = resolve_model(config.model)
-    assert resolved.digest == digest, f"the model {config.model} changed during the run"
+    if resolved.digest != digest:
+        raise ModelError(f"scorer.model: {config.model!r} changed during the run; run the same command again")
     with _model_lock:
         calculator = _calculator(resolved, config.device, config.dtype, head, rounded)
         return calculator, _turns(calculator.device.type == "cpu")

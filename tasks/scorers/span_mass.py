@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.compiled_parts import kernels_work
 from ladm.tasks.scorers.ladm import QuerySpan, SpanPlan
 
@@ -166,9 +167,8 @@ def _cut_attention(
 
     `strict` holds the spans' first rows and ends. Spans of several plans may overlap where they begin alike.
     """
-    assert all(start == other or end <= other for (start, end), (other, _) in itertools.pairwise(strict)), (
-        "spans overlap"
-    )
+    if not all(start == other or end <= other for (start, end), (other, _) in itertools.pairwise(strict)):
+        raise AccountError("spans overlap")
     B, H, L, _ = q_BHLD.shape
     ends_of: dict[int, list[int]] = {}
     for start, end in strict:

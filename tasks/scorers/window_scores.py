@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.attention import Passed, Wanted, one_pass
 from ladm.tasks.scorers.calculator import Calculator, token_ids, windows_at_once
 from ladm.tasks.scorers.calibration import ProfileWeights, profile_layers, profile_score
@@ -146,7 +147,8 @@ class Found:
     ) -> Evidence:
         """The evidence of one window: what the pass found, and short passes for the snippets."""
         needs = self.wants.needs
-        assert not needs.text or text_of, "a scorer asks for text, and there is no tokenizer"
+        if needs.text and not text_of:
+            raise AccountError("a scorer asks for text, and there is no tokenizer")
         places = {layer: self.wants.layers.index(layer) for layer in needs.layers}
         heads = {layer: self.pfs_NBHP[place, number] for layer, place in places.items() if self.pfs_NBHP is not None}
         log_p: dict[int, float] = {}

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.settings import Settings
@@ -158,7 +159,8 @@ def _four(config: ContrastConfig, pool: Sequence[SourceWindow], place: int, half
 
     def window(kind: str, parts: list[tuple[SourceWindow, int, int]]) -> ContrastWindow:
         ids = np.concatenate([source.ids[start:end] for source, start, end in parts])
-        assert ids.shape == (length,), f"{kind}: {len(ids)} tokens instead of {length}"
+        if ids.shape != (length,):
+            raise AccountError(f"{kind}: {len(ids)} tokens instead of {length}")
         ends = np.cumsum([end - start for _, start, end in parts])
         return ContrastWindow(
             window_id=f"{base.doc_id}:{kind}",

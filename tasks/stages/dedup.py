@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Manifest, Shard, content_key
 from ladm.tasks.schema import DROP_LIST, DROPPED, SIGNATURES
@@ -97,7 +98,8 @@ def dedup(job: Job, store: Store, key: str) -> Outcome:
         duck.set_variables(connection, {"exact": job.config["exact"]})
         connection.execute(duck.statement("repeats"))
         placed = connection.execute("select count(*), sum(windows)::bigint from placed").fetchone()
-        assert placed == documents, f"{documents} documents and windows, of which {placed} have a signature"
+        if placed != documents:
+            raise AccountError(f"{documents} documents and windows, of which {placed} have a signature")
         if near:
             _find_near(connection, near)
         connection.execute(duck.statement("dropped"))

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.finished import FinishedParts
 from ladm.tasks.exporters.formats import FORMATS, export_config
 from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
@@ -67,7 +68,8 @@ def export(job: Job, store: Store, key: str) -> Outcome:
     assert selected_row is not None
     selected, copies = map(int, selected_row)
     exported = sum(part.documents for part in parts)
-    assert exported == copies, f"{copies} copies are selected but {exported} were found in the document shards"
+    if exported != copies:
+        raise AccountError(f"{copies} copies are selected but {exported} were found in the document shards")
     names = [name for part in parts for name in exporter.names(part)] + exporter.finish(parts)
     files = [finished.written(name) for name in names]
     left = ranking.rows - selected
@@ -155,7 +157,8 @@ def _in_order(file: Path, part: Part, key: str) -> Iterator[pa.Table]:
     """The rows of a part's temporary file (`EXPORTED`) in their order, in tables of some `BATCH_BYTES` of text."""
     with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
         rows = stream.read_all().combine_chunks()
-    assert rows.num_rows == part.documents, f"{rows.num_rows} of {part.documents} documents of {part.stem} were found"
+    if rows.num_rows != part.documents:
+        raise AccountError(f"{rows.num_rows} of {part.documents} documents of {part.stem} were found")
     order = pc.sort_indices(rows["position"])
     before = np.cumsum(rows["bytes"].take(order).to_numpy()) // BATCH_BYTES
     ends = [*(np.flatnonzero(np.diff(before)) + 1).tolist(), rows.num_rows]

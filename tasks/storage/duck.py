@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Shard
 from ladm.tasks.storage.store import Store
 
@@ -107,7 +108,8 @@ def statement(name: str) -> str:
 def set_variables(connection: duckdb.DuckDBPyConnection, variables: Mapping[str, Any]) -> None:
     """Set what the statements read with `getvariable`."""
     for name, value in variables.items():
-        assert name.isidentifier()
+        if not name.isidentifier():
+            raise AccountError(f"{name!r} is no name of a variable")
         connection.execute(f"set variable {name} = $value", {"value": value})
 
 

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from ladm.tasks.errors import ConfigError
+from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.manifest import Shard
 from ladm.tasks.storage.file_systems import file_system, is_s3
 
@@ -411,7 +411,8 @@ class ShardWriter:
 
     def shard(self) -> Shard:
         """What a manifest says of the finished file."""
-        assert self.bytes, "a shard is described only after it is finished"
+        if not self.bytes:
+            raise AccountError("a shard is described only after it is finished")
         return Shard(key=self.key, path=self.path, bytes=self.bytes, rows=self.rows, sha256=self.sha256)
 
 

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.tokenizing.word_cache import Words, words_of
 
 CHUNK_CHARS = 4096
@@ -133,8 +134,10 @@ class ChunkEncoder:
     """Tokenizes chunks in batches of bounded size, on all cores, each behind its context."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        assert tokenizer.truncation is None, "call no_truncation() on the tokenizer: every token is needed"
-        assert tokenizer.padding is None, "call no_padding() on the tokenizer: padding is not part of a text"
+        if tokenizer.truncation is not None:
+            raise AccountError("call no_truncation() on the tokenizer: every token is needed")
+        if tokenizer.padding is not None:
+            raise AccountError("call no_padding() on the tokenizer: padding is not part of a text")
         self.tokenizer = tokenizer
         self.words = words_of(tokenizer)
         self.ids_of_context: dict[str, list[int]] = {"": []}

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from ladm.tasks.errors import ModelError
+
 
 @contextlib.contextmanager
 def one_core_a_tokenizer() -> Iterator[None]:
@@ -33,5 +35,6 @@ def tokenizer_of(reference: str, digest: str) -> Any:
     from ladm.tasks.models.resolve import load_tokenizer, resolve_model  # noqa: PLC0415  (not needed when all is cached)
 
     resolved = resolve_model(reference)
-    assert resolved.tokenizer_digest == digest, f"the tokenizer of {reference} changed during the run"
+    if resolved.tokenizer_digest != digest:
+        raise ModelError(f"scorer.model: the tokenizer of {reference!r} changed during the run; run it again")
     return load_tokenizer(resolved)

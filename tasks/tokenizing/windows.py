@@ -27,6 +27,7 @@ import numpy as np
 from pydantic import Field
 from tokenizers import Tokenizer
 
+from ladm.tasks.errors import AccountError
 from ladm.tasks.settings import Settings
 from ladm.tasks.tokenizing.chunks import CHUNK_CHARS, ChunkEncoder, Document, Ids
 
@@ -202,7 +203,8 @@ def _spans(document: Document, config: WindowConfig) -> list[_Span]:
     complete = len(document.ids_of) == document.chunks
     if config.take == "front-middle-back" and not complete:
         spans = _thirds(document, length)
-        assert spans is not None, "a document without its three windows must be tokenized whole"
+        if spans is None:
+            raise AccountError("a document without its three windows must be tokenized whole")
         return spans
     if not complete and config.take == "first":
         return [_Span(range(document.missing[0]), 0)]
@@ -291,7 +293,8 @@ def _draft(number: int, document: Document, span: _Span, length: int) -> _Draft:
         if position >= span.offset + length:
             break
     window = np.concatenate(parts)
-    assert window.shape == (length,), f"a window of {len(window)} tokens instead of {length}"
+    if window.shape != (length,):
+        raise AccountError(f"a window of {len(window)} tokens instead of {length}")
     return _Draft(window, edges[0], edges[-1])
 
 

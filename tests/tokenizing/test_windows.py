@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 
 import ladm.tasks.tokenizing.chunks
 import ladm.tasks.tokenizing.windows
+from ladm.tasks.errors import AccountError
 from ladm.tasks.stages.tokenize import one_core_a_tokenizer
 from ladm.tasks.tokenizing.chunks import CHUNK_CHARS, ChunkEncoder, Document
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
@@ -336,7 +337,7 @@ def test_text_without_any_token_ends() -> None:
 def test_truncating_tokenizers_are_refused() -> None:
     tokenizer = Tokenizer.from_str(TOKENIZERS["gpt2"].to_str())
     tokenizer.enable_truncation(8)
-    with pytest.raises(AssertionError, match="no_truncation"):
+    with pytest.raises(AccountError, match="no_truncation"):
         cut_documents(["text"], tokenizer, WindowConfig(length=2))
 
 
