@@ -159,12 +159,13 @@ def with_datatrove(corpus: Path, folder: Path, tokenizer: Path) -> dict[str, flo
 
 def ladm_tokens(corpus: Path, folder: Path) -> dict[Place, int]:
     """(file, line) → tokens of every document that ladm cut a window from."""
+    from ladm.flows.runs.read import read_record  # noqa: PLC0415
     from ladm.flows.runs.record import shards_of  # noqa: PLC0415
     from ladm.tasks.storage.store import Store  # noqa: PLC0415
 
     store = Store(str(folder / "store"))
     (run_id,) = store.names("runs")
-    record = json.loads(store.read_bytes(f"runs/{run_id}/run.json"))
+    record = read_record(store, run_id)
     place_of: dict[str, Place] = {}
     for shard in shards_of(record, "length"):
         for row in store.read_shard(shard).select(["doc_id", "source", "line"]).to_pylist():

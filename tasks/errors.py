@@ -30,5 +30,9 @@ class SourceError(UserError):
     """A source that names no readable file."""
 
 
+class RecordError(UserError):
+    """A run that is not there, or whose record cannot be read."""
+
+
 class QueryError(UserError):
     """An SQL query that is refused or that DuckDB rejects."""

@@ -21,8 +21,9 @@ from rich.table import Table
 from ladm.flows.ask.guard import TIMEOUT_SECONDS, check_reads_only, interrupted_after
 from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.publish import LATEST
+from ladm.flows.runs.read import latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import shards_of
-from ladm.tasks.errors import QueryError
+from ladm.tasks.errors import QueryError, RecordError
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import SCORES
 from ladm.tasks.scorers.registry import all_columns
@@ -70,8 +71,9 @@ def run_query(store_uri: str, query: str, run_id: str | None = None, timeout: fl
         timeout: Seconds that the query may take.
 
     Raises:
-        QueryError: No such store or run, a statement that is no SELECT or does more than read, one that takes too
-            long, or whatever DuckDB finds wrong, in one line.
+        RecordError: No such store or run.
+        QueryError: A statement that is no SELECT or does more than read, one that takes too long, or whatever DuckDB
+            finds wrong, in one line.
     """
     store = Store(store_uri)
     with run_views(store, read_record(store, run_id or newest_run(store))) as connection:
@@ -121,27 +123,10 @@ def answer(
 
 def newest_run(store: Store) -> str:
     """The newest completed run, or the newest run of any kind when none completed."""
-    try:
-        return store.read_bytes(LATEST).decode().strip()
-    except FileNotFoundError:
-        pass
-    runs = [name for name in store.names("runs") if store.size(f"runs/{name}/run.json")]
-    if not runs:
-        raise QueryError(f"--store: there is no run in {store.uri!r}; start one with `ladm run --store {store.uri}`")
-    return max(runs)
-
-
-def read_record(store: Store, run_id: str) -> dict[str, Any]:
-    """The `run.json` of a run."""
-    if not run_id or "/" in run_id or run_id.startswith("."):
-        raise QueryError(f"--run: {run_id!r} is no run id")
-    try:
-        record: dict[str, Any] = orjson.loads(store.read_bytes(f"runs/{run_id}/run.json"))
-    except FileNotFoundError:
-        raise QueryError(
-            f"--run: there is no run {run_id!r} in {store.uri!r}; `select * from runs` lists them"
-        ) from None
-    return record
+    newest = latest_run_id(store) or max(run_ids(store), default=None)
+    if newest is None:
+        raise RecordError(f"--store: there is no run in {store.uri!r}; start one with `ladm run --store {store.uri}`")
+    return newest
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:
@@ -156,11 +141,12 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dic
     quarantine = duck.parquet_rows(store, f"runs/{record['run_id']}/quarantine.parquet")
     connection.execute(f"create temp view run_quarantine as select * from {quarantine}")
     duck.make_table(connection, "run_jobs", _jobs_table(record))
-    columns = ", ".join(f"{name}: '{kind}'" for name, kind in RUNS.items())
-    records = (
-        f"read_json({duck.location(store, 'runs/*/run.json')}, columns = {{{columns}}}, hive_partitioning = false)"
+    # As text, since read_json bounds the size of an object; those of older versions grew with the number of files.
+    columns = ", ".join(
+        f"(content {'->' if kind == 'json' else '->>'} '$.{name}')::{kind} as {name}" for name, kind in RUNS.items()
     )
-    connection.execute(f"create temp view all_runs as select * from {records} order by run_id")
+    records = f"select {columns} from read_text({duck.location(store, 'runs/*/run.json')})"
+    connection.execute(f"create temp view all_runs as {records} order by run_id")
     connection.execute(duck.statement("views").replace("create view", "create temp view"))
 
 

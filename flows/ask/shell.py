@@ -16,7 +16,8 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from ladm.flows.ask.guard import TIMEOUT_SECONDS
-from ladm.flows.ask.query import answer, newest_run, read_record, run_views
+from ladm.flows.ask.query import answer, newest_run, run_views
+from ladm.flows.runs.read import read_record
 from ladm.tasks.errors import QueryError
 from ladm.tasks.models.cache import cache_root
 from ladm.tasks.storage import duck
@@ -48,7 +49,7 @@ def shell(
         timeout: Seconds that one query may take.
 
     Raises:
-        QueryError: No such store or run.
+        RecordError: No such store or run.
     """
     store = Store(store_uri)
     record = read_record(store, run_id or newest_run(store))

@@ -24,7 +24,7 @@ from ladm.flows.dag.scheduler import Dag
 from ladm.flows.dag.stages import STAGES
 from ladm.flows.orchestration.artifacts import ArtifactConsole, tell_report, tell_results
 from ladm.flows.orchestration.runners import runner_of
-from ladm.flows.runs import publish
+from ladm.flows.runs import publish, read
 from ladm.flows.runs.record import Failure, RunRecord
 from ladm.tasks import progress
 from ladm.tasks.stage import StoreRecords, stage_task
@@ -79,7 +79,7 @@ def do(plan: Plan, console: Console) -> RunRecord:
 
     Whatever stops the run leaves its record: `run.json` says how far it came, and by what it was stopped.
     """
-    record = RunRecord(plan, previous=publish.latest_record(Store(plan.config.store)))
+    record = RunRecord(plan, previous=read.latest_record(Store(plan.config.store)))
     token = progress.listener.set(console.advance)
     try:
         with runner_of(plan) as runner:

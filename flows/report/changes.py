@@ -9,7 +9,9 @@ from typing import Any
 import duckdb
 import orjson
 
+from ladm.flows.runs.read import read_record, run_ids
 from ladm.flows.runs.record import shards_of
+from ladm.tasks.errors import RecordError
 from ladm.tasks.redact import without_secrets
 from ladm.tasks.schema import DOCUMENTS, RANKING
 from ladm.tasks.storage import duck
@@ -75,14 +77,14 @@ def difference(store: Store, connection: duckdb.DuckDBPyConnection, record: dict
 
 def previous_record(store: Store, run_id: str) -> dict[str, Any] | None:
     """The record of the newest run before `run_id` that completed and ranked; run ids sort by time."""
-    for name in sorted(store.names("runs"), reverse=True):
+    for name in reversed(run_ids(store)):
         if name >= run_id:
             continue
         try:
-            record: dict[str, Any] = orjson.loads(store.read_bytes(f"runs/{name}/run.json"))
-        except (OSError, ValueError):  # under way, killed, or not ours
+            record = read_record(store, name)
+        except (OSError, RecordError):  # damaged, or not ours
             continue
-        if record.get("status") == "completed" and shards_of(record, "rank"):
+        if record["status"] == "completed" and shards_of(record, "rank"):
             return record
     return None
 

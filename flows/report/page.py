@@ -17,10 +17,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ladm.flows.ask.query import newest_run, read_record, run_views
+from ladm.flows.ask.query import newest_run, run_views
 from ladm.flows.report import charts, tables
 from ladm.flows.report.facts import EACH_END, MOST_DOMAINS, Facts, collect, domain_rows, shown_documents
 from ladm.flows.report.heatmaps import measure_heatmaps
+from ladm.flows.runs.read import read_record
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.card_text import selection_text
 from ladm.tasks.storage.store import Store

@@ -20,11 +20,9 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-import orjson
-
 from ladm.flows.dag.stages import FOLDERS as STAGE_FOLDERS
-from ladm.flows.runs.publish import LATEST
-from ladm.tasks.errors import ConfigError
+from ladm.flows.runs.read import NewerRecordError, latest_run_id, read_record, run_ids
+from ladm.tasks.errors import ConfigError, RecordError
 from ladm.tasks.storage.store import Store, StoredFile
 
 FOLDERS = ("runs", "records", *STAGE_FOLDERS, "quarantine")
@@ -66,10 +64,10 @@ def collect(uri: str, keep: int, dry_run: bool = False) -> Sweep:
     store = Store(uri, impatient=True)
     files = [file for folder in FOLDERS for file in store.files(folder)]
     # After the listing: a run that finished meanwhile is read, and what it names is kept.
-    records = [_read(store, name) for name in store.names("runs") if store.size(f"runs/{name}/run.json") is not None]
+    records = [_read(store, name) for name in run_ids(store)]
     if not records:
         raise ConfigError(f"--store: there is no run in {uri!r}, so nothing tells what is needed; give another store")
-    sweep = plan(files, records, _latest(store), keep, time.time())
+    sweep = plan(files, records, latest_run_id(store), keep, time.time())
     if not dry_run:
         store.remove_all([file.path for file in sweep.files])
         for run in sweep.removed_runs:
@@ -84,7 +82,7 @@ def plan(
 
     Args:
         files: The listing.
-        records: The content of every `run.json`.
+        records: The records of all runs.
         latest: What the file `latest` holds.
         keep: So many of the newest whole runs are kept.
         now: Seconds since 1970.
@@ -157,21 +155,17 @@ def _order(file: StoredFile) -> tuple[int, bool, str]:
     return FOLDERS.index(folder), not rest.endswith("/run.json"), file.path
 
 
-def _latest(store: Store) -> str | None:
-    try:
-        return store.read_bytes(LATEST).decode().strip()
-    except FileNotFoundError:
-        return None
-
-
 def _read(store: Store, run: str) -> dict[str, Any]:
-    path = f"runs/{run}/run.json"
     try:
-        record: dict[str, Any] = orjson.loads(store.read_bytes(path))
-        _started(record), _named_by(record), record["status"], record["until"]
-    except (ValueError, KeyError, TypeError):
+        record = read_record(store, run)
+        _started(record), _named_by(record)
+    except NewerRecordError:
+        raise
+    except (RecordError, ValueError, KeyError, TypeError) as error:
+        why = f" ({error})" if isinstance(error, RecordError) else ""
         raise ConfigError(
-            f"{path}: no readable run record, so what it refers to is unknown; delete the folder runs/{run} first"
+            f"runs/{run}/run.json: no readable run record{why}, so what it refers to is unknown; delete the folder "
+            f"runs/{run} first"
         ) from None
     return {**record, "run_id": run}
 

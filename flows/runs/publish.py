@@ -6,23 +6,19 @@ links or server-side copies, so that an unchanged selection costs nothing to pub
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 import pyarrow as pa
 
 from ladm.flows.dag.stages import TABLE
+from ladm.flows.runs.read import name_latest, record_files, write_record
 from ladm.flows.runs.record import RunRecord, quarantines_of
 from ladm.tasks.exporters.card_text import RUN_ID
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.schema import QUARANTINE
 from ladm.tasks.storage.store import Store
 
-LATEST = "latest"
-
 
 def publish(record: RunRecord) -> None:
-    """Publish ranking, allocation, drops, quarantine, exports and `run.json`; `latest` names a complete run."""
+    """Publish ranking, allocation, drops, quarantine, exports and the record; `latest` names a complete run."""
     store = Store(record.plan.config.store)
     folder = f"runs/{record.run_id}"
     names: list[str] = []
@@ -35,20 +31,10 @@ def publish(record: RunRecord) -> None:
     for done in record.of("card"):
         names += [_write_card(store, file, f"{folder}/export/README.md", record.run_id) for file in done.manifest.files]
     names.append(_write_quarantine(store, f"{folder}/quarantine.parquet", record))
-    record.files = [*names, f"{folder}/run.json"]
-    store.write_bytes(f"{folder}/run.json", orjson.dumps(record.as_json(), option=orjson.OPT_INDENT_2))
+    record.files = [*names, *record_files(record.run_id)]
+    write_record(store, record.as_json())
     if record.status == "completed" and record.plan.until == "export":
-        store.write_bytes(LATEST, record.run_id.encode())
-
-
-def latest_record(store: Store) -> dict[str, Any] | None:
-    """The `run.json` of the newest run that went all the way; None if there is none, or it is gone or no JSON."""
-    try:
-        run_id = store.read_bytes(LATEST).decode().strip()
-        record: dict[str, Any] = orjson.loads(store.read_bytes(f"runs/{run_id}/run.json"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return record
+        name_latest(store, record.run_id)
 
 
 def export_names(manifest: Manifest) -> list[tuple[Shard, str]]:

@@ -84,7 +84,7 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         f"- Ranking `{facts.ranking_key}`; versions: "
         f"{', '.join(f'{package} {version}' for package, version in sorted(config['versions'].items()))}",
         f"- Run `{RUN_ID}`, configuration sha256 `{config['config_sha256']}`. A row's `export_key` is in the "
-        "`run.json` of every run that exported the same",
+        "`jobs.parquet` of every run that exported the same",
         "",
         "Scores of windows of different length, or of different models, must not be compared.",
         "",
@@ -159,7 +159,7 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         "## How to make it again",
         "",
         "Save this as `config.yaml` and run `ladm run config.yaml`; unchanged sources give the same selection.",
-        "The run's `run.json` has the size and version of every source file.",
+        "The run's `sources.parquet` has the size and version of every source file.",
         "",
         "```yaml",
         yaml.safe_dump(run, sort_keys=False, allow_unicode=False).rstrip().replace("```", "'''"),

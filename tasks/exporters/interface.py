@@ -26,7 +26,7 @@ EXPORTED = pa.schema(
         *(RANKING.field(name) for name in ("doc_tokens", "doc_tokens_exact", "role")),
         pa.field("copy", pa.int64(), nullable=False),  # 0, and 1, 2, … for a document that was selected again
         *(DOCUMENTS.field(name) for name in ("text", "source", "line", "offset", "sha256", "bytes", "meta")),
-        # the content key of the export: run.json of every run that made or reused it has it, with the configuration
+        # the content key of the export: the record of every run that made or reused it has it, with the configuration
         pa.field("export_key", pa.string(), nullable=False),
     ]
 )

@@ -53,4 +53,4 @@ def _rows(connection: duckdb.DuckDBPyConnection, name: str) -> list[dict[str, An
     return rows
 
 
-STAGE = Stage(name="card", version="4", compute=card, roles=("ranking", "allocation", "dropped", "documents"))
+STAGE = Stage(name="card", version="5", compute=card, roles=("ranking", "allocation", "dropped", "documents"))

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 from conftest import Answer, Corpus, run_arguments
+from ladm.flows.runs.read import read_record, run_ids
+from ladm.tasks.storage.store import Store
 from tokenizers import Tokenizer
 
 Cli = Callable[..., Answer]
@@ -90,8 +92,8 @@ def test_every_row_leads_to_its_bytes_its_run_and_its_configuration(
 
     # to the run and the configuration, by nothing but what stands in the row
     made_by: dict[str, dict[str, Any]] = {}
-    for file in (store / "runs").glob("*/run.json"):
-        record = json.loads(file.read_text())
+    for name in run_ids(Store(str(store))):
+        record = read_record(Store(str(store)), name)
         made_by |= {job["key"]: record for job in record["shards"] if job["stage"] == "export"}
     (record,) = {record["run_id"]: record for record in (made_by[row["export_key"]] for row in rows)}.values()
     assert record["run_id"] == run_id

@@ -28,6 +28,8 @@ import zstandard
 from conftest import WORDS, sentence
 
 from ladm.flows.cli import main
+from ladm.flows.runs.read import read_record
+from ladm.tasks.storage.store import Store
 
 EOS = 0
 PACKED = 200
@@ -182,7 +184,7 @@ def check_texts(made: Made, split: str, rows: list[dict[str, Any]]) -> None:
 
 
 def check_lineage(made: Made, rows: list[dict[str, Any]]) -> None:
-    record = json.loads((Path(made.store) / "runs" / made.run_id / "run.json").read_text())
+    record = read_record(Store(made.store), made.run_id)
     exports = {job["key"] for job in record["shards"] if job["stage"] == "export"}
     assert len({row["export_key"] for row in rows}) == 1
     assert {row["export_key"] for row in rows} <= exports

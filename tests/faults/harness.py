@@ -23,6 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from conftest import Answer
+from ladm.flows.runs.read import record_files
 
 FORKING = """
 import json, os, select, signal, sys
@@ -214,7 +215,7 @@ def results(store: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes().replace(folder.name.encode(), b"<run>")
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "run.json"
+        if path.is_file() and path.name not in {Path(one).name for one in record_files(folder.name)}
     }
 
 

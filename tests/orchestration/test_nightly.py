@@ -31,6 +31,8 @@ from conftest import Corpus, write_jsonl
 from test_s3 import SECRET, Place, free_ports, place, server
 
 from ladm.flows.orchestration.environment import RECORDER
+from ladm.flows.runs.read import read_record, run_ids
+from ladm.tasks.storage.store import Store
 
 __all__ = ["place", "server"]  # fixtures
 
@@ -190,10 +192,9 @@ class Nights:
             return json.loads(answer.read())
 
     def records(self) -> list[dict[str, Any]]:
-        """Every run.json on S3, in the order of the runs."""
-        self.place.fs.invalidate_cache()
-        found = sorted(self.place.fs.glob(f"{self.place.prefix}/store/runs/*/run.json"))
-        return [json.loads(self.place.fs.cat_file(path)) for path in found]
+        """Every run record on S3, in the order of the runs."""
+        store = Store(self.place.store)
+        return [read_record(store, run_id) for run_id in run_ids(store)]
 
     def next_record(self, after: datetime) -> dict[str, Any]:
         """The record of the first run that began after a moment."""
@@ -372,7 +373,7 @@ def test_served_from_one_process(corpus: Corpus, tmp_path: Path) -> None:
     command += ["--port", str(port), *(argument for one in corpus.settings for argument in ("--set", one))]
 
     def records() -> list[dict[str, Any]]:
-        return [json.loads(path.read_text()) for path in sorted(store.glob("runs/*/run.json"))]
+        return [read_record(Store(str(store)), run_id) for run_id in run_ids(Store(str(store)))]
 
     # It pauses its schedule when it stops, and must go on when it is started again.
     for start, stop in enumerate((signal.SIGINT, signal.SIGTERM), 1):

@@ -19,6 +19,7 @@ from test_processes import start, wait_for
 from ladm.flows.dag import plan as preflight
 from ladm.flows.dag.plan import RUNNER_PACKAGES, Plan
 from ladm.flows.orchestration.runners import LOST_WORKERS, check_reachable, runner_of
+from ladm.flows.runs.read import record_files
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts
@@ -118,7 +119,8 @@ def results(store: Path) -> dict[str, bytes]:
     folder = store / "runs" / (store / "latest").read_text()
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     assert {"ranking.parquet", "export/parquet/train-00000-of-00001.parquet"} <= set(files)
-    return {name: path.read_bytes() for name, path in files.items() if name not in ("run.json", "export/README.md")}
+    account = {Path(path).name for path in record_files(folder.name)}
+    return {name: path.read_bytes() for name, path in files.items() if name not in {*account, "export/README.md"}}
 
 
 @pytest.mark.parametrize("runner", CLUSTERS)

@@ -11,6 +11,8 @@ from typing import Any
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 
 from ladm.flows.runs.changes import difference, in_words
+from ladm.flows.runs.read import read_record
+from ladm.tasks.storage.store import Store
 
 Cli = Callable[..., Answer]
 
@@ -91,7 +93,7 @@ def test_runs_of_changing_files_and_the_previous_one_stays_readable(tmp_path: Pa
     assert counts(refresh) == {"added": (1, 2, 1), "changed": (1, 2, 2), "removed": (1, 5, 4), "unchanged": (1, 2, 2)}
     assert (refresh["changed"]["documents_before"], refresh["changed"]["windows_before"]) == (4, 3)
     assert second["windows_scored"] == refresh["added"]["windows"] + refresh["changed"]["windows"]
-    assert json.loads((store / "runs" / second["run_id"] / "run.json").read_text())["refresh"] == refresh
+    assert read_record(Store(str(store)), second["run_id"]) == second
 
     # the printed summary says it, too
     arguments = [argument for argument in run_arguments(corpus, store) if argument != "--json"]
