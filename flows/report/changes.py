@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import orjson
 
+from ladm.flows.runs.changes import changed_files
 from ladm.flows.runs.read import read_record, run_ids
 from ladm.flows.runs.record import shards_of
 from ladm.tasks.errors import RecordError
@@ -27,7 +28,7 @@ class Difference:
     previous: str
     """The previous run's id."""
     sources: dict[str, list[str]]
-    """`added`, `changed`, `removed` → URIs."""
+    """`added`, `changed`, `removed` → URIs, by what `refresh.py` calls a change."""
     settings: list[list[str]]
     """[dotted name, before, now] as JSON; of the configuration and the model's digest."""
     domains: list[dict[str, Any]]
@@ -67,7 +68,7 @@ def difference(store: Store, connection: duckdb.DuckDBPyConnection, record: dict
             documents += listed.to_arrow_table().to_pylist()
     return Difference(
         previous=before["run_id"],
-        sources=without_secrets(source_changes(before["sources"], record["sources"])),
+        sources=without_secrets(changed_files(before, record)),
         settings=without_secrets(setting_changes(_settings(before), _settings(record))),
         domains=domains,
         documents=[{**row, "source": without_secrets(row["source"])} for row in documents],
@@ -87,16 +88,6 @@ def previous_record(store: Store, run_id: str) -> dict[str, Any] | None:
         if record["status"] == "completed" and shards_of(record, "rank"):
             return record
     return None
-
-
-def source_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """URIs of source files that were added, changed (another size or version) and removed."""
-    old, new = ({file["uri"]: (file["size"], file["version"]) for file in files} for files in (before, now))
-    return {
-        "added": sorted(new.keys() - old.keys()),
-        "changed": sorted(uri for uri in new.keys() & old.keys() if new[uri] != old[uri]),
-        "removed": sorted(old.keys() - new.keys()),
-    }
 
 
 def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[list[str]]:

@@ -39,11 +39,8 @@ def difference(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[
         changed files also `documents_before` and `windows_before`; of all but the unchanged ones also their `uris`.
     """
     before, now = _files(previous), _files(current)
-    of: dict[str, list[str]] = {change: [] for change in CHANGES}
-    for uri in sorted(before.keys() | now.keys()):
-        of[_change(before.get(uri), now.get(uri))].append(uri)
     found: dict[str, Any] = {"previous": previous["run_id"]}
-    for change, uris in of.items():
+    for change, uris in _by_change(before, now).items():
         found[change] = _total(before if change == "removed" else now, uris)
         if change == "changed":
             found[change] |= {f"{name}_before": number for name, number in _total(before, uris).items()}
@@ -51,6 +48,12 @@ def difference(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[
         if change != "unchanged":
             found[change]["uris"] = uris
     return found
+
+
+def changed_files(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The URIs of the files that were added, changed and removed between two runs, from their records."""
+    of = _by_change(_files(previous), _files(current))
+    return {change: uris for change, uris in of.items() if change != "unchanged"}
 
 
 def in_words(refresh: Mapping[str, Any]) -> str:
@@ -81,6 +84,14 @@ def _files(record: Mapping[str, Any]) -> dict[str, _File]:
         if job["stage"] == counted:
             files[job["source"]].windows += job["kept"] if counted == "score" else job["windows"]
     return files
+
+
+def _by_change(before: Mapping[str, _File], now: Mapping[str, _File]) -> dict[str, list[str]]:
+    """Each of `CHANGES`, and the files of it; this alone decides what counts as a change."""
+    of: dict[str, list[str]] = {change: [] for change in CHANGES}
+    for uri in sorted(before.keys() | now.keys()):
+        of[_change(before.get(uri), now.get(uri))].append(uri)
+    return of
 
 
 def _change(before: _File | None, now: _File | None) -> str:

@@ -16,7 +16,7 @@ import pytest
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 from report_corpus import HOSTILE_DOMAIN, HOSTILE_TITLE, REPORTED, second_run
 
-from ladm.flows.report.changes import setting_changes, source_changes
+from ladm.flows.report.changes import setting_changes
 from ladm.flows.report.heatmaps import stored_heatmaps
 from ladm.flows.report.tables import duration, shown, sortable
 from ladm.tasks.redact import without_secrets
@@ -352,15 +352,7 @@ def test_secrets_in_uris_are_left_out() -> None:
     assert without_secrets(given["store"]) == given["store"]
 
 
-def test_differences_of_sources_and_settings() -> None:
-    def file(uri: str, version: str = "1") -> dict[str, Any]:
-        return {"uri": uri, "size": 1, "version": version}
-
-    assert source_changes([file("a"), file("b"), file("c")], [file("b"), file("c", "2"), file("d")]) == {
-        "added": ["d"],
-        "changed": ["c"],
-        "removed": ["a"],
-    }
+def test_differences_of_settings() -> None:
     before, now = {"a": {"b": 1, "c": [1]}, "d": None}, {"a": {"b": 2, "c": [1]}, "e": {}}
     assert setting_changes(before, now) == [["a.b", "1", "2"], ["d", "null", "not set"], ["e", "not set", "{}"]]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 
-from ladm.flows.runs.changes import difference, in_words
+from ladm.flows.runs.changes import changed_files, difference, in_words
 from ladm.flows.runs.read import read_record
 from ladm.tasks.storage.store import Store
 
@@ -52,6 +53,7 @@ def test_each_kind_of_change() -> None:
         "added": ["d"], "changed": ["a"], "removed": ["b"],
     }  # fmt: skip
     assert "uris" not in found["unchanged"]
+    assert changed_files(BEFORE, now) == {change: found[change]["uris"] for change in ("added", "changed", "removed")}
     assert in_words(found) == (
         "files since run one: 1 added (5 documents, 0 windows), 1 changed (11 documents, 8 windows; before: 10 and 7), "
         "1 removed (4 documents, 3 windows), 1 unchanged (2 documents, 1 windows)"
@@ -94,6 +96,14 @@ def test_runs_of_changing_files_and_the_previous_one_stays_readable(tmp_path: Pa
     assert (refresh["changed"]["documents_before"], refresh["changed"]["windows_before"]) == (4, 3)
     assert second["windows_scored"] == refresh["added"]["windows"] + refresh["changed"]["windows"]
     assert read_record(Store(str(store)), second["run_id"]) == second
+
+    # the report says the same of every file
+    assert ladm("report", "--store", store).code == 0
+    page = (store / "runs" / second["run_id"] / "report.html").read_text()
+    table = page.split('id="changed-sources-table"')[1].split("</table>")[0]
+    listed = {name: change for change, name in re.findall(r">(\w+)</td>\s*<td[^>]*>[^<]*?(\w+)\.jsonl</td>", table)}
+    assert listed == {"notes": "added", "poems": "changed", "letters": "removed"}
+    assert "Source files: 1 added, 1 changed, 1 removed." in page
 
     # the printed summary says it, too
     arguments = [argument for argument in run_arguments(corpus, store) if argument != "--json"]
