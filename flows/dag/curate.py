@@ -24,7 +24,7 @@ from ladm.flows.dag.scheduler import Dag
 from ladm.flows.dag.stages import STAGES
 from ladm.flows.orchestration.artifacts import ArtifactConsole, tell_report, tell_results
 from ladm.flows.orchestration.runners import runner_of
-from ladm.flows.runs import publish, read
+from ladm.flows.runs import marks, publish, read
 from ladm.flows.runs.record import Failure, RunRecord
 from ladm.tasks import progress
 from ladm.tasks.stage import StoreRecords, stage_task
@@ -82,7 +82,7 @@ def do(plan: Plan, console: Console) -> RunRecord:
     record = RunRecord(plan, previous=read.latest_record(Store(plan.config.store)))
     token = progress.listener.set(console.advance)
     try:
-        with runner_of(plan) as runner:
+        with marks.in_use(plan.config.store, record.run_id, console.say), runner_of(plan) as runner:
             dag = Dag(plan, console, runner, stage_tasks(plan), record)
             dag.do_shards()
             dag.do_results()

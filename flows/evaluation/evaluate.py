@@ -23,6 +23,7 @@ from ladm.flows.dag.scheduler import Dag
 from ladm.flows.evaluation.request import Question
 from ladm.flows.orchestration.runners import runner_of
 from ladm.flows.runs.record import RunRecord
+from ladm.flows.runs import marks
 from ladm.tasks import progress
 from ladm.tasks.errors import ConfigError, UserError
 from ladm.tasks.evaluation.fit import (
@@ -85,7 +86,8 @@ def evaluate() -> Evaluation:
     with runner_of(question.plan) as runner:
         record = RunRecord(question.plan)
         dag = Dag(question.plan, question.console, runner, stage_tasks(question.plan), record)
-        return _evaluated(question, dag)
+        with marks.in_use(question.plan.config.store, record.run_id, question.console.say):
+            return _evaluated(question, dag)
 
 
 def _evaluated(question: Question, dag: Dag) -> Evaluation:

@@ -6,22 +6,27 @@ is still going, has no `run.json` yet: therefore a file that no run names is kep
 oldest kept run, or than an hour. So is what `ladm evaluate` measured, which no run names either. Where no run went all
 the way, nothing but old temporary files is deleted.
 
-What cannot be seen is a run under way that reuses shards of a run that is being removed: its shard then fails, is
-named, and is made again by the next run. Deleting is in an order that can be interrupted: first the run's record,
-then its folder, then the records of shards, then their data; what is left is found by the next `ladm gc`.
+A run that is going on may come to reuse any shard of the store, of a run that is being removed too, and making it again
+may cost GPU hours. So while the mark of such a run is there (`marks.py`), only the folders of removed runs are deleted;
+their shards wait for a `ladm gc` at a time when no run is going on. Deleting is in an order that can be interrupted:
+first the run's record, then its folder, then the records of shards, then their data; what is left is found by the next
+`ladm gc`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
 from ladm.flows.dag.stages import FOLDERS as STAGE_FOLDERS
+from ladm.flows.runs import marks
 from ladm.flows.runs.read import NewerRecordError, latest_run_id, read_record, run_ids
+from ladm.flows.runs.record import new_run_id
 from ladm.tasks.errors import ConfigError, RecordError
 from ladm.tasks.storage.store import Store, StoredFile
 
@@ -42,6 +47,8 @@ class Sweep:
     """To delete, in the order of deleting."""
     freed: int
     """Bytes that deleting them frees: a file with several hard links counts once, and only if all of them go."""
+    going_on: list[str] = field(default_factory=list)
+    """Runs for whose sake all shards are kept."""
 
     def by_folder(self) -> dict[str, tuple[int, int]]:
         """Folder → (files, bytes) to delete."""
@@ -62,21 +69,28 @@ def collect(uri: str, keep: int, dry_run: bool = False) -> Sweep:
     if keep < 1:
         raise ConfigError(f"--keep: {keep} would delete every run; keep at least 1")
     store = Store(uri, impatient=True)
-    files = [file for folder in FOLDERS for file in store.files(folder)]
-    # After the listing: a run that finished meanwhile is read, and what it names is kept.
-    records = [_read(store, name) for name in run_ids(store)]
-    if not records:
+    if not run_ids(store):
         raise ConfigError(f"--store: there is no run in {uri!r}, so nothing tells what is needed; give another store")
-    sweep = plan(files, records, latest_run_id(store), keep, time.time())
-    if not dry_run:
-        store.remove_all([file.path for file in sweep.files])
-        for run in sweep.removed_runs:
-            store.remove_empty_folders(f"runs/{run}")
+    with contextlib.nullcontext() if dry_run else marks.collecting(store, new_run_id()):
+        files = [file for folder in FOLDERS for file in store.files(folder)]
+        live = marks.live_marks(store, files, time.time())
+        # After the listing and the marks: a run that finished meanwhile is read, and what it names is kept.
+        records = [_read(store, name) for name in run_ids(store)]
+        sweep = plan(files, records, latest_run_id(store), keep, time.time(), [mark.run_id for mark in live])
+        if not dry_run:
+            store.remove_all([file.path for file in sweep.files])
+            for run in {file.path.split("/")[1] for file in sweep.files if file.path.startswith("runs/")}:
+                store.remove_empty_folders(f"runs/{run}")
     return sweep
 
 
 def plan(
-    files: Sequence[StoredFile], records: Sequence[dict[str, Any]], latest: str | None, keep: int, now: float
+    files: Sequence[StoredFile],
+    records: Sequence[dict[str, Any]],
+    latest: str | None,
+    keep: int,
+    now: float,
+    live: Collection[str] = (),
 ) -> Sweep:
     """What to delete, from a listing of `FOLDERS` and the records of all runs.
 
@@ -86,7 +100,9 @@ def plan(
         latest: What the file `latest` holds.
         keep: So many of the newest whole runs are kept.
         now: Seconds since 1970.
+        live: The runs, and collections, whose marks tell that they are going on.
     """
+    going_on = sorted(run for run in live if not run.startswith(marks.COLLECTOR))
     kept_runs, oldest = _runs_to_keep(records, latest, keep)
     removed_runs = sorted(record["run_id"] for record in records if record["run_id"] not in kept_runs)
     kept, removed = set[str](), set[str]()
@@ -104,14 +120,18 @@ def plan(
         folder, _, rest = path.partition("/")
         if folder == "runs":
             run = rest.split("/", 1)[0]
+            if run in live or marks.is_mark(path):
+                return run not in live
             return run in removed_runs or (run not in kept_runs and run not in unfinished)
+        if going_on:
+            return False
         return path in removed or file.modified < unnamed_before
 
     needless = sorted(filter(is_needless, files), key=_order)
     gone = {file.path for file in needless}
     linked = {file.inode for file in files if file.path not in gone and file.inode is not None}
     freed = {file.inode or file.path: file.bytes for file in needless if file.inode not in linked}
-    return Sweep(sorted(kept_runs), removed_runs, needless, sum(freed.values()))
+    return Sweep(sorted(kept_runs), removed_runs, needless, sum(freed.values()), going_on)
 
 
 def _runs_to_keep(records: Sequence[dict[str, Any]], latest: str | None, keep: int) -> tuple[Collection[str], float]:
@@ -179,6 +199,10 @@ def summary(sweep: Sweep, dry_run: bool) -> str:
             lines.append(f"{would} {files:>7,} files, {_readable(size):>9} in {folder}/")
     frees = "would free" if dry_run else "freed"
     lines.append(f"{would} {len(sweep.files):,} files in all and {frees} {_readable(sweep.freed)}")
+    if sweep.going_on:
+        lines.append(
+            f"all shards stay, since runs are going on: {', '.join(sweep.going_on)}; run this again after them"
+        )
     return "\n".join(lines)
 
 
