@@ -17,11 +17,6 @@ from typing import Any
 import duckdb
 import orjson
 import prefect
-from ladm.tasks.errors import AccountError, UserError
-from ladm.tasks.job import Job, Stage, run_job
-from ladm.tasks.manifest import Manifest
-from ladm.tasks.storage.file_systems import io_errors
-from ladm.tasks.storage.store import DamagedFileError, Store
 from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun

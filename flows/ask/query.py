@@ -20,7 +20,6 @@ from rich.table import Table
 
 from ladm.flows.ask.guard import TIMEOUT_SECONDS, check_reads_only, interrupted_after
 from ladm.flows.dag.stages import TABLE
-from ladm.flows.runs.publish import LATEST
 from ladm.flows.runs.read import latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import shards_of
 from ladm.tasks.errors import QueryError, RecordError

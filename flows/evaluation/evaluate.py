@@ -22,8 +22,8 @@ from ladm.flows.dag.lineage import Request
 from ladm.flows.dag.scheduler import Dag
 from ladm.flows.evaluation.request import Question
 from ladm.flows.orchestration.runners import runner_of
-from ladm.flows.runs.record import RunRecord
 from ladm.flows.runs import marks
+from ladm.flows.runs.record import RunRecord
 from ladm.tasks import progress
 from ladm.tasks.errors import ConfigError, UserError
 from ladm.tasks.evaluation.fit import (

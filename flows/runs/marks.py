@@ -23,10 +23,11 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from pydantic import Field
+
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import Store, StoredFile
-from pydantic import Field
 
 RENEWED_SECONDS = 60.0
 """Between two renewals of a mark."""

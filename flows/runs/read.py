@@ -19,8 +19,9 @@ from typing import Any
 
 import orjson
 import pyarrow.parquet as pq
+
 from ladm.flows.config import RunConfig
-from ladm.flows.runs.record import config_sha256
+from ladm.flows.dag.jobs import config_sha256
 from ladm.flows.runs.tables import LISTS, NEEDED_OF_JOBS, TABLES, WITH_URIS
 from ladm.tasks.errors import RecordError
 from ladm.tasks.storage.store import Store, table_of

@@ -12,8 +12,9 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-from ladm.tasks.manifest import Shard, SourceFile
 from pydantic import BaseModel
+
+from ladm.tasks.manifest import Shard, SourceFile
 
 Row = dict[str, Any]
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.interface import Exporter, Part
 from ladm.tasks.manifest import Shard

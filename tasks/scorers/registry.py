@@ -10,8 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ladm.tasks.scorers import gzip_ratio, longattn, longfilter, prolong, random_order
-from ladm.tasks.errors import AccountError
-from ladm.tasks.scorers import gzip, longattn, longfilter, prolong, random
 from ladm.tasks.scorers.evidence import Evidence, Needs, Snippet
 from ladm.tasks.scorers.gzip_ratio import GzipConfig
 from ladm.tasks.scorers.longattn import LongAttnConfig

@@ -18,7 +18,6 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from ladm.tasks.errors import AccountError, ConfigError
-from ladm.tasks.errors import AccountError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, RANKING, SCORES, SHORT

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ladm.tasks import progress
-from ladm.tasks.errors import ModelError
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import MEASURED, SCORES

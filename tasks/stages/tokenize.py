@@ -10,7 +10,6 @@ from itertools import chain
 
 import pyarrow as pa
 
-from ladm.tasks.errors import ModelError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import WINDOWS

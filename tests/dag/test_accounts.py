@@ -13,6 +13,7 @@ import flows
 import pytest
 import tasks
 from conftest import Corpus, run_arguments
+
 from ladm.tasks.errors import AccountError, UserError
 from ladm.tasks.stage import NEVER_PASSES
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 from conftest import Answer, Corpus, run_arguments
+from tokenizers import Tokenizer
+
 from ladm.flows.runs.read import read_record, run_ids
 from ladm.tasks.storage.store import Store
-from tokenizers import Tokenizer
 
 Cli = Callable[..., Answer]
 OPENED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".zst": lambda data: zstandard.ZstdDecompressor().decompress(

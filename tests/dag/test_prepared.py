@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from conftest import Answer, Corpus, run_arguments
+
 from ladm.flows.config import load_config
 from ladm.flows.console import Console
 from ladm.flows.dag import prepared as handover

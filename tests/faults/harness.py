@@ -23,6 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from conftest import Answer
+
 from ladm.flows.runs.read import record_files
 
 FORKING = """

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 from conftest import Answer, Corpus, run_arguments
+from test_gc import NOW, all_files, files_of_key, listing, run_record, swept
+
 from ladm.flows.dag import curate
 from ladm.flows.runs import marks
 from ladm.flows.runs.collect import HOUR, collect, plan
 from ladm.flows.runs.marks import STALE_SECONDS, Mark, in_use, is_mark, live_marks, mark_path, process_started
 from ladm.tasks.storage.store import Store
-from test_gc import NOW, all_files, files_of_key, listing, run_record, swept
 
 Cli = Callable[..., Answer]
 HOLDING = """

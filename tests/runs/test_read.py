@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from conftest import Answer, Corpus, run_arguments
+
 from ladm.flows.runs.read import (
     NEEDED,
     SCHEMA,
