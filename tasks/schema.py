@@ -61,6 +61,16 @@ MEASURED = pa.schema(
 )
 """measure/: one row a window, and behind these the columns of one scorer beside `ladm` (`scorers/registry.py`)."""
 
+GATED = pa.schema(
+    [
+        pa.field("window_id", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        # how unlike real text the window is; 0: as real windows in the middle, 1: as their 90th percentile
+        pa.field("gate_distance", pa.float64(), nullable=False),
+    ]
+)
+"""gate/: one row a window."""
+
 BENCHMARKS = pa.schema(
     [
         pa.field("gram", pa.uint64(), nullable=False),  # a run of words as a number (shingles.py)

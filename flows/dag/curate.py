@@ -8,10 +8,12 @@ them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from prefect import Task, flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -27,7 +29,9 @@ from ladm.flows.orchestration.runners import runner_of
 from ladm.flows.runs import marks, publish, read
 from ladm.flows.runs.record import Failure, RunRecord
 from ladm.tasks import progress
+from ladm.tasks.manifest import Shard
 from ladm.tasks.stage import StoreRecords, stage_task
+from ladm.tasks.stages import gate
 from ladm.tasks.storage.file_systems import io_errors, reason_of
 from ladm.tasks.storage.store import Store
 
@@ -79,6 +83,7 @@ def do(plan: Plan, console: Console) -> RunRecord:
 
     Whatever stops the run leaves its record: `run.json` says how far it came, and by what it was stopped.
     """
+    plan = with_gate_file(plan)
     record = RunRecord(plan, previous=read.latest_record(Store(plan.config.store)))
     token = progress.listener.set(console.advance)
     try:
@@ -97,6 +102,19 @@ def do(plan: Plan, console: Console) -> RunRecord:
         progress.listener.reset(token)
     _publish(record, console)
     return record
+
+
+def with_gate_file(plan: Plan) -> Plan:
+    """The plan, with its calibration's gate in the store, where the jobs that read it find it."""
+    if plan.gate is None:
+        return plan
+    content = orjson.dumps(plan.gate.model_dump(mode="json"))
+    digest = hashlib.sha256(content).hexdigest()
+    store = Store(plan.config.store)
+    path = store.shard_path(gate.STAGE.name, digest, "json")
+    if store.size(path) != len(content):
+        store.write_bytes(path, content)
+    return dataclasses.replace(plan, gate_file=Shard(key=digest, path=path, bytes=len(content), rows=0, sha256=digest))
 
 
 def _publish(record: RunRecord, console: Console) -> None:

@@ -15,9 +15,11 @@ import orjson
 
 from ladm.flows.dag.plan import Plan
 from ladm.tasks.exporters.tokens import TokenExport
+from ladm.tasks.manifest import Shard
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.reading.sources import ListedFile
 from ladm.tasks.scorers.loaded_model import resolved_scorer
+from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.shingles import minhash_version
 from ladm.tasks.stages.dedup import dedup_key_config
 from ladm.tasks.stages.ingest import ingest_key_config
@@ -35,6 +37,8 @@ class Ask:
     config: dict[str, Any]
     identity: list[Any] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, list[Shard]] = field(default_factory=dict)
+    """Inputs that no stage of the run makes."""
     label: str = ""
     """Of a job that is not of one shard; what is added to the shard's label otherwise."""
 
@@ -92,7 +96,7 @@ def ask_signatures(plan: Plan) -> list[Ask]:
 
 def ask_short_signatures(plan: Plan) -> list[Ask]:
     """The signatures of the short documents among some."""
-    return [Ask(one.config, one.identity, one.environment, ", short") for one in ask_signatures(plan)]
+    return [Ask(one.config, one.identity, one.environment, label=", short") for one in ask_signatures(plan)]
 
 
 def ask_dedup(plan: Plan) -> list[Ask]:
@@ -125,13 +129,34 @@ def ask_model_measures(plan: Plan) -> list[Ask]:
     return _measures(plan, model=True)
 
 
-def _measures(plan: Plan, *, model: bool) -> list[Ask]:
+def ask_text(plan: Plan) -> list[Ask]:
+    """The columns of the text, which every run has."""
+    return _measures(plan, model=False, beside={"text": {}})
+
+
+def ask_attention(plan: Plan) -> list[Ask]:
+    """The columns of the attention, which the gate reads."""
+    calibration = plan.calibration
+    if calibration is None or calibration.gate is None:
+        return []
+    asked = {"attention": {"layers": calibration.layers, "profile": calibration.gate.layers}}
+    return _measures(plan, model=True, beside=asked)
+
+
+def ask_gate(plan: Plan) -> list[Ask]:
+    """How unlike real text windows are, by the calibration's gate."""
+    return [Ask({}, inputs={"gate": [plan.gate_file]})] if plan.gate_file else []
+
+
+def _measures(plan: Plan, *, model: bool, beside: dict[str, Any] | None = None) -> list[Ask]:
     scorer = resolved_scorer(plan.scorer)
+    if beside is not None:
+        scorer = scorer.model_copy(update={"beside": BesideConfig.model_validate(beside)})
     resolved = _model(plan)
     asks = []
     for name in scorer.beside.names:
         needs = scorer.beside.needs_of(name, plan.config.window.length)
-        if needs.model != model:
+        if needs.model != model or (beside is None and name == "text"):  # every run has the columns of the text
             continue
         identity = [resolved.digest] if model else []
         environment = {"model": scorer.model, "device": scorer.device, "batch_tokens": scorer.batch_tokens}
@@ -141,7 +166,7 @@ def _measures(plan: Plan, *, model: bool) -> list[Ask]:
                 # The tokenizer counts where the text is read that the tokens stand for.
                 [*identity, *([resolved.tokenizer_digest] if needs.text else [])],
                 environment,
-                f" {name}",
+                label=f" {name}",
             )
         )
     return asks
@@ -149,7 +174,8 @@ def _measures(plan: Plan, *, model: bool) -> list[Ask]:
 
 def ask_rank(plan: Plan) -> list[Ask]:
     """Rank all documents, and select from them."""
-    return [Ask(plan.config.select.model_dump(), label="all shards")]
+    config = plan.config.select.model_dump()
+    return [Ask(config, label="all shards")]
 
 
 def ask_exports(plan: Plan) -> list[Ask]:
@@ -160,7 +186,7 @@ def ask_exports(plan: Plan) -> list[Ask]:
             one.model_dump(),
             [model.tokenizer_digest] if isinstance(one, TokenExport) else [],
             {"model": plan.config.scorer.model},
-            one.format,
+            label=one.format,
         )
         for one in plan.exports
     ]

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from ladm.flows.config import RunConfig
 from ladm.tasks.exporters.interface import ExportConfig
+from ladm.tasks.manifest import Shard
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.reading.sources import ListedFile
 from ladm.tasks.scorers.calibration import Calibration
+from ladm.tasks.scorers.gate import Gate
 from ladm.tasks.scorers.ladm import LadmConfig
 
 
@@ -34,6 +36,14 @@ class Plan:
     """The files of `decontaminate.against`, with the entry of the list that each comes from."""
     exports: list[ExportConfig] = field(default_factory=list)
     """What is exported, with all that a format of tokens needs settled; empty when the run ends before that."""
+
+    gate_file: Shard | None = None
+    """The file of the store that holds the calibration's gate; None where there is no gate."""
+
+    @property
+    def gate(self) -> Gate | None:
+        """What tells real text from junk."""
+        return self.calibration.gate if self.calibration else None
 
     @property
     def scorer(self) -> LadmConfig:

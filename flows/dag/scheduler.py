@@ -182,7 +182,7 @@ class Dag:
             label=label,
             store=self.plan.config.store,
             config=ask.config,
-            inputs=inputs,
+            inputs={**inputs, **ask.inputs},
             identity=ask.identity,
             environment=ask.environment,
         )

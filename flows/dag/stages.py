@@ -9,18 +9,23 @@ what a row takes stands above it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ladm.flows.config import RunConfig
 from ladm.flows.dag import jobs
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take, View
 from ladm.tasks.job import Stage
 from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, RANKING, SCORES, WINDOWS
+from ladm.tasks.scorers.ladm import CALIBRATED
 from ladm.tasks.stages import (
     benchmarks,
     card,
     contrast,
     dedup,
     export,
+    gate,
     ingest,
     length,
     measure,
@@ -45,12 +50,43 @@ def _measures(config: RunConfig) -> bool:
     return bool(config.scorer.beside.names)
 
 
+def _is_calibrated(config: RunConfig) -> bool:
+    return config.scorer.layers == CALIBRATED
+
+
 def _ranks_by_a_measure(config: RunConfig) -> bool:
     return config.select.rank_by in config.scorer.beside.names
 
 
 def _names_sources(config: RunConfig) -> bool:
     return config.select.max_source_share is not None
+
+
+def _measuring(
+    named: str,
+    asks: Callable[..., Any],
+    asked: Callable[[RunConfig], bool] = lambda config: True,
+    asked_by: str = "",
+    *,
+    by_model: bool = True,
+) -> Row:
+    """A row that measures columns of windows; what the model is needed for shares the pass of the score."""
+    return Row(
+        measure.STAGE,
+        "shard",
+        (Take("windows", "tokenize", "each"), Take("drops", "dedup", "own")),
+        asks,
+        units=("windows", "windows"),
+        asked=asked,
+        asked_by=asked_by,
+        receives=("dedup", "tokenize"),
+        needs="weights" if by_model else "tokenizer",
+        holds_model=by_model,
+        named=named,
+        along_with="score",
+        shares_pass_of="score" if by_model else "",
+        shown="windows" if by_model else "shards",
+    )
 
 
 TABLE: tuple[Row, ...] = (
@@ -155,40 +191,26 @@ TABLE: tuple[Row, ...] = (
         shown="windows",
         views=(View("score_shards", SCORES),),
     ),
+    _measuring("columns of the text", jobs.ask_text, by_model=False),
+    _measuring("columns of the attention", jobs.ask_attention, _is_calibrated, "scorer.layers: calibrated"),
     Row(
-        measure.STAGE,
+        gate.STAGE,
         "shard",
-        (Take("windows", "tokenize", "each"), Take("drops", "dedup", "own")),
-        jobs.ask_measures,
+        (Take("attention", "columns of the attention", "each"), Take("text", "columns of the text", "own")),
+        jobs.ask_gate,
         units=("windows", "windows"),
-        asked=_measures,
-        asked_by="scorer.beside",
-        receives=("dedup", "tokenize"),
-        needs="tokenizer",
+        asked=_is_calibrated,
+        asked_by="scorer.layers: calibrated",
         along_with="score",
     ),
-    Row(
-        measure.STAGE,
-        "shard",
-        (Take("windows", "tokenize", "each"), Take("drops", "dedup", "own")),
-        jobs.ask_model_measures,
-        units=("windows", "windows"),
-        asked=_measures,
-        asked_by="scorer.beside",
-        receives=("dedup", "tokenize"),
-        needs="weights",
-        holds_model=True,
-        named="measures by the model",
-        along_with="score",
-        shares_pass_of="score",
-        shown="windows",
-    ),
+    _measuring("measures", jobs.ask_measures, _measures, "scorer.beside", by_model=False),
+    _measuring("measures by the model", jobs.ask_model_measures, _measures, "scorer.beside"),
     Row(
         rank.STAGE,
         "run",
         (
             Take("scores", "score", "all"),
-            Take("measures", "measure", "all", when=_ranks_by_a_measure),
+            Take("measures", "measures", "all", when=_ranks_by_a_measure),
             Take("documents", "length", "all", when=_names_sources),
             Take("short", "short", "all"),
             Take("drops", "dedup", "all", when=_replays),

@@ -194,7 +194,7 @@ def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConf
             store=config.store,
             config=asked.model_dump(mode="json", exclude_none=True),
             inputs={"windows": [shard]},
-            identity=[model.digest, *([model.tokenizer_digest] if asked.beside.text else [])],
+            identity=[model.digest, *([model.tokenizer_digest] if asked.beside.reads_text else [])],
             environment={"model": scorer.model, "device": scorer.device},
         )
         keys.append(SCAN.key(job))

@@ -20,7 +20,7 @@ from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import check_window_length
 from ladm.tasks.scorers.loaded_model import resolved_scorer
-from ladm.tasks.scorers.registry import BESIDE, BesideConfig
+from ladm.tasks.scorers.registry import SCORES, BesideConfig
 from ladm.tasks.stages.contrast import ContrastConfig
 
 
@@ -80,7 +80,7 @@ def question_of(
         scorer = found.applied(scorer.model_copy(update={"ablation": found.ablation}))
         plan = dataclasses.replace(plan, config=config.model_copy(update={"scorer": scorer}))
         settings = settings.model_copy(update={"halves": False, "exclude": found.documents})
-    beside: dict[str, Any] = {name: {} for name in BESIDE} | {"longattn": {"layer": layers[0]}}
+    beside: dict[str, Any] = {name: {} for name in SCORES} | {"longattn": {"layer": layers[0]}}
     beside |= config.scorer.beside.model_dump(exclude_none=True)
     every = BesideConfig.model_validate(beside)
     device = resolved_scorer(scorer).device

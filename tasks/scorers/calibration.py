@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.scorers.distance_profile import FEATURES
+from ladm.tasks.scorers.gate import Gate
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.settings import Settings
 
@@ -74,6 +75,8 @@ class Calibration(Settings):
     """Whether the formula keeps the standard deviation."""
     dependency: ProfileWeights | None = None
     order: ProfileWeights | None = None
+    gate: Gate | None = None
+    """What real windows are like; what is unlike them loses in rank, or is held back. Older calibrations have none."""
     expected: tuple[dict[str, Any], ...] = ()
     """The rows of the evaluation on the testing half: what to expect of it."""
     documents: tuple[str, ...] = ()
@@ -84,7 +87,8 @@ class Calibration(Settings):
     @property
     def last_layer(self) -> int:
         """The layer after which the forward pass ends."""
-        return max((*self.layers, *(layer for one in self.weights.values() for layer in one.layers)))
+        gate = self.gate.layers if self.gate else ()
+        return max((*self.layers, *gate, *(layer for one in self.weights.values() for layer in one.layers)))
 
     @property
     def weights(self) -> dict[str, ProfileWeights]:

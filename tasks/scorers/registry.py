@@ -1,4 +1,7 @@
-"""The scorers beside `ladm`: which there are, and gathering the evidence for all of them at once."""
+"""The scorers beside `ladm`: which there are, what they need together, and the columns that they give.
+
+Most give a score, by which documents can be ranked; `text` and `attention` give columns of what a window is like.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ladm.tasks.scorers import gzip_ratio, longattn, longfilter, prolong, random_order
+from ladm.tasks.scorers import attention_columns, gzip_ratio, longattn, longfilter, prolong, random_order
+from ladm.tasks.scorers import text as text_columns
+from ladm.tasks.scorers.attention_columns import AttentionConfig
 from ladm.tasks.scorers.evidence import Evidence, Needs, Snippet
 from ladm.tasks.scorers.gzip_ratio import GzipConfig
 from ladm.tasks.scorers.longattn import LongAttnConfig
 from ladm.tasks.scorers.longfilter import LongFilterConfig
 from ladm.tasks.scorers.prolong import ProLongConfig
 from ladm.tasks.scorers.random_order import RandomConfig
+from ladm.tasks.scorers.text import TextConfig
 from ladm.tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,8 +38,14 @@ BESIDE: dict[str, Any] = {
     "longfilter": longfilter,
     "gzip": gzip_ratio,
     "random": random_order,
+    "text": text_columns,
+    "attention": attention_columns,
 }
 """Name → module, with `needs(config, length)` and `score(config, evidence)`."""
+
+
+SCORES = tuple(name for name, module in BESIDE.items() if not hasattr(module, "COLUMNS"))
+"""Those that give one score, by which documents can be ranked."""
 
 
 def columns_of(name: str) -> list[pa.Field]:
@@ -55,6 +67,8 @@ class BesideConfig(Settings):
     longfilter: LongFilterConfig | None = None
     gzip: GzipConfig | None = None
     random: RandomConfig | None = None
+    text: TextConfig | None = None
+    attention: AttentionConfig | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +86,7 @@ class BesideConfig(Settings):
         return self.needs(_ANY_LENGTH).head
 
     @property
-    def text(self) -> bool:
+    def reads_text(self) -> bool:
         """Whether one of them needs the window's text."""
         return self.needs(_ANY_LENGTH).text
 
@@ -110,7 +124,7 @@ def gather_without_model(
 ) -> Iterator[Evidence]:
     """The evidence of each window of a batch for scorers that need no model: its tokens, and its text if asked for."""
     for ids_L in ids_BL:
-        yield Evidence(ids=ids_L, text=text_of(ids_L) if beside.text and text_of else "")
+        yield Evidence(ids=ids_L, text=text_of(ids_L) if beside.reads_text and text_of else "")
 
 
 def read_snippets(

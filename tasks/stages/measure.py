@@ -102,7 +102,7 @@ def measure(job: Job, store: Store, key: str) -> Outcome:
     """
     config = scorer_of(job)
     columns = Columns(job)
-    tokenizer_digest = job.identity[-1] if config.beside.text else None
+    tokenizer_digest = job.identity[-1] if config.beside.reads_text else None
     text_of = text_reader(config.model, tokenizer_digest)
     if not config.beside.model:
         for batch, ids_BL in batches_to_score(store, job, ROWS_WITHOUT_MODEL):

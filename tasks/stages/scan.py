@@ -124,7 +124,7 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
     shard = job.one("windows")
     asked = ScanConfig.model_validate(job.config)
     config = asked.scorer(job.environment["model"], job.environment["device"])
-    text_of = text_reader(config.model, job.identity[1]) if asked.beside.text else None
+    text_of = text_reader(config.model, job.identity[1]) if asked.beside.reads_text else None
     calculator, turns = calculator_for(
         config, job.identity[0], head=asked.beside.head, rounded=asked.dtype == "bfloat16-rounded"
     )

@@ -1,0 +1,228 @@
+"""The gate: is a window like real text at all?
+
+A score of dependency tells whole documents from spliced ones, and loves junk: attention goes far wherever nothing near
+is worth attending to. Junk has no end of kinds, and real text is one thing; so the gate is fitted on real windows
+alone. It is their mean and covariance (shrunk) over
+
+- the profile of attention by distance (`distance_profile.py`), the mean over heads, of the layers that dependency
+  reads anyway;
+- cheap measurements of the text (`text.py`).
+
+A window's *unlikeness* is its Mahalanobis distance from them, in units that make 0 the middle of real windows that the
+fit has not seen, and 1 their 90th percentile. What a window loses in rank grows with its square; beyond `threshold` it
+is held back and not ranked at all.
+
+Dimensions in names: W windows, N layers, H heads, F features of the profile, G features of the gate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from ladm.tasks.scorers.distance_profile import FEATURES
+from ladm.tasks.settings import Settings
+
+Floats = npt.NDArray[np.float64]
+
+OF_THE_TEXT: dict[str, Callable[[float], float]] = {
+    "zstd_ratio": math.log,
+    "zstd_halves": math.log,
+    "token_entropy": float,
+    "repeated_ngrams": math.sqrt,
+    "repeated_ngrams_far": math.sqrt,
+    "digit_share": math.sqrt,
+    "space_share": math.sqrt,
+    "line_bytes": math.log,
+    "line_spread": math.log1p,
+    "repeated_lines": math.sqrt,
+    "repeated_line_shapes": float,
+    "shape_ratio": math.log,
+}
+"""Columns of the text (`text.py`) that the gate reads, each with what makes it spread evenly over real windows."""
+COLUMNS = tuple(OF_THE_TEXT)
+
+SHRINK = 0.1
+"""How far the correlations are shrunk towards none: a reference holds about as many windows as there are features."""
+FOLDS = 8
+START = 1.0
+"""Unlikeness up to this costs nothing: nine real windows in ten."""
+PENALTY = 1.0
+"""What the square of one unit of unlikeness beyond `START` costs, in standard deviations of real dependency: little
+where some real windows lie, more than any dependency where none do."""
+SLOPE = 0.3
+"""Dependency above that of real windows in the middle counts by its logarithm, so much of it: the order stays, and what
+depends on itself far more than texts do, as lists do, gains little."""
+HELD_BACK = 0.05
+"""Share of a domain's real windows that may be held back where the domain has no part in the fit."""
+FEWEST_WINDOWS = 24
+"""A reference of fewer windows gives no gate."""
+_LEAST_SCALE = 0.02  # of a feature, so that one that is the same in every real window does not decide alone
+_LEAST_SPREAD = 1e-6
+
+
+class Gate(Settings):
+    """What real windows are like: G features, N·F of the profile and then the text's columns."""
+
+    layers: tuple[int, ...] = Field(min_length=1)
+    """N layers whose profile it reads, from 0, ascending."""
+    features: tuple[str, ...] = FEATURES
+    """F features of the profile."""
+    columns: tuple[str, ...] = COLUMNS
+    """Columns of the text."""
+    mean: tuple[float, ...]
+    """Of each feature, over the reference."""
+    scale: tuple[float, ...]
+    """Standard deviation of each feature, over the reference."""
+    whitening: tuple[tuple[float, ...], ...]
+    """Lower triangle, row by row (row g has g + 1 numbers): whitening @ z has the mean square 1, z standardised."""
+    centre: float
+    """Median distance of real windows left out of the fit: unlikeness 0."""
+    spread: float = Field(gt=0)
+    """From there to their 90th percentile: unlikeness 1."""
+    threshold: float
+    """Windows of a greater unlikeness are held back."""
+    start: float = START
+    penalty: float = PENALTY
+    slope: float = SLOPE
+    windows: int = 0
+    """Windows it was fitted on."""
+    domains: tuple[str, ...] = ()
+    """Their domains."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Gate:
+        if self.features != FEATURES or self.columns != COLUMNS:
+            raise ValueError("the gate's features are not those of this version; run `ladm evaluate` again")
+        size = len(self.layers) * len(self.features) + len(self.columns)
+        if {len(self.mean), len(self.scale), len(self.whitening)} != {size}:
+            raise ValueError("the gate's numbers do not fit its features")
+        if any(len(row) != place + 1 for place, row in enumerate(self.whitening)):
+            raise ValueError("the gate's whitening is not a triangle")
+        return self
+
+
+class Gated(NamedTuple):
+    """What the gate makes of one window."""
+
+    unlikeness: float
+    """0: as real windows in the middle; 1: as their 90th percentile."""
+    held_back: bool
+    """Whether it is too unlike real text to be ranked."""
+
+
+def gate_features(profile_NF: npt.NDArray[np.floating], columns: Mapping[str, float]) -> Floats:
+    """The G features of one window.
+
+    Args:
+        profile_NF: The profile of the gate's layers (`profile_features`), mean over heads.
+        columns: The text's columns, by name (`text.py`).
+    """
+    text = [transform(columns[name]) for name, transform in OF_THE_TEXT.items()]
+    return np.concatenate([profile_NF.astype(np.float64).ravel(), text])
+
+
+def gated(gate: Gate, feature_G: Floats) -> Gated:
+    """A window's unlikeness, and whether it is held back."""
+    unlikeness = float(gate_distances(gate, feature_G[None])[0])
+    return Gated(unlikeness, unlikeness > gate.threshold)
+
+
+def gate_distances(gate: Gate, feature_WG: Floats) -> Floats:
+    """The unlikeness of W windows."""
+    whitening_GG = np.zeros((len(gate.mean), len(gate.mean)))
+    whitening_GG[np.tril_indices(len(gate.mean))] = np.concatenate(gate.whitening)
+    reference = _Reference(np.array(gate.mean), np.array(gate.scale), whitening_GG)
+    return (_distances(reference, feature_WG) - gate.centre) / gate.spread
+
+
+def ranking_score(gate: Gate, dependency: float, unlikeness: float) -> float:
+    """What documents are ranked by: dependency, above 0 by its logarithm, less the penalty for unlikeness.
+
+    Dependency is in standard deviations of real windows, about zero.
+    """
+    above, unlike = max(0.0, dependency), max(0.0, unlikeness - gate.start)
+    return min(dependency, 0.0) + gate.slope * math.log1p(above) - gate.penalty * unlike**2
+
+
+def fit_gate(
+    layers: Sequence[int], feature_WG: Floats, domains: Sequence[str], documents: Sequence[str]
+) -> Gate | None:
+    """The gate of W real windows; None for fewer than `FEWEST_WINDOWS`.
+
+    Every domain counts alike, however many windows it has. Where unlikeness 0 and 1 lie is measured on documents left
+    out of the fit, a part of them at a time; the threshold on whole domains left out, one at a time, so that texts of
+    a kind that the fit has not seen pass: in none of the domains more than `HELD_BACK` of the windows lie beyond it.
+
+    Args:
+        layers: The layers whose profile is in the features.
+        feature_WG: Of each window, `gate_features`.
+        domains: Of each window.
+        documents: Of each window; windows of one document are left out together.
+    """
+    if len(feature_WG) < FEWEST_WINDOWS:
+        return None
+    domain_W = np.array(domains)
+    numbers = {document: number % FOLDS for number, document in enumerate(dict.fromkeys(documents))}
+    fold_W = np.array([numbers[document] for document in documents])
+    kept_W = _left_out(feature_WG, domain_W, fold_W)
+    centre, high = (float(value) for value in np.quantile(kept_W, [0.5, 0.9]))
+    spread = max(high - centre, _LEAST_SPREAD)
+    names = sorted(set(domains))
+    strange_W = _left_out(feature_WG, domain_W, domain_W) if len(names) > 2 else kept_W
+    most = max(float(np.quantile(strange_W[domain_W == name], 1 - HELD_BACK)) for name in names)
+    fitted = _reference(feature_WG, domain_W)
+    return Gate(
+        layers=tuple(layers),
+        mean=_rounded(fitted.mean_g),
+        scale=_rounded(fitted.scale_g),
+        whitening=tuple(_rounded(row_G[: place + 1]) for place, row_G in enumerate(fitted.whitening_gg)),
+        centre=round(centre, 6),
+        spread=round(spread, 6),
+        threshold=round((most - centre) / spread, 6),
+        windows=len(feature_WG),
+        domains=tuple(names),
+    )
+
+
+class _Reference(NamedTuple):
+    mean_g: Floats
+    scale_g: Floats
+    whitening_gg: Floats
+
+
+def _reference(feature_WG: Floats, domain_W: npt.NDArray[np.str_]) -> _Reference:
+    """Mean, standard deviation, and the whitening of the shrunk correlations; domains count alike."""
+    _, place_W, count_D = np.unique(domain_W, return_inverse=True, return_counts=True)
+    weight_W = 1 / (count_D[place_W] * len(count_D))
+    mean_G = weight_W @ feature_WG
+    centred_WG = feature_WG - mean_G
+    scale_G = np.maximum(np.sqrt(weight_W @ centred_WG**2), _LEAST_SCALE)
+    z_WG = centred_WG / scale_G
+    correlation_GG = (1 - SHRINK) * (z_WG.T * weight_W) @ z_WG + SHRINK * np.eye(len(mean_G))
+    return _Reference(mean_G, scale_G, np.linalg.inv(np.linalg.cholesky(correlation_GG)))
+
+
+def _distances(reference: _Reference, feature_WG: Floats) -> Floats:
+    """The distance of each window from the reference, per feature: about 1 for windows like it."""
+    z_WG = (feature_WG - reference.mean_g) / reference.scale_g
+    distance_W: Floats = np.sqrt(((z_WG @ reference.whitening_gg.T) ** 2).mean(axis=1))
+    return distance_W
+
+
+def _left_out(feature_WG: Floats, domain_W: npt.NDArray[np.str_], part_W: npt.NDArray[np.generic]) -> Floats:
+    """The distance of each window from a reference without its part."""
+    distance_W = np.full(len(feature_WG), np.nan)
+    for part in np.unique(part_W):
+        out_W = part_W == part
+        distance_W[out_W] = _distances(_reference(feature_WG[~out_W], domain_W[~out_W]), feature_WG[out_W])
+    return distance_W
+
+
+def _rounded(values: npt.NDArray[np.floating]) -> tuple[float, ...]:
+    return tuple(round(float(value), 5) for value in values)

@@ -1,0 +1,155 @@
+"""What a window's text and tokens are made of, and how far they repeat themselves: cheap columns, no judgement.
+
+They cost a small part of tokenization, and no forward pass. Real windows have a range in each; the gate (`gate.py`)
+asks whether a window lies within what real windows have in all of them at once, and `select.where` may ask for any.
+
+| column | is |
+|---|---|
+| `gzip_ratio` | bytes that zlib makes of the text ÷ its bytes |
+| `zstd_ratio` | the same by zstd, which looks back over the whole window |
+| `zstd_halves` | zstd's bytes for the two halves, each alone, ÷ its bytes for the whole: what the halves share |
+| `distinct_tokens` | distinct tokens ÷ tokens |
+| `token_entropy` | entropy of the tokens ÷ the most it could be |
+| `repeated_ngrams` | share of the runs of 6 tokens that also begin earlier in the window |
+| `repeated_ngrams_far` | share of those that also begin a quarter of the window earlier, or more |
+| `repeated_lines` | share of the lines that are the same as another one |
+| `repeated_line_shapes` | share of the lines of the same shape as another one: letters, digits, spaces and marks |
+| `shape_ratio` | zstd's bytes for the text's shape ÷ the bytes of the shape |
+| `digit_share`, `space_share` | share of the text's bytes that are digits, spaces or tabs |
+| `line_bytes`, `line_spread` | mean bytes of a line; their standard deviation ÷ that |
+
+Dimensions in names: L tokens of the window, N n-grams, C characters (as bytes of UTF-8).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import zstandard
+
+from ladm.tasks.scorers.evidence import Evidence, Needs
+from ladm.tasks.settings import Settings
+
+NAMES = (
+    *("gzip_ratio", "zstd_ratio", "zstd_halves", "distinct_tokens", "token_entropy"),
+    *("repeated_ngrams", "repeated_ngrams_far", "repeated_lines", "repeated_line_shapes", "shape_ratio"),
+    *("digit_share", "space_share", "line_bytes", "line_spread"),
+)
+COLUMNS = [pa.field(name, pa.float64()) for name in NAMES]
+GZIP_LEVEL = 6
+
+
+class TextConfig(Settings):
+    """Nothing to set."""
+
+
+_FAR = 4  # a far repeat is at least a quarter of the window back
+_GRAM = 6  # tokens
+_LEVEL = 1
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_LETTER, _DIGIT, _SPACE, _OTHER = ord("a"), ord("0"), ord(" "), ord("#")
+
+
+def needs(config: TextConfig, length: int) -> Needs:
+    """The window's text."""
+    return Needs(text=True)
+
+
+def score(config: TextConfig, evidence: Evidence) -> dict[str, float]:
+    """The columns of one window."""
+    return text_columns(evidence.ids, evidence.text)
+
+
+def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
+    """The measurements of one window, by the names of `COLUMNS`: ratios, shares, and lengths in bytes.
+
+    Args:
+        ids_L: The window's token ids.
+        text: What they stand for.
+    """
+    raw = text.encode("utf-8", "surrogatepass") or b" "
+    shape_C = _classes()[np.frombuffer(raw, np.uint8)]
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)  # none is shared: threads may meet here
+    middle = len(raw) // 2
+    whole, first, second = (_compressed(compressor, part) for part in (raw, raw[:middle], raw[middle:]))
+    near, far = _repeated(ids_L)
+    counts = _counts(ids_L)
+    share = counts / len(ids_L)
+    lines = [line for line in raw.split(b"\n") if line.strip()] or [raw]
+    sizes = [len(line) for line in lines]
+    mean = sum(sizes) / len(sizes)
+    spread = math.sqrt(sum((size - mean) ** 2 for size in sizes) / len(sizes))
+    shape = _collapsed(shape_C)
+    shapes = [line for line in shape.split(b"\n") if line]
+    return {
+        "gzip_ratio": len(zlib.compress(raw, GZIP_LEVEL)) / len(raw),
+        "zstd_ratio": whole / len(raw),
+        "zstd_halves": (first + second) / whole,
+        "distinct_tokens": len(counts) / len(ids_L),
+        "token_entropy": float(-(share * np.log(share)).sum()) / math.log(max(2, len(ids_L))),
+        "repeated_ngrams": near,
+        "repeated_ngrams_far": far,
+        "repeated_lines": 1 - len(set(lines)) / len(lines),
+        "repeated_line_shapes": 1 - len(set(shapes)) / max(1, len(shapes)),
+        "shape_ratio": _compressed(compressor, shape) / max(1, len(shape)),
+        "digit_share": np.count_nonzero(shape_C == _DIGIT) / len(raw),
+        "space_share": np.count_nonzero(shape_C == _SPACE) / len(raw),
+        "line_bytes": mean,
+        "line_spread": spread / mean,
+    }
+
+
+def _counts(ids_L: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
+    """How often each token that occurs does."""
+    sorted_L = np.sort(ids_L)
+    ends = np.flatnonzero(np.concatenate([sorted_L[1:] != sorted_L[:-1], [True]]))
+    return np.diff(ends, prepend=-1)
+
+
+def _repeated(ids_L: npt.NDArray[np.integer]) -> tuple[float, float]:
+    """The share of n-grams that also begin earlier, and of those that begin a quarter of the window earlier or more."""
+    if len(ids_L) < _GRAM:
+        return 0.0, 0.0
+    hash_N = np.zeros(len(ids_L) - _GRAM + 1, np.uint64)
+    for place in range(_GRAM):
+        hash_N = (hash_N + ids_L[place : place + len(hash_N)].astype(np.uint64) + np.uint64(1)) * _MULTIPLIER
+        hash_N ^= hash_N >> np.uint64(29)
+    # The place goes into the lowest bits, so that one plain sort brings like n-grams together, the first one first.
+    bits = np.uint64(len(hash_N).bit_length())
+    sorted_N = np.sort((hash_N << bits) | np.arange(len(hash_N), dtype=np.uint64))
+    place_N = (sorted_N & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+    gram_N = sorted_N >> bits
+    new_N = np.concatenate([[True], gram_N[1:] != gram_N[:-1]])
+    first_N = place_N[new_N][np.cumsum(new_N) - 1]
+    back_N = place_N - first_N
+    near, far = (np.count_nonzero(back_N >= least) / len(back_N) for least in (1, max(1, len(ids_L) // _FAR)))
+    return near, far
+
+
+def _compressed(compressor: zstandard.ZstdCompressor, content: bytes) -> int:
+    """Bytes that zstd makes of the content, its header left out."""
+    return max(1, len(compressor.compress(content)) - 9)
+
+
+@functools.cache
+def _classes() -> npt.NDArray[np.uint8]:
+    """Byte → class of its character: letter (all but ASCII too), digit, space, newline as it is, or anything else."""
+    table = np.full(256, _OTHER, np.uint8)
+    table[128:] = _LETTER
+    for first, last in ((ord("a"), ord("z")), (ord("A"), ord("Z"))):
+        table[first : last + 1] = _LETTER
+    table[ord("0") : ord("9") + 1] = _DIGIT
+    table[[ord(" "), ord("\t")]] = _SPACE
+    table[ord("\n")] = ord("\n")
+    return table
+
+
+def _collapsed(shape_C: npt.NDArray[np.uint8]) -> bytes:
+    """The text's shape: the classes of its characters, each run of one class once."""
+    kept = np.r_[True, shape_C[1:] != shape_C[:-1]]
+    return shape_C[kept].tobytes()
