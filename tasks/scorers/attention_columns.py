@@ -15,15 +15,17 @@ Dimensions in names: H heads, F features of the profile, M key spans of a query 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from ladm.tasks.scorers.evidence import Evidence, Needs
-from ladm.tasks.scorers.ladm import SpanPlan
 from ladm.tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from ladm.tasks.scorers.ladm import SpanPlan
 
 COLUMNS = [
     pa.field("attention_layers", pa.list_(pa.int32())),

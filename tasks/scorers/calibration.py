@@ -5,10 +5,13 @@ scores by it. Its scores come out of the one pass:
 
 - *cds*: the published formula, with or without its standard deviation, over the layers that tell whole windows from
   spliced ones best;
-- *dependency*, by which documents are ranked where it is better than that: a weighted sum over the profile of
-  attention by distance (`profile.py`), of its far distances alone, which tells whole windows from spliced ones;
+- *dependency*, by which documents are ranked where it is better than that: weighted sums over the profile of attention
+  by distance (`distance_profile.py`), which tell whole windows from broken ones: the soft minimum of one sum for each
+  scale of breaking (`against`), or, in older calibrations, one sum of far distances against spliced windows;
 - *order*: another weighted sum, over the whole profile, which tells whole windows from their own pieces in another
   order. Dependency is blind to that, and order to splices, so neither replaces the other.
+
+A *gate* (`gate.py`) says how unlike real text a window is; what is unlike it loses in rank, or is not ranked at all.
 
 A calibration holds for its model (by digest), its window length and its spans, and for nothing else.
 """
@@ -27,7 +30,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.scorers.distance_profile import FEATURES
-from ladm.tasks.scorers.gate import Gate
+from ladm.tasks.scorers.gate import Gate, soft_minimum
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.settings import Settings
 
@@ -75,6 +78,8 @@ class Calibration(Settings):
     """Whether the formula keeps the standard deviation."""
     dependency: ProfileWeights | None = None
     order: ProfileWeights | None = None
+    against: dict[str, ProfileWeights] = Field(default_factory=dict)
+    """Scale of breaking → a part of the dependency. Where there are any, dependency is their soft minimum."""
     gate: Gate | None = None
     """What real windows are like; what is unlike them loses in rank, or is held back. Older calibrations have none."""
     expected: tuple[dict[str, Any], ...] = ()
@@ -87,8 +92,13 @@ class Calibration(Settings):
     @property
     def last_layer(self) -> int:
         """The layer after which the forward pass ends."""
-        gate = self.gate.layers if self.gate else ()
-        return max((*self.layers, *gate, *(layer for one in self.weights.values() for layer in one.layers)))
+        return max((*self.layers, *self.profiled))
+
+    @property
+    def profiled(self) -> tuple[int, ...]:
+        """The layers whose profile is needed for all of it, ascending."""
+        of_gate = self.gate.layers if self.gate else ()
+        return tuple(sorted({*profile_layers(self.weights), *profile_layers(self.against), *of_gate}))
 
     @property
     def weights(self) -> dict[str, ProfileWeights]:
@@ -178,6 +188,21 @@ def profile_score(weights: ProfileWeights, profile_MHF: npt.NDArray[np.floating]
     """The weighted sum of one window's profile, which was taken of M `layers`."""
     profile_NHF = profile_MHF[[layers.index(layer) for layer in weights.layers]]
     return float((profile_NHF * np.array(weights.weights)).sum() + weights.offset)
+
+
+def dependency_of(
+    calibration: Calibration, profile_MHF: npt.NDArray[np.floating], layers: Sequence[int]
+) -> float | None:
+    """A window's dependency, in standard deviations of real windows, about zero; None without weights.
+
+    Args:
+        calibration: Its parts against each scale of breaking count, or, without any, its one weighted sum.
+        profile_MHF: The window's profile.
+        layers: The M layers that it was taken of.
+    """
+    if calibration.against:
+        return soft_minimum([profile_score(one, profile_MHF, layers) for one in calibration.against.values()])
+    return profile_score(calibration.dependency, profile_MHF, layers) if calibration.dependency else None
 
 
 def _parsed(name: str, content: bytes) -> Calibration:
