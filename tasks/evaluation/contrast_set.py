@@ -13,8 +13,8 @@ And junk (`junk.py`), in the testing half alone, since nothing is fitted on it: 
 dealt to it, so that every kind comes up equally often, and in as many domains as possible.
 
 Where passages begin and how long they are is drawn at random, so that no cut lies on the grid of spans. Documents
-belong to one of two halves, `calibrate` and `test`, by a hash of their content, and a window is only ever made from
-documents of one half. Everything follows from the seed and the documents' content, not from their order or number.
+belong to one of two halves, `calibrate` and `test`, by a hash, and no window is made from documents of both. Everything
+follows from the seed and the documents, not from their order.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ CALIBRATE, TEST = "calibrate", "test"
 
 _SHORTEST_PASSAGE, _LONGEST_PASSAGE = 0.05, 0.22  # of the window: 205 to 901 tokens of 4,096
 _EARLIEST_HALF, _LATEST_HALF = 0.4, 0.6
-_JUNK_SOURCES = 8
-"""Documents that a window of junk takes its words from, at most."""
+_JUNK_SOURCES = 8  # documents that a window of junk takes its words from, at most
 MOST_DOCUMENTS = 200
 """Documents of a domain's half that are drawn on, at most: the set, and memory, do not grow with the corpus."""
 FEWEST_DOCUMENTS = 3
@@ -216,7 +215,7 @@ def _broken(config: ContrastConfig, pool: Sequence[SourceWindow], place: int, ha
     other = others[int(random.integers(len(others)))]
     made = [
         window(WHOLE, [(base, 0, length)]),
-        window(SPLICED, _spliced(others, length, random)),
+        window(SPLICED, spliced(others, length, random)),
         window(SHUFFLED, _shuffled(base, random)),
     ]
     if half == TEST:
@@ -236,26 +235,30 @@ def _junk(config: ContrastConfig, pool: Sequence[SourceWindow], place: int, kind
     """A window of junk made of one document, and of some others of its domain."""
     base = pool[place]
     others = [pool[(place + step) % len(pool)] for step in range(1, min(_JUNK_SOURCES, len(pool)))]
-    source = junk.Source(
-        text=coder.decode(base.ids),
-        others=[coder.decode(other.ids) for other in others],
-        encode=coder.encode,
-        decode=lambda ids: coder.decode(np.array(ids, np.int32)),
-        length=len(base.ids),
-    )
     return ContrastWindow(
         window_id=f"{base.doc_id}:{kind}",
         base=base.doc_id,
         domain=base.domain,
         kind=kind,
         half=TEST,
-        ids=junk.junk_ids(kind, source, config.seed),
+        ids=junk.junk_ids(kind, junk_source(base, others, coder), config.seed),
         documents=tuple(one.doc_id for one in (base, *others)),
         cuts=(),
     )
 
 
-def _spliced(others: Sequence[SourceWindow], length: int, random: np.random.Generator) -> list[Part]:
+def junk_source(base: SourceWindow, others: Sequence[SourceWindow], coder: Coder) -> junk.Source:
+    """What a window of junk is made of: one document, and others of its domain."""
+    return junk.Source(
+        text=coder.decode(base.ids),
+        others=[coder.decode(other.ids) for other in others],
+        encode=coder.encode,
+        decode=lambda ids: coder.decode(np.array(ids, np.int32)),
+        length=len(base.ids),
+    )
+
+
+def spliced(others: Sequence[SourceWindow], length: int, random: np.random.Generator) -> list[Part]:
     """Passages from random places of other documents; a document comes again only when all have had their turn."""
     parts: list[Part] = []
     turn: list[int] = []

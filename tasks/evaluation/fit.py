@@ -148,10 +148,12 @@ def fit_against(
 
 
 def _parts(setting: Setting, layers: Sequence[int], texts: Sequence[Measurement]) -> dict[str, ProfileWeights]:
+    if not texts:
+        return {}
     places = [setting.profile_layers.index(layer) for layer in layers]
     return dependency.fit_dependency(
         layers,
-        np.stack([one.profile_mhf[places] for one in texts]) if texts else np.zeros((0, len(layers), 1, len(FEATURES))),
+        np.stack([one.profile_mhf[places] for one in texts]),
         [one.kind for one in texts],
         [one.domain for one in texts],
         [one.base for one in texts],
