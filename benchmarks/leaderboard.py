@@ -8,8 +8,8 @@ domain. Real documents are none that the calibration was made from.
 
     python benchmarks/leaderboard.py [--corpus FOLDER] [--length 1024] [--documents 16]
 
-writes docs/leaderboard.md. The corpus is a folder of .jsonl.zst files in the Pile's form; without one, the project's own
-(not part of the repository) where it lies beside it, else the bundled sample.
+writes docs/leaderboard.md. The corpus is a folder of .jsonl.zst files in the Pile's form; without one, the project's
+own (not part of the repository) where it lies beside it, else the bundled sample.
 
 Dimensions in names: W windows.
 """
