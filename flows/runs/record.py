@@ -207,6 +207,7 @@ class RunRecord:
             "config": config,
             "config_sha256": config_sha256(config),
             "versions": versions(),
+            "stage_versions": {row.stage.name: row.stage.version for row in rows_of(plan)},
             "sources": [listed.file.model_dump() for listed in plan.files],
             "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],
         }

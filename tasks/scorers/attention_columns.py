@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ladm.tasks.scorers.evidence import Evidence, Needs
-from ladm.tasks.scorers.ladm import SpanPlan
+from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.settings import Settings
 
 COLUMNS = [

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.compiled_parts import kernels_work
-from ladm.tasks.scorers.ladm import QuerySpan, SpanPlan
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 
 Kernel = Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, Tensor]]
 """(q_BHRD, k_BKCD, v_BKCD, causal, scale) → (out_BHRD, lse_BHR in float32). Causal only where R = C."""

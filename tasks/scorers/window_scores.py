@@ -23,7 +23,6 @@ from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
 from ladm.tasks.scorers.evidence import Evidence, Needs
 from ladm.tasks.scorers.ladm import (
     LadmConfig,
-    SpanPlan,
     WindowScore,
     check_window_length,
     dependency_scores,
@@ -32,6 +31,7 @@ from ladm.tasks.scorers.ladm import (
     wanted_layers,
 )
 from ladm.tasks.scorers.registry import TextOf, read_snippets
+from ladm.tasks.scorers.spans import SpanPlan
 
 
 def score_windows(

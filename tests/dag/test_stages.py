@@ -162,3 +162,19 @@ def test_whatever_stops_a_run_leaves_its_record(
 def test_a_lost_record_is_no_assertion() -> None:
     with pytest.raises(AccountError, match="2 records in, 1 accounted for"):
         Counts(received=2, kept=1).check("here")
+
+
+def test_a_run_says_first_that_it_scores_again_what_was_scored(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    store = tmp_path / "store"
+    first = ladm(*run_arguments(corpus, store))
+    assert "scored again" not in first.err
+    assert "scored again" not in ladm(*run_arguments(corpus, store, "select.budget_tokens=3000")).err
+    again = ladm(*run_arguments(corpus, store, "scorer.span=8"))
+    lines = again.err.splitlines()
+    (said,) = [number for number, line in enumerate(lines) if "scored again" in line]
+    assert (
+        f"what run {first.record['run_id']} scored is scored again, 7 windows" not in lines[said]
+    )  # it was not the last
+    assert "is scored again, 7 windows that took" in lines[said]
+    assert "scorer.span is 8, was 16" in lines[said]
+    assert all("score " not in line for line in lines[:said])
