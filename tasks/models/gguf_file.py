@@ -27,6 +27,7 @@ from typing import Any
 
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.cache import cache_root, file_sha256, read_json, scratch_name, text_sha256, write_json
+from ladm.tasks.redact import one_line
 
 Progress = Callable[[str], None]
 
@@ -38,11 +39,6 @@ PYPI_REFERENCE = re.compile(
 )
 STALE_SECONDS = 86400.0
 PIP_SECONDS = 3600.0
-
-
-def one_line(text: str) -> str:
-    """`text` on one line, with the credentials taken out of any URL in it."""
-    return re.sub(r"(\w://)[^/\s]+@", r"\1", " ".join(text.split()))
 
 
 def converted_folder(gguf_sha256: str) -> Path | None:

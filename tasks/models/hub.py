@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.cache import cache_root, read_json, text_sha256, write_json
-from ladm.tasks.models.gguf_file import one_line
+from ladm.tasks.redact import one_line
 
 HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")

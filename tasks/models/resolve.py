@@ -20,8 +20,9 @@ import orjson
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.cache import cache_root, file_sha256, files_digest, hash_digest
 from ladm.tasks.models.facts import ModelFacts, model_facts, quiet_transformers
-from ladm.tasks.models.gguf_file import convert, converted_record, from_pypi, one_line
+from ladm.tasks.models.gguf_file import convert, converted_record, from_pypi
 from ladm.tasks.models.hub import HUB_ID, from_hub
+from ladm.tasks.redact import one_line
 
 __all__ = ["EMBEDDED", "ModelFacts", "ResolvedModel", "load_tokenizer", "model_facts", "resolve_model"]
 

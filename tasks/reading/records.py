@@ -15,8 +15,8 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field, field_validator
 
+from ladm.tasks.redact import checked_uri
 from ladm.tasks.settings import Settings
-from ladm.tasks.storage.file_systems import without_secret
 
 UNKNOWN_DOMAIN = "unknown"
 """The domain of a record whose domain field is absent, null, empty, or not a single value."""
@@ -50,7 +50,7 @@ class SourceConfig(Settings):
     @field_validator("uri")
     @classmethod
     def _no_secret_in_the_uri(cls, uri: str) -> str:
-        return without_secret(uri)
+        return checked_uri(uri)
 
 
 @dataclass(frozen=True, slots=True)

