@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from ladm.flows.ask.query import cell_text
 from ladm.flows.report.changes import MOST_LISTED, Difference
 from ladm.flows.report.charts import short_number
 from ladm.flows.report.facts import EXCERPT_CHARACTERS, Facts, StageFlow
+from ladm.tasks.printable import cell_text
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from ladm.tasks.printable import printable
+
 ALLOCATIONS = {
     "proportional": "the same top share of every domain",
     "published": "whole percents of every domain's documents, up to the one that passes the budget",
@@ -305,6 +307,5 @@ def _target(row: dict[str, Any]) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Text from the data as inert Markdown on one line, at most 120 characters."""
-    one_line = "".join(character if character.isprintable() else " " for character in str(text))[:120]
-    return re.sub(r"([\\`*_{}\[\]<>()#|!])", r"\\\1", one_line)
+    """Text from the data as inert Markdown on one line, at most 120 characters before it is escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>()#|!])", r"\\\1", printable(str(text), 120))
