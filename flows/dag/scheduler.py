@@ -26,9 +26,8 @@ from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
 from ladm.flows.orchestration.runners import Runner, failure_of
 from ladm.flows.runs.record import Done, Failure, RunRecord
 from ladm.tasks.job import Job
-from ladm.tasks.manifest import Manifest, Shard
+from ladm.tasks.manifest import Manifest, Shard, record_path
 from ladm.tasks.redact import without_secrets
-from ladm.tasks.stage import record_path
 from ladm.tasks.storage.store import DamagedFileError, Store
 from ladm.tasks.tokenizing.tokenizer import one_core_a_tokenizer
 

@@ -28,6 +28,7 @@ from ladm.flows.runs import marks
 from ladm.flows.runs.read import NewerRecordError, latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import new_run_id
 from ladm.tasks.errors import ConfigError, RecordError
+from ladm.tasks.manifest import record_path
 from ladm.tasks.storage.store import Store, StoredFile
 
 FOLDERS = ("runs", "records", *STAGE_FOLDERS, "quarantine")
@@ -152,7 +153,7 @@ def _named_by(record: dict[str, Any]) -> set[str]:
     """The paths of the data files and shard records that a run refers to."""
     named = set()
     for job in record["shards"]:
-        named.add(f"records/{job['key'][:2]}/{job['key']}.json")
+        named.add(record_path(job["key"]))
         files = [*job["shards"], *job["files"], *([job["quarantine"]] if job["quarantine"] else [])]
         named.update(file["path"] for file in files)
     return named
