@@ -249,7 +249,8 @@ def score(options: argparse.Namespace) -> int:
 
 def model_fetch(options: argparse.Namespace) -> int:
     """`ladm model fetch`."""
-    from ladm.tasks.models.resolve import model_facts, resolve_model  # noqa: PLC0415
+    from ladm.tasks.models.facts import model_facts  # noqa: PLC0415
+    from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415
 
     resolved = resolve_model(options.reference, _say)
     facts = model_facts(resolved)
