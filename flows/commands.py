@@ -73,7 +73,7 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
     Otherwise Prefect would wait for the shards under way, which may take minutes; they are safe to leave.
     """
-    from ladm.tasks.storage.store import remove_unfinished  # noqa: PLC0415
+    from ladm.tasks.storage.files import remove_unfinished  # noqa: PLC0415
 
     def stop(number: int, _frame: object) -> None:
         remove_unfinished()

@@ -25,7 +25,6 @@ STILL_TOO_LONG = {
     "ladm.tasks.scorers.span_mass",
     "ladm.tasks.stages.contrast",
     "ladm.tasks.stages.rank",
-    "ladm.tasks.storage.store",
     "ladm.tasks.tokenizing.windows",
 }
 """Modules that are too long, or hold a function that is, and wait for being split."""

@@ -29,7 +29,8 @@ from ladm.flows.runs.read import NewerRecordError, latest_run_id, read_record, r
 from ladm.flows.runs.record import new_run_id
 from ladm.tasks.errors import ConfigError, RecordError
 from ladm.tasks.manifest import record_path
-from ladm.tasks.storage.store import Store, StoredFile
+from ladm.tasks.storage.files import StoredFile
+from ladm.tasks.storage.store import Store
 
 FOLDERS = ("runs", "records", *STAGE_FOLDERS, "quarantine")
 """What `ladm` wrote, in the order of deleting; anything else below the store's root is not ours."""

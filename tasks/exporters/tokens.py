@@ -23,7 +23,7 @@ from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Par
 from ladm.tasks.exporters.packing import Piece, pack
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.settings import Settings
-from ladm.tasks.storage.store import ShardWriter
+from ladm.tasks.storage.shard_writer import ShardWriter
 from ladm.tasks.tokenizing.chunks import ChunkEncoder, Document, Ids
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer, tokenizer_of
 
