@@ -22,7 +22,7 @@ from test_quarantine import rows_of
 from test_report import page_of
 
 from ladm.flows.orchestration.environment import prefect_server
-from ladm.flows.report.tables import shown
+from ladm.flows.report.cells import shown
 from ladm.tasks.models.cache import cache_root
 
 Cli = Callable[..., Answer]
