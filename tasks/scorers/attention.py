@@ -27,10 +27,8 @@ from ladm.tasks.errors import AccountError, ModelError
 from ladm.tasks.models.facts import read_call
 from ladm.tasks.scorers.attention_kernels import causal_attention, sliding_attention
 from ladm.tasks.scorers.calculator import IMPLEMENTATION, Calculator
-from ladm.tasks.scorers.ladm import (
-    SpanPlan,
-)
 from ladm.tasks.scorers.span_mass import attend_and_measure
+from ladm.tasks.scorers.spans import SpanPlan
 
 Wanted = Mapping[SpanPlan, Sequence[int]]
 """Which pairs of spans to measure, and on which layers (ascending)."""

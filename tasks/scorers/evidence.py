@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from ladm.tasks.scorers.ladm import SpanPlan
+    from ladm.tasks.scorers.spans import SpanPlan
 
 
 @dataclass(frozen=True)

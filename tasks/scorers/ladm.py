@@ -22,6 +22,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.scorers.registry import BesideConfig
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 from ladm.tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,28 +105,6 @@ class LadmConfig(Settings):
                 )
             chosen.extend(range(first, last + 1))
         return chosen
-
-
-@dataclass(frozen=True)
-class QuerySpan:
-    """One sampled query span and the key spans it is measured against, as first tokens (the nearest key span first)."""
-
-    start: int
-    key_starts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class SpanPlan:
-    """What to measure in a window of `length` tokens: the query spans, in the order of the text.
-
-    `own_keys` says over which keys a query row's softmax runs: all up to the row itself (True: the causal softmax), or
-    only those before the row's span (False: the span's own keys are left out).
-    """
-
-    length: int
-    span: int
-    own_keys: bool
-    queries: tuple[QuerySpan, ...]
 
 
 @dataclass(frozen=True)

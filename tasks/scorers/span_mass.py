@@ -29,7 +29,7 @@ from torch import Tensor
 from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.attention_kernels import Kernel, causal_attention, fused_kernel
 from ladm.tasks.scorers.compiled_parts import kernels_work
-from ladm.tasks.scorers.ladm import QuerySpan, SpanPlan
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 
 _LOGITS_ON_CPU = 2**20  # float32 logits held at once: they stay in the cache
 _LOGITS_ELSEWHERE = 2**26

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ladm.tasks.scorers.ladm import SpanPlan
+from ladm.tasks.scorers.spans import SpanPlan
 
 _LOG2_E = math.log2(math.e)
 _LEAST = 16  # what tl.dot takes, of rows, columns and depth

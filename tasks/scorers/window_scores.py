@@ -23,7 +23,6 @@ from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
 from ladm.tasks.scorers.evidence import Evidence, Needs
 from ladm.tasks.scorers.ladm import (
     LadmConfig,
-    SpanPlan,
     WindowScore,
     check_window_length,
     dependency_scores,
@@ -31,7 +30,9 @@ from ladm.tasks.scorers.ladm import (
     scoring_plan,
     wanted_layers,
 )
-from ladm.tasks.scorers.registry import TextOf, read_snippets
+from ladm.tasks.scorers.registry import TextOf
+from ladm.tasks.scorers.snippets import read_snippets
+from ladm.tasks.scorers.spans import SpanPlan
 
 
 def score_windows(

@@ -22,9 +22,10 @@ from ladm.tasks import progress
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.scorers.distance_profile import FEATURES, profile_features, profile_plan
-from ladm.tasks.scorers.ladm import LadmConfig, SpanPlan, scoring_plan
+from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
 from ladm.tasks.scorers.registry import BesideConfig
+from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.contrast import WHOLE
 from ladm.tasks.storage.store import Store, table_of

@@ -21,8 +21,9 @@ from ladm.tasks.scorers import span_mass
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.compiled_parts import kernels_work
 from ladm.tasks.scorers.distance_profile import profile_plan
-from ladm.tasks.scorers.ladm import LadmConfig, QuerySpan, SpanPlan, grid_plan, scoring_plan
+from ladm.tasks.scorers.ladm import LadmConfig, grid_plan, scoring_plan
 from ladm.tasks.scorers.loaded_model import calculator_for
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 from ladm.tasks.scorers.window_scores import score_windows
 from ladm.tasks.stages.score import score, score_key_config
 from ladm.tasks.storage.store import Store, table_of
