@@ -73,7 +73,7 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
     Otherwise Prefect would wait for the shards under way, which may take minutes; they are safe to leave.
     """
-    from ladm.tasks.storage.store import remove_unfinished  # noqa: PLC0415
+    from ladm.tasks.storage.files import remove_unfinished  # noqa: PLC0415
 
     def stop(number: int, _frame: object) -> None:
         remove_unfinished()
@@ -249,7 +249,8 @@ def score(options: argparse.Namespace) -> int:
 
 def model_fetch(options: argparse.Namespace) -> int:
     """`ladm model fetch`."""
-    from ladm.tasks.models.resolve import model_facts, resolve_model  # noqa: PLC0415
+    from ladm.tasks.models.facts import model_facts  # noqa: PLC0415
+    from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415
 
     resolved = resolve_model(options.reference, _say)
     facts = model_facts(resolved)

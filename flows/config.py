@@ -22,6 +22,7 @@ from ladm.tasks.exporters.formats import AnyExport
 from ladm.tasks.exporters.jsonl import JsonlExport
 from ladm.tasks.exporters.parquet import ParquetExport
 from ladm.tasks.reading.readers import SourceConfig
+from ladm.tasks.redact import checked_uri
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.benchmarks import DecontaminateConfig
@@ -29,7 +30,6 @@ from ladm.tasks.stages.dedup import DeduplicateConfig
 from ladm.tasks.stages.ingest import IngestConfig
 from ladm.tasks.stages.length import LengthConfig
 from ladm.tasks.stages.rank import SelectConfig
-from ladm.tasks.storage.file_systems import without_secret
 from ladm.tasks.tokenizing.windows import WindowConfig
 
 DEFAULT_STORE = "ladm-store"
@@ -89,7 +89,7 @@ class RunConfig(Settings):
     @field_validator("store")
     @classmethod
     def _no_secret_in_the_store(cls, store: str) -> str:
-        return without_secret(store)
+        return checked_uri(store)
 
     @field_validator("sources", mode="before")
     @classmethod

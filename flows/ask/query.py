@@ -24,6 +24,7 @@ from ladm.flows.runs.read import latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import shards_of
 from ladm.tasks.errors import QueryError, RecordError
 from ladm.tasks.manifest import Shard
+from ladm.tasks.printable import cell_text
 from ladm.tasks.schema import SCORES
 from ladm.tasks.scorers.registry import all_columns
 from ladm.tasks.storage import duck
@@ -237,12 +238,3 @@ def _escaped(cell: object) -> str:
     from rich.markup import escape  # noqa: PLC0415
 
     return escape(cell_text(cell))
-
-
-def cell_text(cell: object, longest: int = 300) -> str:
-    """A value as printable text on one line, cut at `longest` characters."""
-    if cell is None:
-        return "NULL"
-    text = f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
-    return text if len(text) <= longest else text[: longest - 1] + "…"

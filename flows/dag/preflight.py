@@ -11,7 +11,8 @@ from ladm.flows.dag.stages import NAMES, planned_rows, rows_of_stage, told_stage
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
 from ladm.tasks.exporters.tokens import settled
-from ladm.tasks.models.resolve import ModelFacts, model_facts, resolve_model
+from ladm.tasks.models.facts import ModelFacts, model_facts
+from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.ladm import (

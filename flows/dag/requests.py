@@ -9,7 +9,7 @@ from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import STAGES
 from ladm.tasks.job import Job
-from ladm.tasks.stage import record_path
+from ladm.tasks.manifest import record_path
 from ladm.tasks.storage.store import Store
 
 

@@ -15,7 +15,7 @@ from ladm.flows.console import Console
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import check_device_is_here, check_model, preflight
 from ladm.tasks.errors import ConfigError
-from ladm.tasks.models.resolve import model_facts
+from ladm.tasks.models.facts import model_facts
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import check_window_length

@@ -25,8 +25,9 @@ from transformers import AttentionInterface
 
 from ladm.tasks.errors import AccountError, ModelError
 from ladm.tasks.models.facts import read_call
+from ladm.tasks.scorers.attention_kernels import causal_attention, sliding_attention
 from ladm.tasks.scorers.calculator import IMPLEMENTATION, Calculator
-from ladm.tasks.scorers.span_mass import attend_and_measure, causal_attention, sliding_attention
+from ladm.tasks.scorers.span_mass import attend_and_measure
 from ladm.tasks.scorers.spans import SpanPlan
 
 Wanted = Mapping[SpanPlan, Sequence[int]]

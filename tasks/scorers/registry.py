@@ -5,8 +5,8 @@ Most give a score, by which documents can be ranked; `text` and `attention` give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import pyarrow as pa
 from ladm.tasks.scorers import attention_columns, gzip_ratio, longattn, longfilter, prolong, random_order
 from ladm.tasks.scorers import text as text_columns
 from ladm.tasks.scorers.attention_columns import AttentionConfig
-from ladm.tasks.scorers.evidence import Evidence, Needs, Snippet
+from ladm.tasks.scorers.evidence import Evidence, Needs
 from ladm.tasks.scorers.gzip_ratio import GzipConfig
 from ladm.tasks.scorers.longattn import LongAttnConfig
 from ladm.tasks.scorers.longfilter import LongFilterConfig
@@ -23,9 +23,6 @@ from ladm.tasks.scorers.prolong import ProLongConfig
 from ladm.tasks.scorers.random_order import RandomConfig
 from ladm.tasks.scorers.text import TextConfig
 from ladm.tasks.settings import Settings
-
-if TYPE_CHECKING:
-    from ladm.tasks.scorers.calculator import Calculator
 
 _ANY_LENGTH = 4096  # what kind of thing a scorer needs does not depend on it
 
@@ -125,27 +122,3 @@ def gather_without_model(
     """The evidence of each window of a batch for scorers that need no model: its tokens, and its text if asked for."""
     for ids_L in ids_BL:
         yield Evidence(ids=ids_L, text=text_of(ids_L) if beside.reads_text and text_of else "")
-
-
-def read_snippets(
-    calculator: Calculator, ids_L: npt.NDArray[np.integer], snippets: Sequence[Snippet], batch_tokens: int = 4096
-) -> dict[Snippet, npt.NDArray[np.float32]]:
-    """Log p of every snippet's targets, by short forward passes over snippets of one shape at a time."""
-    import torch  # noqa: PLC0415
-
-    from ladm.tasks.scorers.attention import one_pass  # noqa: PLC0415
-
-    alike: dict[tuple[int, int], list[Snippet]] = {}
-    for snippet in snippets:
-        alike.setdefault((snippet.length, snippet.targets), []).append(snippet)
-    found: dict[Snippet, npt.NDArray[np.float32]] = {}
-    for (length, targets), group in alike.items():
-        places = range(length - targets, length)
-        at_once = max(1, batch_tokens // length)
-        for first in range(0, len(group), at_once):
-            batch = group[first : first + at_once]
-            ids_BL = np.stack([np.concatenate([ids_L[start:end] for start, end in one.parts]) for one in batch])
-            log_p_BT = one_pass(calculator, {}, torch.as_tensor(ids_BL).long(), places).log_p
-            assert log_p_BT is not None
-            found.update(zip(batch, log_p_BT, strict=True))
-    return found

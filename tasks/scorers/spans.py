@@ -1,4 +1,4 @@
-"""Which spans of a window are measured against which: what a formula samples, and what a pass of the model measures."""
+"""The spans of a window between which attention is measured. A *span* is so many consecutive tokens."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ from ladm.tasks.scorers.ladm import (
     scoring_plan,
     wanted_layers,
 )
-from ladm.tasks.scorers.registry import TextOf, read_snippets
+from ladm.tasks.scorers.registry import TextOf
+from ladm.tasks.scorers.snippets import read_snippets
 from ladm.tasks.scorers.spans import SpanPlan
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Answer, Corpus, run_arguments
-from test_gc import NOW, all_files, files_of_key, listing, run_record, swept
+from test_collect import NOW, all_files, files_of_key, listing, run_record, swept
 
 from ladm.flows.dag import curate
 from ladm.flows.runs import marks

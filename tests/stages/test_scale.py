@@ -23,7 +23,7 @@ import pytest
 from conftest import WORDS, by_role
 
 from ladm.flows.config import load_config
-from ladm.tasks.exporters.formats import FORMATS
+from ladm.tasks.exporters.formats import EXPORTERS
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.models.resolve import resolve_model
@@ -160,7 +160,7 @@ def million(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", EXPORTERS)
 def test_every_export_of_a_million_rows_keeps_within_two_gigabytes(million: Million, form: str) -> None:
     of_tokens = form in ("mds", "megatron", "npy")
     config: dict[str, Any] = {"format": form, "shuffle": 1, "validation": 0.01}

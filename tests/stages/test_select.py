@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ladm.flows.config import load_config
 from ladm.tasks.errors import ConfigError
-from ladm.tasks.exporters.card_text import selection_text
+from ladm.tasks.exporters.selection_text import selection_text
 from ladm.tasks.job import Job, Outcome
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import DOCUMENTS, SCORES
