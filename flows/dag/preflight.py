@@ -110,7 +110,7 @@ def check_device_is_here(config: RunConfig) -> None:
 
 def check_rank_by(config: RunConfig, calibration: Calibration) -> None:
     """Refuse to rank by a score that neither the calibration nor a scorer beside it gives."""
-    by, given = config.select.rank_by, ("ladm", *calibration.weights, *config.scorer.beside.names)
+    by, given = config.select.rank_by, ("ladm", *calibration.gives, *config.scorer.beside.names)
     if by not in given:
         which = repr(config.scorer.calibration) if config.scorer.calibration else "the shipped one"
         raise ConfigError(

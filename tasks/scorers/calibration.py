@@ -27,11 +27,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.scorers.distance_profile import FEATURES
-from ladm.tasks.scorers.gate import Gate
+from ladm.tasks.scorers.gate import Gate, soft_minimum
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.settings import Settings
 
 VERSION = 1
+AGAINST = "against "
+"""How the name of a part of the dependency begins."""
 
 
 class ProfileWeights(Settings):
@@ -75,6 +77,9 @@ class Calibration(Settings):
     """Whether the formula keeps the standard deviation."""
     dependency: ProfileWeights | None = None
     order: ProfileWeights | None = None
+    against: dict[str, ProfileWeights] = Field(default_factory=dict)
+    """Scale of breaking (spliced, interleaved, crumbs) → weights that tell whole windows from windows broken so; where
+    there are any, the dependency is their soft minimum, in place of `dependency`."""
     gate: Gate | None = None
     """What real windows are like; what is unlike them loses in rank, or is held back. Older calibrations have none."""
     expected: tuple[dict[str, Any], ...] = ()
@@ -92,8 +97,15 @@ class Calibration(Settings):
 
     @property
     def weights(self) -> dict[str, ProfileWeights]:
-        """The weighted sums over the profile that it has, by name: `dependency`, `order`."""
-        return {name: one for name, one in (("dependency", self.dependency), ("order", self.order)) if one}
+        """The weighted sums over the profile that it has, by name: `order`, and `dependency` or its parts."""
+        parts = {f"{AGAINST}{scale}": one for scale, one in self.against.items()}
+        given = {"dependency": None if parts else self.dependency, "order": self.order, **parts}
+        return {name: one for name, one in given.items() if one}
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The scores that it gives: `dependency`, `order`."""
+        return tuple(dict.fromkeys("dependency" if name.startswith(AGAINST) else name for name in self.weights))
 
     def stated(self, config: LadmConfig) -> LadmConfig:
         """The scorer's configuration, still `calibrated`, with what the calibration was made with filled in.
@@ -178,6 +190,22 @@ def profile_score(weights: ProfileWeights, profile_MHF: npt.NDArray[np.floating]
     """The weighted sum of one window's profile, which was taken of M `layers`."""
     profile_NHF = profile_MHF[[layers.index(layer) for layer in weights.layers]]
     return float((profile_NHF * np.array(weights.weights)).sum() + weights.offset)
+
+
+def profile_scores(
+    weights: Mapping[str, ProfileWeights], profile_MHF: npt.NDArray[np.floating], layers: Sequence[int]
+) -> dict[str, float]:
+    """`dependency` and `order` of one window, as far as there are weights for them.
+
+    Args:
+        weights: As `Calibration.weights` names them.
+        profile_MHF: The window's profile.
+        layers: The M layers that it was taken of.
+    """
+    sums = {name: profile_score(one, profile_MHF, layers) for name, one in weights.items()}
+    parts = [value for name, value in sums.items() if name.startswith(AGAINST)]
+    whole = {name: value for name, value in sums.items() if not name.startswith(AGAINST)}
+    return {"dependency": soft_minimum(parts), **whole} if parts else whole
 
 
 def _parsed(name: str, content: bytes) -> Calibration:

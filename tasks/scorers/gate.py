@@ -52,10 +52,10 @@ SHRINK = 0.1
 FOLDS = 8
 START = 1.0
 """Unlikeness up to this costs nothing: nine real windows in ten."""
-PENALTY = 1.0
+PENALTY = 2.0
 """What the square of one unit of unlikeness beyond `START` costs, in standard deviations of real dependency: little
 where some real windows lie, more than any dependency where none do."""
-SLOPE = 0.3
+SLOPE = 0.1
 """Dependency above that of real windows in the middle counts by its logarithm, so much of it: the order stays, and what
 depends on itself far more than texts do, as lists do, gains little."""
 HELD_BACK = 0.05
@@ -141,6 +141,12 @@ def gate_distances(gate: Gate, feature_WG: Floats) -> Floats:
     return (_distances(reference, feature_WG) - gate.centre) / gate.spread
 
 
+def soft_minimum(scores: Sequence[float] | Floats) -> float:
+    """The dependency of its parts: below their mean, near the least where that is far below the others."""
+    least = min(scores)
+    return float(least) - math.log(sum(math.exp(least - score) for score in scores) / len(scores))
+
+
 def ranking_score(gate: Gate, dependency: float, unlikeness: float) -> float:
     """What documents are ranked by: dependency, above 0 by its logarithm, less the penalty for unlikeness.
 
@@ -150,10 +156,17 @@ def ranking_score(gate: Gate, dependency: float, unlikeness: float) -> float:
     return min(dependency, 0.0) + gate.slope * math.log1p(above) - gate.penalty * unlike**2
 
 
-def fit_gate(
-    layers: Sequence[int], feature_WG: Floats, domains: Sequence[str], documents: Sequence[str]
-) -> Gate | None:
-    """The gate of W real windows; None for fewer than `FEWEST_WINDOWS`.
+class Windows(NamedTuple):
+    """Real windows of one length."""
+
+    features: Floats
+    """feature_WG: of each window, `gate_features`."""
+    domains: Sequence[str]
+    documents: Sequence[str]
+
+
+def fit_gate(layers: Sequence[int], reference: Windows, lent: Windows | None = None) -> Gate | None:
+    """The gate of the real windows in `reference`; None for fewer than `FEWEST_WINDOWS`.
 
     Every domain counts alike, however many windows it has. Where unlikeness 0 and 1 lie is measured on documents left
     out of the fit, a part of them at a time; the threshold on whole domains left out, one at a time, so that texts of
@@ -161,22 +174,22 @@ def fit_gate(
 
     Args:
         layers: The layers whose profile is in the features.
-        feature_WG: Of each window, `gate_features`.
-        domains: Of each window.
-        documents: Of each window; windows of one document are left out together.
+        reference: Real windows of the gate's length.
+        lent: Real windows of a shorter length, of which there are more for the same work. How the features hang
+            together is much the same at every length, so they lend their correlations, not their means.
     """
-    if len(feature_WG) < FEWEST_WINDOWS:
+    if len(reference.features) < FEWEST_WINDOWS:
         return None
-    domain_W = np.array(domains)
-    numbers = {document: number % FOLDS for number, document in enumerate(dict.fromkeys(documents))}
-    fold_W = np.array([numbers[document] for document in documents])
-    kept_W = _left_out(feature_WG, domain_W, fold_W)
+    numbers = {document: number % FOLDS for number, document in enumerate(dict.fromkeys(reference.documents))}
+    kept_W = _left_out(reference, lent, numbers, by_domain=False)
     centre, high = (float(value) for value in np.quantile(kept_W, [0.5, 0.9]))
     spread = max(high - centre, _LEAST_SPREAD)
-    names = sorted(set(domains))
-    strange_W = _left_out(feature_WG, domain_W, domain_W) if len(names) > 2 else kept_W
+    domain_W, names = np.array(reference.domains), sorted(set(reference.domains))
+    strange_W = kept_W
+    if len(names) > 2:
+        strange_W = _left_out(reference, lent, {name: place for place, name in enumerate(names)}, by_domain=True)
     most = max(float(np.quantile(strange_W[domain_W == name], 1 - HELD_BACK)) for name in names)
-    fitted = _reference(feature_WG, domain_W)
+    fitted = _reference(reference, lent)
     return Gate(
         layers=tuple(layers),
         mean=_rounded(fitted.mean_g),
@@ -185,7 +198,7 @@ def fit_gate(
         centre=round(centre, 6),
         spread=round(spread, 6),
         threshold=round((most - centre) / spread, 6),
-        windows=len(feature_WG),
+        windows=len(reference.features),
         domains=tuple(names),
     )
 
@@ -196,16 +209,27 @@ class _Reference(NamedTuple):
     whitening_gg: Floats
 
 
-def _reference(feature_WG: Floats, domain_W: npt.NDArray[np.str_]) -> _Reference:
+def _reference(own: Windows, lent: Windows | None) -> _Reference:
     """Mean, standard deviation, and the whitening of the shrunk correlations; domains count alike."""
-    _, place_W, count_D = np.unique(domain_W, return_inverse=True, return_counts=True)
+    mean_G, scale_G, correlation_GG = _moments(own)
+    if lent is not None and len(lent.features):
+        _, lent_G, lent_GG = _moments(lent)
+        share = len(lent.features) / (len(lent.features) + len(own.features))
+        correlation_GG = (1 - share) * correlation_GG + share * lent_GG
+        scale_G = np.sqrt(scale_G * lent_G)
+    shrunk_GG = (1 - SHRINK) * correlation_GG + SHRINK * np.eye(len(mean_G))
+    return _Reference(mean_G, scale_G, np.linalg.inv(np.linalg.cholesky(shrunk_GG)))
+
+
+def _moments(windows: Windows) -> tuple[Floats, Floats, Floats]:
+    """Mean, standard deviation and correlations of the features."""
+    _, place_W, count_D = np.unique(np.array(windows.domains), return_inverse=True, return_counts=True)
     weight_W = 1 / (count_D[place_W] * len(count_D))
-    mean_G = weight_W @ feature_WG
-    centred_WG = feature_WG - mean_G
+    mean_G = weight_W @ windows.features
+    centred_WG = windows.features - mean_G
     scale_G = np.maximum(np.sqrt(weight_W @ centred_WG**2), _LEAST_SCALE)
     z_WG = centred_WG / scale_G
-    correlation_GG = (1 - SHRINK) * (z_WG.T * weight_W) @ z_WG + SHRINK * np.eye(len(mean_G))
-    return _Reference(mean_G, scale_G, np.linalg.inv(np.linalg.cholesky(correlation_GG)))
+    return mean_G, scale_G, (z_WG.T * weight_W) @ z_WG
 
 
 def _distances(reference: _Reference, feature_WG: Floats) -> Floats:
@@ -215,12 +239,24 @@ def _distances(reference: _Reference, feature_WG: Floats) -> Floats:
     return distance_W
 
 
-def _left_out(feature_WG: Floats, domain_W: npt.NDArray[np.str_], part_W: npt.NDArray[np.generic]) -> Floats:
-    """The distance of each window from a reference without its part."""
-    distance_W = np.full(len(feature_WG), np.nan)
+def _left_out(own: Windows, lent: Windows | None, parts: Mapping[str, int], *, by_domain: bool) -> Floats:
+    """The distance of each window from a reference without its part, which its domain or its document names."""
+
+    def part_of(windows: Windows) -> npt.NDArray[np.int_]:
+        names = windows.domains if by_domain else windows.documents
+        return np.array([parts.get(name, -1) for name in names], dtype=int)
+
+    def without(windows: Windows, part: int) -> Windows:
+        kept: list[int] = np.flatnonzero(part_of(windows) != part).tolist()
+        domains = [windows.domains[place] for place in kept]
+        documents = [windows.documents[place] for place in kept]
+        return Windows(windows.features[kept], domains, documents)
+
+    part_W = part_of(own)
+    distance_W = np.full(len(own.features), np.nan)
     for part in np.unique(part_W):
-        out_W = part_W == part
-        distance_W[out_W] = _distances(_reference(feature_WG[~out_W], domain_W[~out_W]), feature_WG[out_W])
+        rest = _reference(without(own, part), None if lent is None else without(lent, part))
+        distance_W[part_W == part] = _distances(rest, own.features[part_W == part])
     return distance_W
 
 
