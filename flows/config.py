@@ -24,12 +24,12 @@ from ladm.tasks.exporters.parquet import ParquetExport
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.redact import checked_uri
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
+from ladm.tasks.selection import SelectConfig
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.benchmarks import DecontaminateConfig
 from ladm.tasks.stages.dedup import DeduplicateConfig
 from ladm.tasks.stages.ingest import IngestConfig
 from ladm.tasks.stages.length import LengthConfig
-from ladm.tasks.stages.rank import SelectConfig
 from ladm.tasks.tokenizing.windows import WindowConfig
 
 DEFAULT_STORE = "ladm-store"

@@ -23,7 +23,8 @@ from ladm.tasks.exporters.selection_text import selection_text
 from ladm.tasks.job import Job, Outcome
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import DOCUMENTS, SCORES
-from ladm.tasks.stages.rank import SelectConfig, rank
+from ladm.tasks.selection import SelectConfig
+from ladm.tasks.stages.rank import rank
 from ladm.tasks.storage.store import Store, table_of
 
 Cli = Callable[..., Answer]
