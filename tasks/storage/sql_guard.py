@@ -1,28 +1,21 @@
-"""What a query of `ladm sql` may call, and for how long: only what reads, told by DuckDB's own parser.
+"""What SQL of a user's may call: only what reads, told by DuckDB's own parser.
 
 A SELECT can have side effects: DuckDB has table functions that write files, change settings, or follow a pointer. So
-what is not known to do nothing but read is refused, whatever a later DuckDB adds. That files are opened below the
-store alone is DuckDB's part (`query.py`).
+what is not known to do nothing but read is refused, whatever a later DuckDB adds. That a query opens files below the
+store alone is DuckDB's part (`flows/ask/query.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import duckdb
 import orjson
-import pyarrow as pa
 
-from ladm.tasks.errors import ConfigError, QueryError
+from ladm.tasks.errors import QueryError
 
-TIMEOUT_SECONDS = 600.0
-"""How long one query may take when not said otherwise."""
-MOST_SECONDS = 1e7
 TABLE_FUNCTIONS = frozenset(
     [
         *("unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree"),
@@ -48,21 +41,29 @@ PLANS_A_QUERY = "json_serialize_plan"
 _A_FILE = re.compile(r"[./\\:*?\[]")
 
 
+def parsed_sql(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any] | None:
+    """What DuckDB's parser makes of SELECT statements, or its `error_message`; None if they are nested too deeply."""
+    row = connection.execute("select json_serialize_sql($text)", {"text": text}).fetchone()
+    assert row is not None
+    try:
+        parsed: dict[str, Any] = orjson.loads(row[0])
+    except orjson.JSONDecodeError:
+        return None
+    return parsed
+
+
 def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """Refuse a SELECT statement that calls what is not known to do nothing but read.
 
     Raises:
         QueryError: One line that names what is not allowed.
     """
-    row = connection.execute("select json_serialize_sql($query)", {"query": query}).fetchone()
-    assert row is not None
-    try:
-        parsed = orjson.loads(row[0])
-    except orjson.JSONDecodeError:
-        raise QueryError("the query is nested too deeply to be checked; write it in fewer steps") from None
+    parsed = parsed_sql(connection, query)
+    if parsed is None:
+        raise QueryError("the query is nested too deeply to be checked; write it in fewer steps")
     if parsed["error"]:
         raise QueryError(f"the query cannot be checked ({parsed['error_message']}); ladm sql reads and never writes")
-    nodes = list(_nodes(parsed["statements"]))
+    nodes = list(nodes_of(parsed["statements"]))
     for node in nodes:
         if node.get("type") == "TABLE_FUNCTION":
             name = str(node["function"].get("function_name", "")).lower()
@@ -72,7 +73,7 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     _check_tables(nodes)
 
 
-def _nodes(parsed: Any) -> Iterator[dict[str, Any]]:
+def nodes_of(parsed: Any) -> Iterator[dict[str, Any]]:
     """Every object of a parsed statement, at any depth."""
     waiting = [parsed]
     while waiting:
@@ -102,42 +103,3 @@ def _check_tables(nodes: list[dict[str, Any]]) -> None:
         name = str(node.get("table_name", ""))
         if node.get("type") == "BASE_TABLE" and _A_FILE.search(name) and name.lower() not in named_here:
             raise QueryError(f"{name!r} is no view; read_parquet('…') and read_json('…') read files of the store")
-
-
-def checked_timeout(seconds: float) -> float:
-    """The seconds of `--timeout`.
-
-    Raises:
-        ConfigError: They are none.
-    """
-    if not 0 < seconds <= MOST_SECONDS:
-        raise ConfigError(f"--timeout: {seconds:g} is no number of seconds; give one above 0, up to {MOST_SECONDS:.0f}")
-    return seconds
-
-
-@contextlib.contextmanager
-def interrupted_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """End what the connection does within the block after so many seconds.
-
-    Raises:
-        QueryError: It was ended; the line names the option.
-    """
-    done = threading.Event()
-    late = time.monotonic() + seconds
-
-    def watch() -> None:
-        done.wait(seconds)
-        while not done.wait(0.1):  # again and again: what comes before a query begins is forgotten
-            connection.interrupt()
-
-    watcher = threading.Thread(target=watch, name="ladm-sql-timeout", daemon=True)
-    watcher.start()
-    try:
-        yield
-    except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow has words of its own for what it reads
-        if time.monotonic() < late or "interrupt" not in str(error).lower():
-            raise
-        raise QueryError(f"the query was ended after {seconds:g} s; --timeout gives it more") from None
-    finally:
-        done.set()
-        watcher.join()
