@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.formats import AnyExport
 from ladm.tasks.exporters.jsonl import JsonlExport
@@ -84,6 +85,9 @@ class RunConfig(Settings):
             raise ValueError("select.rank_by: order comes with a calibration; set scorer.layers=calibrated")
         if by not in ("ladm", "order", *self.scorer.beside.names):
             raise ValueError(f"select.rank_by: {by} is not scored; add it to scorer.beside, or rank by another score")
+        check_columns_are_made(
+            self.select.where, self.scorer.beside.names, None if self.scorer.layers == CALIBRATED else ()
+        )
         return self
 
     @field_validator("store")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from ladm.tasks.condition import check_condition, measured_columns, reads_documents
 from ladm.tasks.settings import Settings
+
+OWN_SCORES = ("ladm", "order")
+"""The scores that the stage `score` gives; others are measured beside it."""
 
 
 class Quota(Settings):
@@ -73,6 +77,17 @@ class SelectConfig(Settings):
 
     replay: ReplayConfig | None = None
     """Short documents to be replayed; none when not given."""
+    where: str | None = None
+    """An SQL condition over a document's scores, measured columns and metadata, window functions allowed
+    (`tasks/condition.py`). A document for which it is false or null is not ranked."""
+
+    @field_validator("where")
+    @classmethod
+    def _one_harmless_condition(cls, where: str | None) -> str | None:
+        where = where if where is None else where.strip()
+        if where is not None:
+            check_condition(where)
+        return where
 
     @field_validator("quotas")
     @classmethod
@@ -113,6 +128,27 @@ class SelectConfig(Settings):
                 "lower them or replay.share, or raise budget_tokens"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_where(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a condition as it was before there were any, and so are the keys of what is made by it."""
+        values: dict[str, Any] = handler(self)
+        return values if self.where is not None else {name: one for name, one in values.items() if name != "where"}
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether documents may be held back from the ranking."""
+        return self.where is not None
+
+    @property
+    def reads_measures(self) -> bool:
+        """Whether ranking reads what scorers beside `ladm` measured."""
+        return self.rank_by not in OWN_SCORES or bool(measured_columns(self.where))
+
+    @property
+    def reads_documents(self) -> bool:
+        """Whether ranking reads where documents come from, or their metadata."""
+        return self.max_source_share is not None or reads_documents(self.where)
 
     @property
     def replay_tokens(self) -> int:

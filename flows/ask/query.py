@@ -133,7 +133,7 @@ def newest_run(store: Store) -> str:
 def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:
     for row in TABLE:
         for view in row.views:
-            shards = shards_of(record, row.stage.name, files=view.files)
+            shards = shards_of(record, row.stage.name, files=view.files, ending=view.ending)
             if view.added:
                 _view_with_columns_added(connection, view.name, store, shards, view.schema, view.added)
             else:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ladm.flows.config import RunConfig
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.stages import NAMES, planned_rows, rows_of_stage, told_stages
+from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
 from ladm.tasks.exporters.tokens import settled
@@ -71,6 +72,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
                 scorer = calibration.applied(scorer)
                 check_window_length(scorer, config.window.length)
                 check_rank_by(config, calibration)
+                check_columns_are_made(config.select.where, config.scorer.beside.names, calibration.weights)
             layers, left_out = check_model(scorer, config.window.length, model_facts(model))
             check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:

@@ -1,9 +1,9 @@
 """Ranking: all score shards of a run become one ranking, within each domain, and the budget is selected from it.
 
-DuckDB does the work, out of core: `sql/rank.sql` ranks, `pool.sql` leaves the score bands out, the allocation's own
-file puts the rest in the order of selection, `take.sql` takes from it, and `allocation.sql` tells what is short. It
-ranks exactly the shards it is given: a file that vanished from the sources is gone from the next ranking, and
-nothing is globbed.
+DuckDB does the work, out of core: `sql/not_ranked.sql` knows what is held back, `rank.sql` ranks the rest, `pool.sql`
+leaves the score bands out, the allocation's own file puts the rest in the order of selection, `take.sql` takes from it,
+and `allocation.sql` tells what is short. It ranks exactly the shards it is given: a file that vanished from the sources
+is gone from the next ranking, and nothing is globbed.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ladm.tasks.condition import hold_back
 from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
-from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, RANKING, SCORES, SHORT
+from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, NOT_RANKED, RANKING, SCORES, SHORT
 from ladm.tasks.scorers.registry import all_columns
-from ladm.tasks.selection import Quota, SelectConfig
+from ladm.tasks.selection import OWN_SCORES, Quota, SelectConfig
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.read_ahead import one_ahead
 from ladm.tasks.storage.store import Store, table_of
 
 ROWS_AT_ONCE = 65_536
-OWN_SCORES = ("ladm", "order")
-"""The scores that the stage `score` gives; others are measured beside it."""
 QUOTAS = pa.schema(
     [
         ("quota", pa.int64()),  # its place in the configuration, from 0
@@ -41,14 +40,15 @@ QUOTAS = pa.schema(
 def rank(job: Job, store: Store, key: str) -> Outcome:
     """Rank the documents of all score shards and mark the selected ones.
 
-    The inputs are score shards; where another scorer ranks, what was measured; if `max_source_share` is set, the
-    document shards that name the sources; and for `replay` the shards of short documents, and the lists of what is
-    dropped before scoring.
-    The ranking is sorted by domain and rank; the manifest's one file is the allocation (`sql/allocation.sql`).
-    Counts are of windows; measures tell documents and tokens.
+    The inputs are score shards; where another scorer ranks, or `where` reads it, what was measured; the document shards
+    if `max_source_share` is set or `where` reads what they hold; and for `replay` the shards of short documents, and
+    the lists of what is dropped before scoring.
+    The ranking is sorted by domain and rank. The manifest's files are the allocation (`sql/allocation.sql`) and, where
+    documents may be held back from the ranking, these (`sql/not_ranked.sql`). Counts are of windows; measures tell
+    documents and tokens.
 
     Raises:
-        ConfigError: A document has no score of the kind that is ranked by.
+        ConfigError: A document has no score of the kind that is ranked by, or `where` leaves none.
     """
     config = SelectConfig.model_validate(job.config)
     scores, measures, documents, short, drop_lists = (
@@ -61,14 +61,13 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
         duck.view_of_shards(connection, "counted_short_documents", store, short, SHORT)
         duck.view_of_shards(connection, "drop_lists", store, drop_lists, DROP_LIST)
         _select(connection, config)
-        order = "domain, rank" if config.replay else "place"  # the same, and less to sort
-        rows = connection.execute(f"select {', '.join(RANKING.names)} from ranking order by {order}")
-        with store.shard_writer("rank", key, RANKING) as writer:
-            for batch in one_ahead(rows.to_arrow_reader(ROWS_AT_ONCE)):
-                writer.write(pa.Table.from_batches([batch]))
-        allocation = connection.execute(
-            f"select {', '.join(ALLOCATION.names)} from allocation order by role, domain, bucket_min"
-        ).to_arrow_table()
+        ranking = _write_ranking(connection, store, key, config)
+        files = [_write_file(connection, store, key, "allocation", ALLOCATION, "role, domain, bucket_min")]
+        dropped: dict[str, int] = {}
+        if config.holds_back:
+            held_back = "(from not_ranked join documents_scored using (doc_id, domain))"
+            files.append(_write_file(connection, store, key, "not_ranked", NOT_RANKED, "domain, doc_id", held_back))
+            dropped = _windows_by_reason(connection, held_back)
         windows, ranked, tokens = _totals(
             connection, "select sum(domain_windows), sum(domain_documents), sum(domain_tokens) from domains"
         )
@@ -78,14 +77,15 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
             " sum(selected_tokens) filter (role = 'replay') from allocation",
         )
         (domains,) = _totals(connection, "select count(*) from domains")
-    if writer.rows != ranked + replayed:
-        raise AccountError(f"{ranked} documents are ranked and {replayed} replayed, {writer.rows} are in the ranking")
+    if ranking.rows != ranked + replayed:
+        raise AccountError(f"{ranked} documents are ranked and {replayed} replayed, {ranking.rows} are in the ranking")
     received = sum(shard.rows for shard in scores)
-    not_measured = {f"not measured by {config.rank_by}": received - windows} if received > windows else {}
+    if not_measured := received - windows - sum(dropped.values()):
+        dropped[f"not measured by {config.rank_by}"] = not_measured
     return Outcome(
-        counts=Counts(received=received, kept=windows, dropped=not_measured),
-        shards=[writer.shard()],
-        files=[_write_allocation(store, key, allocation)],
+        counts=Counts(received=received, kept=windows, dropped=dropped),
+        shards=[ranking],
+        files=files,
         measures={
             "documents": ranked,
             "tokens": tokens,
@@ -127,8 +127,11 @@ def _select(connection: duckdb.DuckDBPyConnection, config: SelectConfig) -> None
         connection.execute(duck.statement("measured_scores"))
     last_window = connection.execute("select coalesce(max(window_index), 0) from scores").fetchone()
     documents_scored = "one_window" if last_window == (0,) else "many_windows"
-    for name in (documents_scored, "rank"):
+    for name in (documents_scored, "not_ranked"):
         connection.execute(duck.statement(name))
+    if config.where is not None:
+        hold_back(connection, config.where, one_window=documents_scored == "one_window")
+    connection.execute(duck.statement("rank"))
     _refuse_documents_without_a_score(connection, config.rank_by)
     for name in ("pool", config.allocation):
         connection.execute(duck.statement(name))
@@ -170,10 +173,36 @@ def _quotas_table(quotas: Sequence[Quota]) -> pa.Table:
     return table_of(columns, QUOTAS)
 
 
-def _write_allocation(store: Store, key: str, allocation: pa.Table) -> Shard:
-    with store.parquet_writer(store.shard_path("rank", key, "allocation.parquet"), key, ALLOCATION) as writer:
-        writer.write(allocation)
+def _write_ranking(connection: duckdb.DuckDBPyConnection, store: Store, key: str, config: SelectConfig) -> Shard:
+    order = "domain, rank" if config.replay else "place"  # the same, and less to sort
+    rows = connection.execute(f"select {', '.join(RANKING.names)} from ranking order by {order}")
+    with store.shard_writer("rank", key, RANKING) as writer:
+        for batch in one_ahead(rows.to_arrow_reader(ROWS_AT_ONCE)):
+            writer.write(pa.Table.from_batches([batch]))
     return writer.shard()
+
+
+def _write_file(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    key: str,
+    name: str,
+    schema: pa.Schema,
+    order: str,
+    rows: str = "",
+) -> Shard:
+    """Write some rows, of the table of that name if not said otherwise, as the file `<key>.<name>.parquet`."""
+    found = connection.execute(f"select {', '.join(schema.names)} from {rows or name} order by {order}")
+    with store.parquet_writer(store.shard_path("rank", key, f"{name}.parquet"), key, schema) as writer:
+        for batch in found.to_arrow_reader(ROWS_AT_ONCE):
+            writer.write(pa.Table.from_batches([batch]))
+    return writer.shard()
+
+
+def _windows_by_reason(connection: duckdb.DuckDBPyConnection, held_back: str) -> dict[str, int]:
+    """The windows of the documents that are not ranked, by reason."""
+    rows = connection.execute(f"select reason, sum(windows)::bigint from {held_back} group by reason").fetchall()
+    return {str(reason): int(windows) for reason, windows in rows}
 
 
 STAGE = Stage(name="rank", version="5", compute=rank, roles=("scores", "measures", "documents", ("short", "drops")))
