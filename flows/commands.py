@@ -91,8 +91,8 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
 def sql(options: argparse.Namespace) -> int:
     """`ladm sql`."""
-    from ladm.flows.ask.guard import checked_timeout  # noqa: PLC0415
     from ladm.flows.ask.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
+    from ladm.flows.ask.timeout import checked_timeout  # noqa: PLC0415
     from ladm.flows.config import store_uri  # noqa: PLC0415
     from ladm.tasks.storage.file_systems import reached  # noqa: PLC0415
 

@@ -155,6 +155,19 @@ RANKING = pa.schema(
 )
 """rank/: one row a ranked document, and one a replayed one."""
 
+NOT_RANKED = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),  # by which it would have been ranked
+        pa.field("windows", pa.int64(), nullable=False),
+        pa.field("doc_tokens", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # select.where
+        pa.field("distance", pa.float64()),  # from what would have let it pass; null: there is no such thing
+    ]
+)
+"""rank/, beside the ranking: one row a document that was scored and is held back from the ranking, and why."""
+
 ALLOCATION = pa.schema(
     [
         pa.field("domain", pa.string(), nullable=False),

@@ -25,6 +25,7 @@ from ladm.tasks.stages.dedup import dedup_key_config
 from ladm.tasks.stages.ingest import ingest_key_config
 from ladm.tasks.stages.length import length_key_config
 from ladm.tasks.stages.measure import measure_key_config
+from ladm.tasks.stages.rank import GATE_RULES
 from ladm.tasks.stages.score import score_key_config
 
 VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
@@ -174,7 +175,11 @@ def _measures(plan: Plan, *, model: bool, beside: dict[str, Any] | None = None) 
 
 def ask_rank(plan: Plan) -> list[Ask]:
     """Rank all documents, and select from them."""
-    config = plan.config.select.model_dump()
+    select, gate = plan.config.select, plan.gate
+    config = select.model_dump()
+    if gate is not None and select.gate != "off":
+        rules = gate.model_dump(include={"start", "penalty", "slope", "threshold"})
+        config[GATE_RULES] = rules if select.gate is None else {**rules, "threshold": select.gate}
     return [Ask(config, label="all shards")]
 
 

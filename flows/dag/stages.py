@@ -17,7 +17,7 @@ from ladm.flows.dag import jobs
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take, View
 from ladm.tasks.job import Stage
-from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, RANKING, SCORES, WINDOWS
+from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, NOT_RANKED, RANKING, SCORES, WINDOWS
 from ladm.tasks.scorers.ladm import CALIBRATED
 from ladm.tasks.stages import (
     benchmarks,
@@ -54,12 +54,12 @@ def _is_calibrated(config: RunConfig) -> bool:
     return config.scorer.layers == CALIBRATED
 
 
-def _ranks_by_a_measure(config: RunConfig) -> bool:
-    return config.select.rank_by in config.scorer.beside.names
+def _ranks_by_measures(config: RunConfig) -> bool:
+    return config.select.reads_measures
 
 
-def _names_sources(config: RunConfig) -> bool:
-    return config.select.max_source_share is not None
+def _ranks_by_documents(config: RunConfig) -> bool:
+    return config.select.reads_documents
 
 
 def _measuring(
@@ -176,7 +176,7 @@ TABLE: tuple[Row, ...] = (
         receives=("tokenize",),
         shown="jobs",
         views=(View("run_dropped", DROPPED, files=True),),
-        published=(("files", "dropped.parquet"),),
+        published=(("files", "", "dropped.parquet"),),
         parts=dedup.drop_lists,
     ),
     Row(
@@ -210,8 +210,9 @@ TABLE: tuple[Row, ...] = (
         "run",
         (
             Take("scores", "score", "all"),
-            Take("measures", "measures", "all", when=_ranks_by_a_measure),
-            Take("documents", "length", "all", when=_names_sources),
+            Take("gates", "gate", "all"),
+            Take("measures", "columns of the text", "all", when=_ranks_by_measures),
+            Take("documents", "length", "all", when=_ranks_by_documents),
             Take("short", "short", "all"),
             Take("drops", "dedup", "all", when=_replays),
         ),
@@ -223,9 +224,14 @@ TABLE: tuple[Row, ...] = (
         shown="jobs",
         views=(
             View("run_ranking", RANKING, added={"copies": "selected::bigint", "role": "'long'"}),
-            View("run_allocation", ALLOCATION, files=True, added={"role": "'long'"}),
+            View("run_allocation", ALLOCATION, files=True, ending="allocation.parquet", added={"role": "'long'"}),
+            View("run_not_ranked", NOT_RANKED, files=True, ending="not_ranked.parquet"),
         ),
-        published=(("shards", "ranking.parquet"), ("files", "allocation.parquet")),
+        published=(
+            ("shards", "", "ranking.parquet"),
+            ("files", "allocation.parquet", "allocation.parquet"),
+            ("files", "not_ranked.parquet", "not_ranked.parquet"),
+        ),
     ),
     Row(
         export.STAGE,
@@ -246,7 +252,8 @@ TABLE: tuple[Row, ...] = (
         "run",
         (
             Take("ranking", "rank", "all"),
-            Take("allocation", "rank", "all", files=True),
+            Take("allocation", "rank", "all", files=True, ending="allocation.parquet"),
+            Take("not_ranked", "rank", "all", files=True, ending="not_ranked.parquet"),
             Take("dropped", "dedup", "all", files=True),
             Take("documents", "length", "all", when=lambda config: not _replays(config)),
             Take("documents", "ingest", "all", when=_replays),

@@ -24,6 +24,7 @@ from ladm.flows.report.heatmaps import measure_heatmaps
 from ladm.flows.runs.read import read_record
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.selection_text import selection_text
+from ladm.tasks.printable import printable
 from ladm.tasks.storage.store import Store
 
 MOST_CHARTS = 24
@@ -104,7 +105,7 @@ def page(facts: Facts) -> str:
             scores_charts=[charts.scores_chart(name, facts.scores[name], cuts[name]) for name in charted],
             charts_left_out=len(facts.domains) > MOST_CHARTS,
             method=sentences.method_text(record),
-            selection=selection_text(record["config"]["select"]).replace("`", ""),
+            selection=selection_text(record["config"]["select"], printable).replace("`", ""),
             allocation=tables.allocation(facts.allocation),
             allocation_chart=charts.allocation_chart(
                 facts.allocation, [sentences.target_name(row) for row in facts.allocation]

@@ -30,6 +30,7 @@ class CardFacts:
         lengths: `card_lengths.sql`.
         sources: `card_sources.sql`.
         dropped: `card_dropped.sql`.
+        not_ranked: `card_not_ranked.sql`.
         ranking_key: Content key of the ranking.
     """
 
@@ -39,6 +40,7 @@ class CardFacts:
     lengths: list[dict[str, Any]]
     sources: list[dict[str, Any]]
     dropped: list[dict[str, Any]]
+    not_ranked: list[dict[str, Any]]
     ranking_key: str
 
 
@@ -56,6 +58,7 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         "Lengths": _lengths(facts),
         "Allocation": _allocation(facts),
         "Left out before scoring": _left_out(run, facts.dropped),
+        **({"Scored, and held back from the ranking": _held_back(facts)} if facts.not_ranked else {}),
         "Sources of the selected documents": _sources(facts),
         "Licences of the selected documents, as their metadata names them": _licences(facts),
         "Files": _files(run["export"]),
@@ -78,7 +81,7 @@ def _opening(config: dict[str, Any], facts: CardFacts) -> list[str]:
         f"{scorer['span']}, d_afs {scorer['d_afs']}, d_cds {scorer['d_cds']}, layers `{scorer['layers']}`, ablation "
         f"`{scorer['ablation']}`, ranked by `{select['rank_by']}`, a document's score is the "
         f"{select['document_score']} of its windows",
-        f"- {selection_text(select)}. Tokens of documents longer than what was tokenized are extrapolated "
+        f"- {selection_text(select, plain)}. Tokens of documents longer than what was tokenized are extrapolated "
         "(`doc_tokens_exact` is false for them)",
         f"- Ranking `{facts.ranking_key}`; versions: "
         f"{', '.join(f'{package} {version}' for package, version in sorted(config['versions'].items()))}",
@@ -223,6 +226,13 @@ def _left_out(run: dict[str, Any], dropped: list[dict[str, Any]]) -> list[str]:
         "",
         *table("reason | domain | documents: | windows:", rows),
     ]
+
+
+def _held_back(facts: CardFacts) -> list[str]:
+    rows = (
+        (plain(row["reason"]), plain(row["domain"]), *_numbers(row, "documents", "tokens")) for row in facts.not_ranked
+    )
+    return table("reason | domain | documents: | tokens:", rows)
 
 
 def _shortage_text(targets: list[dict[str, Any]]) -> str:

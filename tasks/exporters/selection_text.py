@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 ALLOCATIONS = {
@@ -13,8 +14,8 @@ ALLOCATIONS = {
 """What each allocation does, in words."""
 
 
-def selection_text(select: dict[str, Any]) -> str:
-    """The `select:` section in words, without a full stop."""
+def selection_text(select: dict[str, Any], harmless: Callable[[str], str]) -> str:
+    """The `select:` section in words, without a full stop; its condition made harmless where it is shown."""
     budget = select["budget_tokens"]
     words = [
         f"Budget: {f'{budget:,} tokens' if budget else 'none'}",
@@ -33,4 +34,6 @@ def selection_text(select: dict[str, Any]) -> str:
     for end in ("top", "bottom"):
         if select[f"drop_{end}"]:
             words.append(f"without the {end} {select[f'drop_{end}']:.4g} of every domain's documents")
+    if select.get("where"):
+        words.append(f"of the documents for which `select.where` holds: {harmless(select['where'])}")
     return "; ".join(words)

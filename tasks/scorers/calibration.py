@@ -139,6 +139,26 @@ class Calibration(Settings):
         return self.stated(config).model_copy(update={"layers": self.layers, "calibration": None})
 
 
+def fitting_calibration(config: LadmConfig, model_digest: str, window_length: int) -> Calibration | None:
+    """The calibration that is shipped for a model and a window, if it was made with what the configuration sets."""
+    calibration = _shipped(model_digest).get(window_length)
+    if calibration is None:
+        return None
+    try:
+        calibration.stated(config)
+    except ConfigError:  # it sets something otherwise
+        return None
+    return calibration
+
+
+def _shipped(model_digest: str) -> dict[int, Calibration]:
+    """The calibrations that are shipped for a model, by their window length."""
+    folder = files("ladm.tasks.scorers") / "calibrations"
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    loaded = [_parsed(name, (folder / name).read_bytes()) for name in names if name.endswith(".json")]
+    return {one.window_length: one for one in loaded if one.model_digest == model_digest}
+
+
 def load_calibration(path: str | None, model: str, model_digest: str, window_length: int | None) -> Calibration:
     """The calibration at `path`, or, without a path, the one shipped for this model and window length.
 
@@ -148,10 +168,7 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
         ConfigError: there is none, it is damaged, or it was made for another model or window length.
     """
     if path is None:
-        shipped = files("ladm.tasks.scorers") / "calibrations"
-        found = sorted(entry.name for entry in shipped.iterdir()) if shipped.is_dir() else []
-        loaded = [_parsed(name, (shipped / name).read_bytes()) for name in found if name.endswith(".json")]
-        for_model = {one.window_length: one for one in loaded if one.model_digest == model_digest}
+        for_model = _shipped(model_digest)
         if window_length is None and len(for_model) == 1:
             return next(iter(for_model.values()))
         if window_length in for_model:

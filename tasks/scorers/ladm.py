@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, no
 
 class LadmConfig(Settings):
     """The `scorer:` section when `name: ladm`."""
+
+    layers_by_name: ClassVar[tuple[str, ...]] = ("all", CALIBRATED)
+    """Choices of layers that have a name."""
 
     name: Literal["ladm"] = "ladm"
     """Which scorer."""
@@ -92,7 +95,7 @@ class LadmConfig(Settings):
             return [layers]
         if not isinstance(layers, str):
             return layers
-        if layers.strip() in ("all", CALIBRATED):
+        if layers.strip() in cls.layers_by_name:
             return layers.strip()
         chosen: list[int] = []
         for part in layers.strip().removeprefix("[").removesuffix("]").split(","):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ladm.tasks.schema import GATED
 from ladm.tasks.scorers import attention_columns, gzip_ratio, longattn, longfilter, prolong, random_order
 from ladm.tasks.scorers import text as text_columns
 from ladm.tasks.scorers.attention_columns import AttentionConfig
@@ -52,8 +53,13 @@ def columns_of(name: str) -> list[pa.Field]:
 
 
 def all_columns() -> list[pa.Field]:
-    """The columns that all scorers give."""
-    return [field for name in BESIDE for field in columns_of(name)]
+    """The columns that all scorers give, and the gate's distance."""
+    return [*(field for name in BESIDE for field in columns_of(name)), GATED.field("gate_distance")]
+
+
+def scorer_of_column() -> dict[str, str]:
+    """Column → the scorer that gives it, or `gate`."""
+    return {column.name: name for name in BESIDE for column in columns_of(name)} | {"gate_distance": "gate"}
 
 
 class BesideConfig(Settings):

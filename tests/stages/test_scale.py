@@ -28,9 +28,9 @@ from ladm.tasks.job import Job
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.schema import DOCUMENTS, SCORES, SIGNATURES, WINDOWS
+from ladm.tasks.selection import SelectConfig
 from ladm.tasks.shingles import minhashes, shingles
 from ladm.tasks.stages.dedup import DeduplicateConfig, NearConfig
-from ladm.tasks.stages.rank import SelectConfig
 from ladm.tasks.storage.store import Store
 
 ROWS = 1_000_000
