@@ -24,7 +24,7 @@ from ladm.flows.dag.repair import Repairs
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
 from ladm.flows.orchestration.runners import Runner, failure_of
-from ladm.flows.runs.record import Done, Failure, RunRecord
+from ladm.flows.runs.record import Done, Failure, RunRecord, why_nothing_is_left
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Manifest, Shard, record_path
 from ladm.tasks.redact import without_secrets
@@ -263,6 +263,7 @@ class Dag:
             if shard.rows != windows:  # some of its windows were not to be scored
                 self.console.expect_windows(stage, windows - shard.rows)
         self.console.finished(done)
+        self.console.say_once(stage, why_nothing_is_left(self.store, done))
         if row.holds_model and not done.cached and not self.runner.same_process:
             self.console.advance(stage, windows)
 
