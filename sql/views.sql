@@ -1,4 +1,4 @@
--- What `ladm sql` shows of a run. The tables it reads (…_shards, run_scores, run_ranking, run_allocation, run_dropped,
+-- What `ladm sql` shows of a run. The tables it reads (…_shards, …_dropped, run_scores, run_ranking, run_allocation,
 -- run_quarantine, run_jobs, all_runs) are made by flows/query.py from exactly the files that the run's record names.
 
 create view documents as
@@ -25,9 +25,14 @@ order by domain, copy, rank;
 create view allocation as
 select * from run_allocation;
 
--- one row a document that was not scored as a duplicate or for a benchmark passage: why, and its twin
+-- one row a document that was not scored as a duplicate or for a benchmark passage: why, and its twin; and one row a
+-- document that a filter dropped, of which there is only the reason
 create view dropped as
-select * from run_dropped;
+from run_dropped
+union all by name
+from filter_dropped
+union all by name
+from short_dropped;
 
 -- one row a record that could not be used, or a file (line is null); a window that could not be scored has the place
 -- and the beginning of its document

@@ -11,6 +11,7 @@ from ladm.flows.dag.stages import NAMES, planned_rows, rows_of_stage, told_stage
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
 from ladm.tasks.exporters.tokens import settled
+from ladm.tasks.filters.loading import load_filters, try_out
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
@@ -52,6 +53,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         check_device_is_here(config)
     if scored and not calibrated:
         check_window_length(config.scorer, config.window.length)
+    filters = check_filters(config)
     files = list_sources(config.sources, config.ingest.identity)
     benchmarks = _list_benchmarks(config)
     _check_store(config.store)
@@ -78,7 +80,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         if until == NAMES[-1]:
             exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
     stages = told_stages(config, until)
-    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, exports)
+    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports)
 
 
 def check_until(config: RunConfig, until: str) -> None:
@@ -117,6 +119,14 @@ def check_rank_by(config: RunConfig, calibration: Calibration) -> None:
             f"select.rank_by: {by} is not given by the calibration ({which}); rank by {' or '.join(given)}, or make "
             f"one that has it with `ladm evaluate`"
         )
+
+
+def check_filters(config: RunConfig) -> list[str]:
+    """Refuse filters that cannot be had as they are asked for; gives what each is known by."""
+    filters = load_filters(config.filters)
+    for one in filters:
+        try_out(one)
+    return [one.version for one in filters]
 
 
 def _list_benchmarks(config: RunConfig) -> list[ListedFile]:

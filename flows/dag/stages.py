@@ -10,11 +10,11 @@ what a row takes stands above it.
 from __future__ import annotations
 
 from ladm.flows.config import RunConfig
-from ladm.flows.dag import jobs
+from ladm.flows.dag import asked, jobs
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take, View
 from ladm.tasks.job import Stage
-from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, RANKING, SCORES, WINDOWS
+from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, FILTERED, RANKING, SCORES, WINDOWS
 from ladm.tasks.stages import (
     benchmarks,
     card,
@@ -31,27 +31,13 @@ from ladm.tasks.stages import (
     signatures,
     tokenize,
 )
+from ladm.tasks.stages import filter as filtering
 
-
-def _replays(config: RunConfig) -> bool:
-    return config.select.replay is not None
-
-
-def _sifts(config: RunConfig) -> bool:
-    return bool(config.deduplicate or config.decontaminate)
-
-
-def _measures(config: RunConfig) -> bool:
-    return bool(config.scorer.beside.names)
-
-
-def _ranks_by_a_measure(config: RunConfig) -> bool:
-    return config.select.rank_by in config.scorer.beside.names
-
-
-def _names_sources(config: RunConfig) -> bool:
-    return config.select.max_source_share is not None
-
+TEXTS = (
+    Take("documents", "length", "all", rather="filter", when=lambda config: not asked.replays(config)),
+    Take("documents", "ingest", "all", when=asked.replays),
+)
+"""The documents of a selection. What is replayed is too short for the length filter; ingestion holds everything."""
 
 TABLE: tuple[Row, ...] = (
     Row(
@@ -71,12 +57,22 @@ TABLE: tuple[Row, ...] = (
         receives=("ingest",),
     ),
     Row(
-        tokenize.STAGE,
+        filtering.STAGE,
         "shard",
         (Take("documents", "length", "each"),),
+        jobs.ask_filter,
+        asked=asked.filters,
+        asked_by="filters",
+        receives=("length",),
+        views=(View("filter_dropped", FILTERED, files=True),),
+    ),
+    Row(
+        tokenize.STAGE,
+        "shard",
+        (Take("documents", "length", "each", rather="filter"),),
         jobs.ask_tokenize,
         units=("documents", "windows"),
-        receives=("length",),
+        receives=("filter", "length"),
         passes_rows=True,
         needs="tokenizer",
         views=(View("tokenize_shards", WINDOWS),),
@@ -84,12 +80,18 @@ TABLE: tuple[Row, ...] = (
     Row(
         short.STAGE,
         "shard",
-        (Take("documents", "ingest", "each"), Take("windows", "tokenize", "own")),
+        (
+            Take("documents", "ingest", "each"),
+            Take("windows", "tokenize", "own"),
+            Take("long_enough", "length", "own", when=asked.filters),
+            Take("kept", "filter", "own"),
+        ),
         jobs.ask_short,
-        asked=_replays,
+        asked=asked.replays,
         asked_by="select.replay",
         receives=("ingest",),
         needs="tokenizer",
+        views=(View("short_dropped", FILTERED, files=True),),
     ),
     Row(
         benchmarks.STAGE,
@@ -104,11 +106,11 @@ TABLE: tuple[Row, ...] = (
     Row(
         signatures.STAGE,
         "shard",
-        (Take("documents", "length", "each"), Take("benchmarks", "benchmarks", "all")),
+        (Take("documents", "length", "each", rather="filter"), Take("benchmarks", "benchmarks", "all")),
         jobs.ask_signatures,
-        asked=_sifts,
+        asked=asked.sifts,
         asked_by="deduplicate or decontaminate",
-        receives=("length",),
+        receives=("filter", "length"),
     ),
     Row(
         signatures.STAGE,
@@ -116,11 +118,11 @@ TABLE: tuple[Row, ...] = (
         (
             Take("short", "short", "each"),
             Take("documents", "ingest", "own"),
-            Take("long_enough", "length", "own"),
+            Take("long_enough", "length", "own", rather="filter"),
             Take("benchmarks", "benchmarks", "all"),
         ),
         jobs.ask_short_signatures,
-        asked=lambda config: _sifts(config) and _replays(config),
+        asked=lambda config: asked.sifts(config) and asked.replays(config),
         asked_by="select.replay",
         receives=("short",),
         named="signatures of short documents",
@@ -135,7 +137,7 @@ TABLE: tuple[Row, ...] = (
         ),
         jobs.ask_dedup,
         units=("windows", "windows"),
-        asked=_sifts,
+        asked=asked.sifts,
         asked_by="deduplicate or decontaminate",
         receives=("tokenize",),
         shown="jobs",
@@ -161,7 +163,7 @@ TABLE: tuple[Row, ...] = (
         (Take("windows", "tokenize", "each"), Take("drops", "dedup", "own")),
         jobs.ask_measures,
         units=("windows", "windows"),
-        asked=_measures,
+        asked=asked.measures,
         asked_by="scorer.beside",
         receives=("dedup", "tokenize"),
         needs="tokenizer",
@@ -173,7 +175,7 @@ TABLE: tuple[Row, ...] = (
         (Take("windows", "tokenize", "each"), Take("drops", "dedup", "own")),
         jobs.ask_model_measures,
         units=("windows", "windows"),
-        asked=_measures,
+        asked=asked.measures,
         asked_by="scorer.beside",
         receives=("dedup", "tokenize"),
         needs="weights",
@@ -188,10 +190,10 @@ TABLE: tuple[Row, ...] = (
         "run",
         (
             Take("scores", "score", "all"),
-            Take("measures", "measure", "all", when=_ranks_by_a_measure),
-            Take("documents", "length", "all", when=_names_sources),
+            Take("measures", "measure", "all", when=asked.ranks_by_a_measure),
+            Take("documents", "length", "all", rather="filter", when=asked.names_sources),
             Take("short", "short", "all"),
-            Take("drops", "dedup", "all", when=_replays),
+            Take("drops", "dedup", "all", when=asked.replays),
         ),
         jobs.ask_rank,
         units=("windows", "documents"),
@@ -210,9 +212,7 @@ TABLE: tuple[Row, ...] = (
         "run",
         (
             Take("ranking", "rank", "all"),
-            # What is replayed is too short for the length filter; ingestion holds everything.
-            Take("documents", "length", "all", when=lambda config: not _replays(config)),
-            Take("documents", "ingest", "all", when=_replays),
+            *TEXTS,
         ),
         jobs.ask_exports,
         receives=("rank",),
@@ -226,8 +226,9 @@ TABLE: tuple[Row, ...] = (
             Take("ranking", "rank", "all"),
             Take("allocation", "rank", "all", files=True),
             Take("dropped", "dedup", "all", files=True),
-            Take("documents", "length", "all", when=lambda config: not _replays(config)),
-            Take("documents", "ingest", "all", when=_replays),
+            Take("filtered", "filter", "all", files=True),
+            Take("filtered_short", "short", "all", files=True),
+            *TEXTS,
         ),
         jobs.ask_card,
         is_result=True,
@@ -278,9 +279,3 @@ def told_stages(config: RunConfig, until: str) -> tuple[str, ...]:
     """The stages of a run that its record tells of."""
     rows = planned_rows(config, until)
     return tuple(dict.fromkeys(row.stage.name for row in rows if row.stage is not card.STAGE))
-
-
-def takes_of(row: Row, plan: Plan) -> list[Take]:
-    """The inputs that a run has for a row."""
-    there = {other.name for other in rows_of(plan)}
-    return [take for take in row.takes if take.of in there and take.when(plan.config)]

@@ -30,6 +30,7 @@ class CardFacts:
         lengths: `card_lengths.sql`.
         sources: `card_sources.sql`.
         dropped: `card_dropped.sql`.
+        filtered: `card_filtered.sql`.
         ranking_key: Content key of the ranking.
     """
 
@@ -39,6 +40,7 @@ class CardFacts:
     lengths: list[dict[str, Any]]
     sources: list[dict[str, Any]]
     dropped: list[dict[str, Any]]
+    filtered: list[dict[str, Any]]
     ranking_key: str
 
 
@@ -55,7 +57,7 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         "Scores of all ranked documents": _scores(facts),
         "Lengths": _lengths(facts),
         "Allocation": _allocation(facts),
-        "Left out before scoring": _left_out(run, facts.dropped),
+        "Left out before scoring": [*_left_out(run, facts.dropped), *_filtered(run, facts.filtered)],
         "Sources of the selected documents": _sources(facts),
         "Licences of the selected documents, as their metadata names them": _licences(facts),
         "Files": _files(run["export"]),
@@ -223,6 +225,16 @@ def _left_out(run: dict[str, Any], dropped: list[dict[str, Any]]) -> list[str]:
         "",
         *table("reason | domain | documents: | windows:", rows),
     ]
+
+
+def _filtered(run: dict[str, Any], filtered: list[dict[str, Any]]) -> list[str]:
+    """What the filters dropped, if the run has any: a configuration without them does not speak of them."""
+    if not run.get("filters"):
+        return []
+    documents = sum(row["documents"] for row in filtered)
+    rows = ((plain(row["reason"]), plain(row["domain"]), *_numbers(row, "documents")) for row in filtered)
+    listed = ["", *table("filter and reason | domain | documents:", rows)] if filtered else []
+    return ["", f"The filters dropped {documents:,} documents before they were tokenized.", *listed]
 
 
 def _shortage_text(targets: list[dict[str, Any]]) -> str:
