@@ -22,6 +22,7 @@ from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.formats import AnyExport
 from ladm.tasks.exporters.jsonl import JsonlExport
 from ladm.tasks.exporters.parquet import ParquetExport
+from ladm.tasks.filters.config import FilterConfig, check_names, entry_of
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.redact import checked_uri
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
@@ -79,6 +80,8 @@ class RunConfig(Settings):
     sources: list[SourceConfig] = Field(min_length=1)
     ingest: IngestConfig = IngestConfig()
     length: LengthConfig = LengthConfig()
+    filters: list[FilterConfig] = Field(default=[], exclude_if=lambda filters: not filters)
+    """What drops documents before they are tokenized. Not told of where there are none, as before there were any."""
     window: WindowConfig = WindowConfig()
     deduplicate: DeduplicateConfig | None = None
     """Which duplicates are not scored; none is looked for when not given."""
@@ -115,6 +118,17 @@ class RunConfig(Settings):
         """Let `sources: data/*.jsonl` and a list of URIs stand for entries with only a `uri`."""
         entries = sources if isinstance(sources, list) else [sources]
         return [{"uri": entry} if isinstance(entry, str) else entry for entry in entries]
+
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _filters_from_one(cls, filters: object) -> object:
+        """Let `filters: repetition` stand for a list of one; what a string means is FilterConfig's matter."""
+        return filters if isinstance(filters, list) else [] if filters is None else [filters]
+
+    @field_validator("filters")
+    @classmethod
+    def _each_filter_has_its_name(cls, filters: list[FilterConfig]) -> list[FilterConfig]:
+        return check_names(filters)
 
     @field_validator("deduplicate", mode="before")
     @classmethod
@@ -223,13 +237,23 @@ def _descend(place: Any, name: str, path: str) -> Any:
         _list_index(place, name, path)
         entry = place[int(name)]
         if isinstance(entry, str):  # a shorthand entry, see RunConfig
-            place[int(name)] = entry = {"format" if path.startswith("export") else "uri": entry}
+            place[int(name)] = entry = _whole_entry(entry, path)
         return entry
     if not isinstance(place, dict):
         raise ConfigError(f"--set: {path} leads into a value that has no fields")
     if place.get(name) is None:
         place[name] = {}
     return place[name]
+
+
+def _whole_entry(entry: str, path: str) -> dict[str, Any]:
+    """What a string in a list stands for, so that its fields can be set."""
+    if path.startswith("filters"):
+        try:
+            return entry_of(entry)
+        except ValueError as error:
+            raise ConfigError(f"filters: {error}") from None
+    return {"format" if path.startswith("export") else "uri": entry}
 
 
 def _list_index(place: list[Any], name: str, path: str) -> None:

@@ -1,6 +1,6 @@
--- What `ladm sql` shows of a run. The tables it reads (…_shards, run_scores, run_ranking, run_allocation, run_dropped,
--- run_not_ranked, run_quarantine, run_jobs, all_runs) are made by flows/query.py from exactly the files that the run's
--- record names.
+-- What `ladm sql` shows of a run. The tables it reads (…_shards, …_dropped, run_scores, run_ranking, run_allocation,
+-- run_not_ranked, run_quarantine, run_jobs, all_runs) are made by flows/ask/query.py from exactly the files that the
+-- run's record names.
 
 create view documents as
 select doc_id, domain, text, source, line, "offset", sha256, bytes, meta from ingest_shards;
@@ -27,10 +27,11 @@ create view allocation as
 select * from run_allocation;
 
 -- one row a document that was not scored as a duplicate or for a benchmark passage: why, and its twin; and one row a
--- document that was scored and is held back from the ranking: why, and how far it lies from what would let it pass
+-- document that a filter dropped, of which there is only the reason; and one row a document that was scored and is held
+-- back from the ranking: why, and how far it lies from what would let it pass
 create view dropped as
 select *, null::double as distance
-from run_dropped
+from (from run_dropped union all by name from filter_dropped union all by name from short_dropped)
 union all by name
 select n.doc_id, n.domain, d.source, d.line, n.reason, n.windows, n.distance
 from run_not_ranked as n

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ladm.flows.dag.lineage import Lineage
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take
-from ladm.flows.dag.stages import BY_NAME, rows_of, takes_of
+from ladm.flows.dag.stages import BY_NAME, rows_of
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Manifest, Shard
@@ -19,7 +21,7 @@ class Taker:
 
     def __init__(self, plan: Plan, record: RunRecord) -> None:
         self.record = record
-        self.takes = {row.name: takes_of(row, plan) for row in rows_of(plan)}
+        self.takes = {row.name: _takes_of(row, plan) for row in rows_of(plan)}
         self.complete: set[str] = set()
         """Rows of source files or of the whole run whose jobs are all done."""
         self._parts: dict[str, dict[str, Shard]] = {}
@@ -74,6 +76,13 @@ class Taker:
                 found = list({shard.key: shard for shard in found if shard.rows or take.files}.values())
             self._whole[key] = found
         return self._whole[key]
+
+
+def _takes_of(row: Row, plan: Plan) -> list[Take]:
+    """The inputs that a run has for a row."""
+    there = {other.name for other in rows_of(plan)}
+    takes = (replace(take, of=take.rather) if take.rather in there else take for take in row.takes)
+    return [take for take in takes if take.of in there and take.when(plan.config)]
 
 
 def _is_whole(take: Take) -> bool:

@@ -12,6 +12,7 @@ from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
 from ladm.tasks.exporters.tokens import settled
+from ladm.tasks.filters.loading import load_filters, try_out
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
@@ -52,6 +53,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         check_device_is_here(config)
     if scored and config.scorer.layers not in (CALIBRATED, FITTING):
         check_window_length(config.scorer, config.window.length)
+    filters = check_filters(config)
     files = list_sources(config.sources, config.ingest.identity)
     benchmarks = _list_benchmarks(config)
     _check_store(config.store)
@@ -65,7 +67,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             raise ConfigError(f"scorer.model: {config.scorer.model!r} has no tokenizer; give a model that has one")
         if scored:
             config, calibration = with_calibration(config, model, tell)
-            scorer = calibration.applied(config.scorer) if calibration else config.scorer
+            scorer: LadmConfig = calibration.applied(config.scorer) if calibration else config.scorer
             check_window_length(scorer, config.window.length)
             layers, left_out = check_model(scorer, config.window.length, model_facts(model))
             check_beside(scorer, model_facts(model), config.window.length)
@@ -74,15 +76,15 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         if until == NAMES[-1]:
             exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
     stages = told_stages(config, until)
-    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, exports)
+    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports)
 
 
 def with_calibration(
     config: RunConfig, model: ResolvedModel, tell: Callable[[str], None] | None
 ) -> tuple[RunConfig, Calibration | None]:
     """The configuration with its choice of layers settled, and the calibration that it means, if any."""
-    scorer, length = config.scorer, config.window.length
-    calibration = None
+    scorer: LadmConfig = config.scorer
+    length, calibration = config.window.length, None
     if scorer.layers == FITTING:
         calibration = fitting_calibration(scorer, model.digest, length)
         if calibration is None and tell:
@@ -143,6 +145,14 @@ def check_rank_by(config: RunConfig, by_calibration: Collection[str]) -> None:
         f"select.rank_by: {by} is not given by the calibration ({which}); rank by {' or '.join(given)}, or make "
         f"one that has it with `ladm evaluate`"
     )
+
+
+def check_filters(config: RunConfig) -> list[str]:
+    """Refuse filters that cannot be had as they are asked for; gives what each is known by."""
+    filters = load_filters(config.filters)
+    for one in filters:
+        try_out(one)
+    return [one.version for one in filters]
 
 
 def _list_benchmarks(config: RunConfig) -> list[ListedFile]:

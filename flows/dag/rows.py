@@ -22,6 +22,7 @@ class Take:
     Attributes:
         role: What the stage calls them.
         of: The row whose shards they are. If a run does not have that row, the role has no shards.
+        rather: A row whose shards are taken in the place of these, in a run that has it.
         how: `each`: one job for the shards of one lineage, and none where there is no shard. `own`: the shards of the
             same lineage. `all`: the shards of the whole run, once all of them are there, ordered by key.
         files: Takes that row's files, which are the end of the road for others, in place of its shards.
@@ -34,6 +35,7 @@ class Take:
     how: Literal["each", "own", "all"]
     files: bool = False
     ending: str = ""
+    rather: str = ""
     when: Callable[[RunConfig], bool] = lambda config: True
 
 

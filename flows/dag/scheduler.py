@@ -25,7 +25,7 @@ from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import BY_NAME, TABLE, rows_of
 from ladm.flows.orchestration.runners import Runner, failure_of
-from ladm.flows.runs.record import Done, Failure, RunRecord
+from ladm.flows.runs.record import Done, Failure, RunRecord, why_nothing_is_left
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.redact import without_secrets
 from ladm.tasks.storage.store import DamagedFileError, Store
@@ -230,6 +230,7 @@ class Dag:
             if shard.rows != windows:  # some of its windows were not to be scored
                 self.console.expect_windows(stage, windows - shard.rows)
         self.console.finished(done)
+        self.console.say_once(stage, why_nothing_is_left(self.store, done))
         if row.holds_model and not done.cached and not self.runner.same_process:
             self.console.advance(stage, windows)
 

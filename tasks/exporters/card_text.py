@@ -31,6 +31,7 @@ class CardFacts:
         sources: `card_sources.sql`.
         dropped: `card_dropped.sql`.
         not_ranked: `card_not_ranked.sql`.
+        filtered: `card_filtered.sql`.
         ranking_key: Content key of the ranking.
     """
 
@@ -41,6 +42,7 @@ class CardFacts:
     sources: list[dict[str, Any]]
     dropped: list[dict[str, Any]]
     not_ranked: list[dict[str, Any]]
+    filtered: list[dict[str, Any]]
     ranking_key: str
 
 
@@ -57,7 +59,7 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         "Scores of all ranked documents": _scores(facts),
         "Lengths": _lengths(facts),
         "Allocation": _allocation(facts),
-        "Left out before scoring": _left_out(run, facts.dropped),
+        "Left out before scoring": [*_left_out(run, facts.dropped), *_filtered(run, facts.filtered)],
         **({"Scored, and held back from the ranking": _held_back(facts)} if facts.not_ranked else {}),
         "Sources of the selected documents": _sources(facts),
         "Licences of the selected documents, as their metadata names them": _licences(facts),
@@ -233,6 +235,16 @@ def _held_back(facts: CardFacts) -> list[str]:
         (plain(row["reason"]), plain(row["domain"]), *_numbers(row, "documents", "tokens")) for row in facts.not_ranked
     )
     return table("reason | domain | documents: | tokens:", rows)
+
+
+def _filtered(run: dict[str, Any], filtered: list[dict[str, Any]]) -> list[str]:
+    """What the filters dropped, if the run has any: a configuration without them does not speak of them."""
+    if not run.get("filters"):
+        return []
+    documents = sum(row["documents"] for row in filtered)
+    rows = ((plain(row["reason"]), plain(row["domain"]), *_numbers(row, "documents")) for row in filtered)
+    listed = ["", *table("filter and reason | domain | documents:", rows)] if filtered else []
+    return ["", f"The filters dropped {documents:,} documents before they were tokenized.", *listed]
 
 
 def _shortage_text(targets: list[dict[str, Any]]) -> str:

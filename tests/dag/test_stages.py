@@ -21,11 +21,17 @@ EVERYTHING = [
     "select.budget_tokens=4000",
     "select.replay={share: 0.2, seed: 3}",
     "deduplicate={near: false}",
+    "filters=[repetition, 'test_stages:is_welcome']",
     "scorer.beside=[gzip, longfilter, random]",
     "select.rank_by=longfilter",
     "export=[parquet, jsonl.zst]",
 ]
 """Settings that ask for every stage but the one that reads benchmark files."""
+
+
+def is_welcome(text: str, meta: dict[str, Any]) -> bool:
+    """The filter of `EVERYTHING`: drops one document that fills a window, and one that does not."""
+    return len(text.split()) not in (400, 25)
 
 
 def everything(corpus: Corpus, folder: Path) -> list[str]:
@@ -76,6 +82,8 @@ def test_every_stage_is_asked_for_and_adds_up(tmp_path: Path, corpus: Corpus, la
     assert set(stages) == {row.stage.name for row in TABLE if row.scope != "evaluation"} - {"card"}
     assert stages["measure"]["in"] == 3 * stages["score"]["in"]
     assert stages["short"]["in"] == stages["ingest"]["kept"] == 13
+    assert stages["filter"]["dropped"] == {"is_welcome": 1}
+    assert stages["short"]["dropped"]["is_welcome"] == 1
     second = ladm(*run_arguments(corpus, store, *settings)).record
     assert all(stage["run"] == 0 for stage in second["stages"].values())
     assert products(store, second) == products(store, first.record)
