@@ -3,13 +3,14 @@
 -- of which the gate's distance could not be measured is left out.
 --
 -- Reads      scores, measures                    one row a window each; `measures` holds gate_distance
--- Variables  gate_start, gate_penalty, gate_slope   (tasks/scorers/gate.py, ranking_score)
+-- Variables  gate_slope, gate_lean, gate_penalty, gate_start   (tasks/scorers/gate.py, ranking_score)
 -- Makes      window_scores                       scores, with `window_score`
 create or replace temp view window_scores as
 select
     scores.*,
     least(coalesce(dependency_score, cds), 0)
     + getvariable('gate_slope') * ln(1 + greatest(coalesce(dependency_score, cds), 0))
+    - getvariable('gate_lean') * greatest(gate_distance, 0)
     - getvariable('gate_penalty') * pow(greatest(gate_distance - getvariable('gate_start'), 0), 2) as window_score
 from scores
 join measures using (window_id)

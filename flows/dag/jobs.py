@@ -186,7 +186,7 @@ def ask_rank(plan: Plan) -> list[Ask]:
     select, gate = plan.config.select, plan.gate
     config = select.model_dump()
     if gate is not None and select.gate != "off":
-        rules = gate.model_dump(include={"start", "penalty", "slope", "threshold"})
+        rules = gate.model_dump(include={"slope", "lean", "penalty", "start", "threshold"})
         config[GATE_RULES] = rules if select.gate is None else {**rules, "threshold": select.gate}
     return [Ask(config, label="all shards")]
 
