@@ -134,16 +134,16 @@ def hold_back(connection: duckdb.DuckDBPyConnection, where: str, *, one_window: 
     """
     threads = connection.execute("select current_setting('threads')").fetchone()
     assert threads is not None
+    connection.execute("set TimeZone = 'UTC'")
+    _make_judged(connection, columns_read(where), one_window=one_window)
     try:
-        connection.execute("set TimeZone = 'UTC'")
-        _make_judged(connection, columns_read(where), one_window=one_window)
         # By one thread, over rows in an order: or sums and ties within a window could differ from run to run.
         connection.execute("set threads = 1")
         connection.execute(
             f"insert into not_ranked select doc_id, domain, '{REASON}', null from"
             f" (select doc_id, domain, {_bracketed(where)} as kept from judged) where kept is not true"
         )
-    except duckdb.Error as error:
+    except (duckdb.DataError, duckdb.ProgrammingError) as error:  # and not what memory or a disk lacks
         raise ConfigError(
             f"select.where: it cannot be told of every document ({_first_line(error)}); where the data may not fit, "
             "write try_cast(… as …) or try(…)"

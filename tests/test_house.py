@@ -19,7 +19,6 @@ STILL_TOO_LONG = {
     "ladm.flows.dag.scheduler",
     "ladm.tasks.evaluation.table",
     "ladm.tasks.stages.contrast",
-    "ladm.tasks.stages.rank",
 }
 """Modules that are too long, or hold a function that is, and wait for being split."""
 

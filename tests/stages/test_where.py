@@ -21,8 +21,8 @@ from ladm.flows.config import RunConfig
 from ladm.flows.dag.stages import BY_NAME
 from ladm.tasks.condition import check_condition, columns_read, known_columns
 from ladm.tasks.errors import ConfigError, QueryError
-from ladm.tasks.exporters.card_text import selection_text
 from ladm.tasks.exporters.markdown import plain
+from ladm.tasks.exporters.selection_text import selection_text
 from ladm.tasks.job import Job, Outcome
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import DOCUMENTS
