@@ -1,5 +1,5 @@
 -- What `ladm sql` shows of a run. The tables it reads (…_shards, run_scores, run_ranking, run_allocation, run_dropped,
--- run_quarantine, run_jobs, all_runs) are made by flows/query.py from exactly the files that the run's record names.
+-- run_quarantine, run_jobs, all_runs) are made by flows/ask/query.py from exactly the files that the run's record names.
 
 create view documents as
 select doc_id, domain, text, source, line, "offset", sha256, bytes, meta from ingest_shards;

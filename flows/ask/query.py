@@ -1,7 +1,7 @@
 """`ladm sql`: read-only SQL over one run's documents, windows, scores, ranking, allocation, quarantine and stages.
 
 The views cover exactly the files that the run's record names. A query can read them and nothing else: only SELECT
-statements are run that call what reads (`query_guard.py`), DuckDB may open files below the store alone, and its
+statements are run that call what reads (`guard.py`), DuckDB may open files below the store alone, and its
 configuration is locked.
 """
 
