@@ -21,7 +21,7 @@ from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, RANKING, SCORES, SHORT
-from ladm.tasks.scorers.registry import all_columns
+from ladm.tasks.scorers.registry import RankBy, all_columns
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.read_ahead import one_ahead
@@ -85,7 +85,7 @@ class SelectConfig(Settings):
     same tokens of every domain; `quotas`: as listed in `quotas`."""
     quotas: list[Quota] = Field(default=[])
     """For `allocation: quotas`: `{domain, bucket: [at least, fewer than], tokens}`, without overlaps."""
-    rank_by: Literal["ladm", "order", "longattn", "prolong", "longfilter", "gzip", "random"] = "ladm"
+    rank_by: RankBy = "ladm"
     """The score that documents are ranked by; any but `ladm` must be among those that the run computes."""
     document_score: Literal["max", "mean", "first"] = "max"
     """A document's score from its windows'."""
