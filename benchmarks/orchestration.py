@@ -143,11 +143,11 @@ def prefect_run(sources: str, store: str) -> dict[str, Any]:
     config = configuration(sources, store)
     plan = preflight(config, "score")
     quiet_prefect(cache_root())
-    from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+    from ladm.flows.dag import prepared  # noqa: PLC0415
     from ladm.flows.dag.curate import curate  # noqa: PLC0415
 
     console = Console(open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    with handover.prepared(config, "score", plan, console), prefect_server(cache_root()), timed() as seconds:
+    with prepared.give_plan(config, "score", plan, console), prefect_server(cache_root()), timed() as seconds:
         record = curate(config, "score")
     jobs = [job for job in record["shards"] if job["stage"] == "score"]
     return {**seconds, "scores": sorted(shard["sha256"] for job in jobs for shard in job["shards"])}

@@ -43,12 +43,12 @@ def run(options: argparse.Namespace) -> int:
         begin_server(cache_root())
         plan = preflight(config, options.until, console.say)
         with without_collection():
-            from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+            from ladm.flows.dag import prepared  # noqa: PLC0415
             from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415
 
         try:
             with (
-                handover.prepared(config, options.until, plan, console),
+                prepared.give_plan(config, options.until, plan, console),
                 prefect_server(cache_root()),
                 _results_alone_on_stdout(),
             ):
@@ -162,11 +162,11 @@ def evaluate(options: argparse.Namespace) -> int:
             console,
         )
         quiet_prefect(cache_root())
-        from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+        from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.evaluation.evaluate import evaluate  # noqa: PLC0415
         from ladm.flows.evaluation.results import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
 
-        with handover.asked(question), prefect_server(cache_root()), _results_alone_on_stdout():
+        with prepared.give_question(question), prefect_server(cache_root()), _results_alone_on_stdout():
             found = evaluate()
         written = write_evaluation(found, Path(options.out))
         if options.format == "json":

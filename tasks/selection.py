@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ladm.tasks.condition import check_condition, measured_columns, reads_documents
+from ladm.tasks.scorers.registry import RankBy
 from ladm.tasks.settings import Settings
 
 OWN_SCORES = ("ladm", "order")
@@ -59,7 +60,7 @@ class SelectConfig(Settings):
     same tokens of every domain; `quotas`: as listed in `quotas`."""
     quotas: list[Quota] = Field(default=[])
     """For `allocation: quotas`: `{domain, bucket: [at least, fewer than], tokens}`, without overlaps."""
-    rank_by: Literal["ladm", "order", "longattn", "prolong", "longfilter", "gzip", "random"] = "ladm"
+    rank_by: RankBy = "ladm"
     """The score that documents are ranked by; any but `ladm` must be among those that the run computes."""
     document_score: Literal["max", "mean", "first"] = "max"
     """A document's score from its windows'."""

@@ -6,6 +6,7 @@ What does not yet is named here, and has to be taken off the list when it does.
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,15 @@ def test_modules_and_functions_keep_to_their_size(name: str) -> None:
 
 def test_what_is_still_too_long_is_there() -> None:
     assert modules().keys() >= STILL_TOO_LONG
+
+
+TOLD = [*(ROOT / "sql").glob("*.sql"), *modules().values(), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("path", sorted(one.relative_to(ROOT) for one in TOLD), ids=str)
+def test_modules_go_by_their_names(path: Path) -> None:
+    """A module that a text names (`guard.py`, `tests/dag/test_memory.py`) is there."""
+    folders = [ROOT / folder for folder in (*FOLDERS, "tests", "benchmarks")]
+    there = [one.as_posix() for folder in folders for one in folder.rglob("*.py")]
+    for named in re.findall(r"(?<![\w/.])[\w/]+\.py\b", (ROOT / path).read_text(encoding="utf-8")):
+        assert any(one.endswith(f"/{named}") for one in there), named

@@ -2,7 +2,7 @@
 
 `AttentionInterface.register` lets a model of any architecture call our function instead of its own attention, after
 the rotary embedding, with its queries, keys and values. On the layers asked for, the function also measures attention
-between spans (`focus.py`); on the others it is plain attention. After the last layer asked for it ends the forward
+between spans (`span_mass.py`); on the others it is plain attention. After the last layer asked for it ends the forward
 pass: no output, no MLP, no later layer. transformers makes no mask for an implementation whose name it does not
 know, so no L×L mask exists anywhere; what a layer does beyond plain causal attention is refused, or (sliding windows)
 done by hand. A sliding layer is not measured, unless it reaches back over the whole window, which makes it full.

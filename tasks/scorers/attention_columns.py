@@ -44,6 +44,9 @@ class AttentionConfig(Settings):
     """Layers of the profile."""
 
 
+CONFIG = AttentionConfig
+
+
 def needs(config: AttentionConfig, length: int) -> Needs:
     """The attention between spans, and the profile."""
     return Needs(layers=config.layers, profile=config.profile)

@@ -6,7 +6,7 @@ scores by it. Its scores come out of the one pass:
 - *cds*: the published formula, with or without its standard deviation, over the layers that tell whole windows from
   spliced ones best;
 - *dependency*, by which documents are ranked where it is better than that: a weighted sum over the profile of
-  attention by distance (`profile.py`), of its far distances alone, which tells whole windows from spliced ones;
+  attention by distance (`distance_profile.py`), of its far distances alone, which tells whole windows from spliced;
 - *order*: another weighted sum, over the whole profile, which tells whole windows from their own pieces in another
   order. Dependency is blind to that, and order to splices, so neither replaces the other.
 

@@ -1,28 +1,23 @@
-"""The scorers beside `ladm`: which there are, what they need together, and the columns that they give.
+"""The scorers beside `ladm`: which there are, and what they need and give, all together.
 
 Most give a score, by which documents can be ranked; `text` and `attention` give columns of what a window is like.
+`BESIDE` is the one place to add one at: the settings, the columns and what `select.rank_by` may name follow from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import create_model
 
 from ladm.tasks.schema import GATED
 from ladm.tasks.scorers import attention_columns, gzip_ratio, longattn, longfilter, prolong, random_order
 from ladm.tasks.scorers import text as text_columns
-from ladm.tasks.scorers.attention_columns import AttentionConfig
 from ladm.tasks.scorers.evidence import Evidence, Needs
-from ladm.tasks.scorers.gzip_ratio import GzipConfig
-from ladm.tasks.scorers.longattn import LongAttnConfig
-from ladm.tasks.scorers.longfilter import LongFilterConfig
-from ladm.tasks.scorers.prolong import ProLongConfig
-from ladm.tasks.scorers.random_order import RandomConfig
-from ladm.tasks.scorers.text import TextConfig
 from ladm.tasks.settings import Settings
 
 _ANY_LENGTH = 4096  # what kind of thing a scorer needs does not depend on it
@@ -39,7 +34,7 @@ BESIDE: dict[str, Any] = {
     "text": text_columns,
     "attention": attention_columns,
 }
-"""Name → module, with `needs(config, length)` and `score(config, evidence)`."""
+"""Name → module, with `CONFIG`, `needs(config, length)` and `score(config, evidence)` (`evidence.py`)."""
 
 
 SCORES = tuple(name for name, module in BESIDE.items() if not hasattr(module, "COLUMNS"))
@@ -62,16 +57,8 @@ def scorer_of_column() -> dict[str, str]:
     return {column.name: name for name in BESIDE for column in columns_of(name)} | {"gate_distance": "gate"}
 
 
-class BesideConfig(Settings):
-    """The `scorer.beside:` section: which scorers run beside `ladm`, each with its settings (`{gzip: {}}`)."""
-
-    longattn: LongAttnConfig | None = None
-    prolong: ProLongConfig | None = None
-    longfilter: LongFilterConfig | None = None
-    gzip: GzipConfig | None = None
-    random: RandomConfig | None = None
-    text: TextConfig | None = None
-    attention: AttentionConfig | None = None
+class _Beside(Settings):
+    """What `BesideConfig` can tell, whatever scorers there are."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,6 +107,24 @@ class BesideConfig(Settings):
             value = BESIDE[name].score(getattr(self, name), evidence)
             found[name] = value if isinstance(value, dict) else {name: value}
         return found
+
+
+if TYPE_CHECKING:
+
+    class BesideConfig(_Beside):
+        """A field a scorer, of its module's `CONFIG`."""
+
+    RankBy = str
+else:
+    BesideConfig = create_model(
+        "BesideConfig",
+        __base__=_Beside,
+        __module__=__name__,
+        __doc__="The `scorer.beside:` section: which scorers run beside `ladm`, each with its settings (`{gzip: {}}`).",
+        **{name: (module.CONFIG | None, None) for name, module in BESIDE.items()},
+    )
+    RankBy = Literal[("ladm", "order", *(name for name in BESIDE if name in [one.name for one in columns_of(name)]))]
+"""What `select.rank_by` may name: a score of `ladm`'s own, or a scorer that gives a score of its name."""
 
 
 def gather_without_model(

@@ -120,7 +120,7 @@ def halved(config: LadmConfig) -> LadmConfig:
 
 def scan(job: Job, store: Store, key: str) -> Outcome:
     """Measure the windows of one shard of the contrast set that are of the kinds asked for."""
-    from ladm.tasks.scorers.parallel_windows import side_by_side  # noqa: PLC0415  (torch; not needed when all is cached)
+    from ladm.tasks.scorers.model_turns import side_by_side  # noqa: PLC0415  (torch; not needed when all is cached)
 
     shard = job.one("windows")
     asked = ScanConfig.model_validate(job.config)

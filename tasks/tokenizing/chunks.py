@@ -159,7 +159,7 @@ class ChunkEncoder:
         self.ids_of_context: dict[str, list[int]] = {"": []}
 
     def fill(self, chunks: Iterable[tuple[Document, int]]) -> None:
-        """Puts the token ids of each chunk into its document, by words (`words.py`) where that gives the same."""
+        """Puts the token ids of each chunk into its document, by words (`word_cache.py`) where that gives the same."""
         others = self._fill_by_words(chunks) if self.words else chunks
         for encoded in self._encode(others, self.tokenizer.encode_batch_fast):  # fast: without offsets
             encoded.document.ids_of[encoded.chunk] = encoded.ids

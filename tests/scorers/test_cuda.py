@@ -113,9 +113,7 @@ def test_golden_random_models(case: dict[str, Any], way: str, monkeypatch: pytes
     test_golden.check(case, test_golden.RANDOM_MODELS / case["model"], ids[case["case"]], "cuda")
 
 
-@pytest.mark.parametrize(
-    "case", test_golden.cases(test_golden.REAL_TEXT / "smollm2.json"), ids=lambda case: str(case["case"])
-)
+@pytest.mark.parametrize("case", test_golden.REAL_CASES, ids=lambda case: str(case["case"]))
 def test_golden_real_text(case: dict[str, Any]) -> None:
     try:
         folder = resolve_model("embedded").path

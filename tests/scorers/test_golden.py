@@ -45,6 +45,7 @@ def check(case: dict[str, Any], folder: Path, ids_BL: np.ndarray, device: str = 
     np.testing.assert_allclose([score.cds for score in scores], np.reshape(case["cds"], -1), rtol=1e-4)
 
 
+REAL_CASES = cases(REAL_TEXT / "smollm2.json")
 RANDOM_CASES = cases(RANDOM_MODELS / "cases.json")
 
 
@@ -71,7 +72,7 @@ def test_random_model_on_the_path_of_other_devices(monkeypatch: pytest.MonkeyPat
             id=case["case"],
             marks=[] if case["case"] == REAL_TEXT_IN_EVERY_RUN else [pytest.mark.slow],
         )
-        for case in cases(REAL_TEXT / "smollm2.json")
+        for case in REAL_CASES
     ],
 )
 def test_smollm2_on_real_text(case: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """A million documents: comparing, ranking, the card and every export keep within 2 GB, each in a process of its own.
 
-`pytest -m slow tests/test_scale.py -rP` prints the figures.
+`pytest -m slow tests/stages/test_scale.py -rP` prints the figures.
 """
 
 from __future__ import annotations
