@@ -33,15 +33,16 @@ import zstandard
 from corpus import SHARED
 
 from ladm.tasks.evaluation import broken, contrast_set, junk
-from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer, resolve_model
+from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calculator import load_calculator
-from ladm.tasks.scorers.calibration import Calibration, dependency_of, load_calibration
+from ladm.tasks.scorers.calibration import Calibration, load_calibration, profile_scores
 from ladm.tasks.scorers.gate import gate_distances, gate_features, ranking_score
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.text import text_columns
 from ladm.tasks.scorers.window_scores import Wants, one_pass
 from ladm.tasks.stages.ingest import document_id
+from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 OUT = Path(__file__).parents[1] / "docs" / "leaderboard.md"
@@ -199,7 +200,7 @@ def calculator_ids(ids_L: npt.NDArray[np.int32]) -> Any:
 
 def ranking(calibration: Calibration, profile_MHF: Any, columns: dict[str, float], cds: float) -> float:
     """What the calibration ranks a window by: minus infinity where its gate holds it back."""
-    dependency = dependency_of(calibration, profile_MHF, calibration.profiled)
+    dependency = profile_scores(calibration.weights, profile_MHF, calibration.profiled).get("dependency")
     gate = calibration.gate
     if gate is None:
         return cds if dependency is None else dependency

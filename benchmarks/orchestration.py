@@ -110,20 +110,23 @@ def configuration(sources: str, store: str) -> Any:
 
 def plain_loop(sources: str, store: str) -> dict[str, Any]:
     """All jobs, one after the other, as plain function calls: no Prefect, no cache."""
-    from ladm.flows.dag.jobs import ingest_job, shard_job  # noqa: PLC0415
+    from ladm.flows.dag.jobs import ask_ingest, ask_length, ask_score, ask_tokenize  # noqa: PLC0415
     from ladm.flows.dag.preflight import preflight  # noqa: PLC0415
-    from ladm.tasks.job import run_job  # noqa: PLC0415
+    from ladm.tasks.job import Job, run_job  # noqa: PLC0415
     from ladm.tasks.stages import ingest, length, score, tokenize  # noqa: PLC0415
 
     plan = preflight(configuration(sources, store), "score")
-    following = {"length": length.STAGE, "tokenize": tokenize.STAGE, "score": score.STAGE}
+    following = ((length.STAGE, ask_length), (tokenize.STAGE, ask_tokenize), (score.STAGE, ask_score))
     made = []
     with timed() as seconds:
         for listed in plan.files:
-            done = run_job(ingest.STAGE, ingest_job(plan, listed))
-            for name, stage in following.items():
-                (shard,) = done.shards
-                done = run_job(stage, shard_job(plan, name, done.label, shard))
+            given: dict[str, Any] = {"label": listed.file.uri, "store": store}
+            ask = ask_ingest(plan, listed)
+            done = run_job(ingest.STAGE, Job(stage="ingest", config=ask.config, source=listed.file, **given))
+            for stage, asks in following:
+                (shard,), (ask,) = done.shards, asks(plan)
+                given |= {"config": ask.config, "identity": ask.identity, "environment": ask.environment}
+                done = run_job(stage, Job(stage=stage.name, inputs={str(stage.roles[0]): [shard]}, **given))
             made.append(done.shards[0].sha256)
     return {**seconds, "scores": sorted(made)}
 
@@ -140,11 +143,11 @@ def prefect_run(sources: str, store: str) -> dict[str, Any]:
     config = configuration(sources, store)
     plan = preflight(config, "score")
     quiet_prefect(cache_root())
-    from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+    from ladm.flows.dag import prepared  # noqa: PLC0415
     from ladm.flows.dag.curate import curate  # noqa: PLC0415
 
     console = Console(open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    with handover.prepared(config, "score", plan, console), prefect_server(cache_root()), timed() as seconds:
+    with prepared.give_plan(config, "score", plan, console), prefect_server(cache_root()), timed() as seconds:
         record = curate(config, "score")
     jobs = [job for job in record["shards"] if job["stage"] == "score"]
     return {**seconds, "scores": sorted(shard["sha256"] for job in jobs for shard in job["shards"])}

@@ -31,7 +31,8 @@ from results import write_section
 from ladm.tasks.job import Job, run_job
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import SCORES
-from ladm.tasks.stages.rank import STAGE, SelectConfig
+from ladm.tasks.selection import SelectConfig
+from ladm.tasks.stages.rank import STAGE
 from ladm.tasks.storage.store import Store
 
 RELEASED = "the published filter, as released"

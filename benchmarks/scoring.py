@@ -23,11 +23,12 @@ import zstandard
 from results import write_section
 from transformers import AutoModel
 
-from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer, resolve_model
+from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.window_scores import score_windows
+from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 
 PLAIN = "plain forward pass (transformers, sdpa)"
 PUBLISHED = "published formula, all layers, exact"

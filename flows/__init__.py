@@ -1,1 +1,1 @@
-"""What runs: the DAG (`curate.py`), its configuration (`config.py`) and the command line (`cli.py`)."""
+"""What runs: the DAG (`dag/`), its configuration (`config.py`) and the command line (`cli.py`)."""

@@ -78,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except UserError as error:
-        from ladm.tasks.reading.records import printable  # noqa: PLC0415
-        from ladm.tasks.redact import without_secrets  # noqa: PLC0415
+        from ladm.tasks.printable import printable  # noqa: PLC0415
+        from ladm.tasks.redact import one_line  # noqa: PLC0415
 
-        print(f"ladm: {printable(' '.join(without_secrets(str(error)).split()), 4000)}", file=sys.stderr)
+        print(f"ladm: {printable(one_line(str(error)), 4000)}", file=sys.stderr)
         return REFUSED
     except BrokenPipeError:  # `ladm sql … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

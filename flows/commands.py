@@ -43,12 +43,12 @@ def run(options: argparse.Namespace) -> int:
         begin_server(cache_root())
         plan = preflight(config, options.until, console.say)
         with without_collection():
-            from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+            from ladm.flows.dag import prepared  # noqa: PLC0415
             from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415
 
         try:
             with (
-                handover.prepared(config, options.until, plan, console),
+                prepared.give_plan(config, options.until, plan, console),
                 prefect_server(cache_root()),
                 _results_alone_on_stdout(),
             ):
@@ -73,7 +73,7 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
     Otherwise Prefect would wait for the shards under way, which may take minutes; they are safe to leave.
     """
-    from ladm.tasks.storage.store import remove_unfinished  # noqa: PLC0415
+    from ladm.tasks.storage.files import remove_unfinished  # noqa: PLC0415
 
     def stop(number: int, _frame: object) -> None:
         remove_unfinished()
@@ -91,8 +91,8 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
 
 def sql(options: argparse.Namespace) -> int:
     """`ladm sql`."""
-    from ladm.flows.ask.guard import checked_timeout  # noqa: PLC0415
     from ladm.flows.ask.query import as_csv, as_json, print_table, run_query  # noqa: PLC0415
+    from ladm.flows.ask.timeout import checked_timeout  # noqa: PLC0415
     from ladm.flows.config import store_uri  # noqa: PLC0415
     from ladm.tasks.storage.file_systems import reached  # noqa: PLC0415
 
@@ -162,11 +162,11 @@ def evaluate(options: argparse.Namespace) -> int:
             console,
         )
         quiet_prefect(cache_root())
-        from ladm.flows.dag import prepared as handover  # noqa: PLC0415
+        from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.evaluation.evaluate import evaluate  # noqa: PLC0415
         from ladm.flows.evaluation.results import CONTRACT, print_evaluation, said, write_evaluation  # noqa: PLC0415
 
-        with handover.asked(question), prefect_server(cache_root()), _results_alone_on_stdout():
+        with prepared.give_question(question), prefect_server(cache_root()), _results_alone_on_stdout():
             found = evaluate()
         written = write_evaluation(found, Path(options.out))
         if options.format == "json":
@@ -251,7 +251,8 @@ def score(options: argparse.Namespace) -> int:
 
 def model_fetch(options: argparse.Namespace) -> int:
     """`ladm model fetch`."""
-    from ladm.tasks.models.resolve import model_facts, resolve_model  # noqa: PLC0415
+    from ladm.tasks.models.facts import model_facts  # noqa: PLC0415
+    from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415
 
     resolved = resolve_model(options.reference, _say)
     facts = model_facts(resolved)

@@ -12,28 +12,32 @@ import typing
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.formats import AnyExport
 from ladm.tasks.exporters.jsonl import JsonlExport
 from ladm.tasks.exporters.parquet import ParquetExport
+from ladm.tasks.filters.config import FilterConfig, check_names, entry_of
 from ladm.tasks.reading.readers import SourceConfig
+from ladm.tasks.redact import checked_uri
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
+from ladm.tasks.selection import SelectConfig
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.benchmarks import DecontaminateConfig
 from ladm.tasks.stages.dedup import DeduplicateConfig
 from ladm.tasks.stages.ingest import IngestConfig
 from ladm.tasks.stages.length import LengthConfig
-from ladm.tasks.stages.rank import SelectConfig
-from ladm.tasks.storage.file_systems import without_secret
 from ladm.tasks.tokenizing.windows import WindowConfig
 
 DEFAULT_STORE = "ladm-store"
 
+FITTING = "fitting"
+"""`scorer.layers`: the calibration that fits, if there is one."""
 UNCALIBRATED: dict[str, Any] = {"layers": "14-24", "ablation": "no-std"}
 """How the sample is scored when one of `OUTSIDE_THE_CALIBRATION` is changed: the embedded model's middle layers."""
 OUTSIDE_THE_CALIBRATION = {f"scorer.{name}" for name in ("span", "d_afs", "d_cds", "formula", "ablation")}
@@ -56,6 +60,18 @@ class ExecutionConfig(Settings):
     given. Threads score one shard at a time."""
 
 
+class ScorerConfig(LadmConfig):
+    """The `scorer:` section of a run."""
+
+    layers_by_name: ClassVar[tuple[str, ...]] = (*LadmConfig.layers_by_name, FITTING)
+
+    layers: str | tuple[int, ...] = FITTING
+    """What ranks. `fitting`: the calibration that is shipped for the model, the window and the spans, and where there
+    is none the published formula over all layers. `calibrated`: that calibration, or the one of `calibration`. Else the
+    layers whose scores are averaged, from 0: `all` with full attention, a range `14-24` (both ends included), or a list
+    `3,7,9`."""
+
+
 class RunConfig(Settings):
     """All of a run: where from, what, by which score, how much, where to."""
 
@@ -64,12 +80,14 @@ class RunConfig(Settings):
     sources: list[SourceConfig] = Field(min_length=1)
     ingest: IngestConfig = IngestConfig()
     length: LengthConfig = LengthConfig()
+    filters: list[FilterConfig] = Field(default=[], exclude_if=lambda filters: not filters)
+    """What drops documents before they are tokenized. Not told of where there are none, as before there were any."""
     window: WindowConfig = WindowConfig()
     deduplicate: DeduplicateConfig | None = None
     """Which duplicates are not scored; none is looked for when not given."""
     decontaminate: DecontaminateConfig | None = None
     """Benchmark files whose passages no document may hold."""
-    scorer: LadmConfig = LadmConfig()
+    scorer: ScorerConfig = ScorerConfig()
     select: SelectConfig = SelectConfig()
     export: list[AnyExport] = Field(default=[ParquetExport(), JsonlExport()])
     execution: ExecutionConfig = ExecutionConfig()
@@ -80,16 +98,19 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _ranked_by_what_is_scored(self) -> RunConfig:
         by = self.select.rank_by
-        if by == "order" and self.scorer.layers != CALIBRATED:
+        if by == "order" and self.scorer.layers not in (CALIBRATED, FITTING):
             raise ValueError("select.rank_by: order comes with a calibration; set scorer.layers=calibrated")
         if by not in ("ladm", "order", *self.scorer.beside.names):
             raise ValueError(f"select.rank_by: {by} is not scored; add it to scorer.beside, or rank by another score")
+        check_columns_are_made(
+            self.select.where, self.scorer.beside.names, None if self.scorer.layers in (CALIBRATED, FITTING) else ()
+        )
         return self
 
     @field_validator("store")
     @classmethod
     def _no_secret_in_the_store(cls, store: str) -> str:
-        return without_secret(store)
+        return checked_uri(store)
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -97,6 +118,17 @@ class RunConfig(Settings):
         """Let `sources: data/*.jsonl` and a list of URIs stand for entries with only a `uri`."""
         entries = sources if isinstance(sources, list) else [sources]
         return [{"uri": entry} if isinstance(entry, str) else entry for entry in entries]
+
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _filters_from_one(cls, filters: object) -> object:
+        """Let `filters: repetition` stand for a list of one; what a string means is FilterConfig's matter."""
+        return filters if isinstance(filters, list) else [] if filters is None else [filters]
+
+    @field_validator("filters")
+    @classmethod
+    def _each_filter_has_its_name(cls, filters: list[FilterConfig]) -> list[FilterConfig]:
+        return check_names(filters)
 
     @field_validator("deduplicate", mode="before")
     @classmethod
@@ -205,13 +237,23 @@ def _descend(place: Any, name: str, path: str) -> Any:
         _list_index(place, name, path)
         entry = place[int(name)]
         if isinstance(entry, str):  # a shorthand entry, see RunConfig
-            place[int(name)] = entry = {"format" if path.startswith("export") else "uri": entry}
+            place[int(name)] = entry = _whole_entry(entry, path)
         return entry
     if not isinstance(place, dict):
         raise ConfigError(f"--set: {path} leads into a value that has no fields")
     if place.get(name) is None:
         place[name] = {}
     return place[name]
+
+
+def _whole_entry(entry: str, path: str) -> dict[str, Any]:
+    """What a string in a list stands for, so that its fields can be set."""
+    if path.startswith("filters"):
+        try:
+            return entry_of(entry)
+        except ValueError as error:
+            raise ConfigError(f"filters: {error}") from None
+    return {"format" if path.startswith("export") else "uri": entry}
 
 
 def _list_index(place: list[Any], name: str, path: str) -> None:

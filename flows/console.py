@@ -26,6 +26,7 @@ class Console:
         self._plain = stream is not None and not self._rich.is_terminal
         self._progress: Progress | None = None
         self._bars: dict[str, Any] = {}
+        self._said: set[str] = set()
 
     @classmethod
     def silent(cls) -> Console:
@@ -55,6 +56,12 @@ class Console:
     def say(self, text: str) -> None:
         """One line about something that takes a while."""
         self._rich.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def say_once(self, about: str, text: str) -> None:
+        """One line, unless there is none, or one about the same was said before."""
+        if text and about not in self._said:
+            self._said.add(about)
+            self.say(text)
 
     def expect(self, stage: str) -> None:
         """One more job of a stage is to be done."""

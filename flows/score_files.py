@@ -19,14 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.tasks.errors import ConfigError, ModelError, SourceError
-from ladm.tasks.models.resolve import (
-    ModelFacts,
-    ResolvedModel,
-    check_content,
-    load_tokenizer,
-    model_facts,
-    resolve_model,
-)
+from ladm.tasks.models.facts import ModelFacts, model_facts
+from ladm.tasks.models.resolve import ResolvedModel, check_content, resolve_model
 from ladm.tasks.scorers.calibration import ProfileWeights, load_calibration
 from ladm.tasks.scorers.ladm import (
     CALIBRATED,
@@ -39,6 +33,7 @@ from ladm.tasks.scorers.ladm import (
     wanted_layers,
 )
 from ladm.tasks.scorers.loaded_model import check_device, resolved_scorer
+from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 AT_ONCE = 16

@@ -1,6 +1,6 @@
 -- Ranks documents within their domain by their scores.
 --
--- Reads     documents_scored   (one_window.sql or many_windows.sql)
+-- Reads     documents_to_rank  (not_ranked.sql)
 -- Makes     domains            one row a domain: its number, in the order of names; its documents, and their windows and
 --                              tokens; and `documents_before` and `tokens_before`, those of the domains before it
 --           sorted             the documents by domain, best first
@@ -21,14 +21,14 @@ select
     sum(doc_tokens) as domain_tokens,
     coalesce(sum(count(*)) over (by_name rows between unbounded preceding and 1 preceding), 0)::bigint as documents_before,
     coalesce(sum(sum(doc_tokens)) over (by_name rows between unbounded preceding and 1 preceding), 0) as tokens_before
-from documents_scored
+from documents_to_rank
 group by domain
 window by_name as (order by domain);
 
 -- A table made in an order keeps it: its `rowid` counts its rows from 0.
 create or replace temp table sorted as
 select doc_id, domain_number, score, windows, doc_tokens, doc_tokens_exact
-from documents_scored
+from documents_to_rank
 join domains using (domain)
 order by domain_number, score desc, doc_id;
 

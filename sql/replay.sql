@@ -3,7 +3,7 @@
 -- Reads     ranking           (select.sql)
 --           replayed          (select.sql); the replayed documents are added to it, and so to the ranking
 --           allocation        (allocation.sql); a row a domain is added to it
---           short_documents   doc_id, domain, doc_tokens of the documents that fill no window (tasks/short.py)
+--           short_documents   doc_id, domain, doc_tokens of the documents that fill no window (tasks/stages/short.py)
 -- Variables replay_tokens     tokens of short documents to select at most
 --           replay_seed       another seed takes others
 -- Makes     replay_targets    one row a domain of the selection: replay_tokens in the proportions of the selected tokens

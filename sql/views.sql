@@ -1,5 +1,6 @@
--- What `ladm sql` shows of a run. The tables it reads (…_shards, run_scores, run_ranking, run_allocation, run_dropped,
--- run_quarantine, run_jobs, all_runs) are made by flows/query.py from exactly the files that the run's record names.
+-- What `ladm sql` shows of a run. The tables it reads (…_shards, …_dropped, run_scores, run_ranking, run_allocation,
+-- run_not_ranked, run_quarantine, run_jobs, all_runs) are made by flows/ask/query.py from exactly the files that the
+-- run's record names.
 
 create view documents as
 select doc_id, domain, text, source, line, "offset", sha256, bytes, meta from ingest_shards;
@@ -25,9 +26,16 @@ order by domain, copy, rank;
 create view allocation as
 select * from run_allocation;
 
--- one row a document that was not scored as a duplicate or for a benchmark passage: why, and its twin
+-- one row a document that was not scored as a duplicate or for a benchmark passage: why, and its twin; and one row a
+-- document that a filter dropped, of which there is only the reason; and one row a document that was scored and is held
+-- back from the ranking: why, and how far it lies from what would let it pass
 create view dropped as
-select * from run_dropped;
+select *, null::double as distance
+from (from run_dropped union all by name from filter_dropped union all by name from short_dropped)
+union all by name
+select n.doc_id, n.domain, d.source, d.line, n.reason, n.windows, n.distance
+from run_not_ranked as n
+left join ingest_shards as d using (doc_id);
 
 -- one row a record that could not be used, or a file (line is null); a window that could not be scored has the place
 -- and the beginning of its document

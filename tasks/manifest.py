@@ -122,6 +122,11 @@ def check_vouched(where: str, files: Iterable[Shard]) -> None:
         raise AccountError(f"{where}: {nameless} was written, and its checksum is not known")
 
 
+def record_path(key: str) -> str:
+    """Where the record of a key, the manifest of a job that is done, lives in the store."""
+    return f"records/{key[:2]}/{key}.json"
+
+
 def content_key(*parts: Any) -> str:
     """Sha256, in hex, of the parts as canonical JSON: the same parts give the same key on every machine."""
     canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)

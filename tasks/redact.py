@@ -1,4 +1,7 @@
-"""Keeps credentials that stand in a URI (of a proxy, an endpoint, an old record) out of what is shown and kept."""
+"""Keeps credentials that stand in a URI (of a source, a proxy, an old record) out of what is kept, and out of messages.
+
+The one place that knows what a secret in a URI looks like: what is refused before a run is what would be masked in it.
+"""
 
 from __future__ import annotations
 
@@ -21,3 +24,27 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, list):
         return [without_secrets(one) for one in value]
     return value
+
+
+def one_line(text: str) -> str:
+    """A message on one line, without the credentials of any URI in it."""
+    return " ".join(str(without_secrets(text)).split())
+
+
+def holds_secret(uri: str) -> bool:
+    """Whether a URI holds a password, a token or a signature; a user alone is none."""
+    return any(found["name"] or ":" in found[0] for found in SECRETS.finditer("".join(uri.split())))
+
+
+def checked_uri(uri: str) -> str:
+    """The URI itself.
+
+    Raises:
+        ValueError: It holds a password, or is signed: it would stand in run records, dataset cards and logs.
+    """
+    if holds_secret(uri):
+        raise ValueError(
+            "the address holds a password, a token or a signature, which the records of a run would keep; leave it "
+            "out, and give credentials by the environment"
+        )
+    return uri

@@ -17,7 +17,7 @@ DOCUMENTS = pa.schema(
         pa.field("meta", pa.string()),  # the record's other fields as JSON
     ]
 )
-"""ingest/ and length/: one row a document."""
+"""ingest/, length/ and filter/: one row a document."""
 
 WINDOWS = pa.schema(
     [
@@ -112,6 +112,17 @@ DROPPED = pa.schema(
 )
 """dedup/: one row a document that is not scored, and why."""
 
+FILTERED = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # "<filter>: <reason>", or the filter's name alone
+    ]
+)
+"""filter/ and short/, beside the documents: one row a document that a filter dropped."""
+
 DROP_LIST = pa.schema([pa.field("doc_id", pa.string(), nullable=False)])
 """dedup/, one file a shard of windows: the documents whose windows are not scored."""
 
@@ -154,6 +165,19 @@ RANKING = pa.schema(
     ]
 )
 """rank/: one row a ranked document, and one a replayed one."""
+
+NOT_RANKED = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),  # by which it would have been ranked
+        pa.field("windows", pa.int64(), nullable=False),
+        pa.field("doc_tokens", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # select.where
+        pa.field("distance", pa.float64()),  # from what would have let it pass; null: there is no such thing
+    ]
+)
+"""rank/, beside the ranking: one row a document that was scored and is held back from the ranking, and why."""
 
 ALLOCATION = pa.schema(
     [

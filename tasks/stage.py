@@ -25,7 +25,7 @@ from prefect.filesystems import WritableFileSystem
 from prefect.tasks import exponential_backoff
 
 from ladm.tasks.job import Job, Stage, run_jobs
-from ladm.tasks.manifest import Manifest
+from ladm.tasks.manifest import Manifest, record_path
 from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import Store
 
@@ -103,11 +103,6 @@ def unsealed(content: bytes) -> bytes:
 
 def _checksum(record: Any) -> str:
     return hashlib.sha256(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def record_path(key: str) -> str:
-    """Where the record of a key lives in the store."""
-    return f"records/{key[:2]}/{key}.json"
 
 
 @dataclass

@@ -185,8 +185,8 @@ def test_every_table_function_of_duckdb_is_known_or_refused(filled: Path) -> Non
     """By name, whatever its arguments: nothing that a later DuckDB adds is allowed by itself."""
     import duckdb
 
-    from ladm.flows.ask.guard import TABLE_FUNCTIONS, check_reads_only
     from ladm.tasks.errors import QueryError
+    from ladm.tasks.storage.sql_guard import TABLE_FUNCTIONS, check_reads_only
 
     with duckdb.connect() as connection:
         rows = connection.execute(

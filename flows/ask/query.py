@@ -1,7 +1,7 @@
 """`ladm sql`: read-only SQL over one run's documents, windows, scores, ranking, allocation, quarantine and stages.
 
 The views cover exactly the files that the run's record names. A query can read them and nothing else: only SELECT
-statements are run that call what reads (`query_guard.py`), DuckDB may open files below the store alone, and its
+statements are run that call what reads (`sql_guard.py`), DuckDB may open files below the store alone, and its
 configuration is locked.
 """
 
@@ -18,15 +18,17 @@ import pyarrow as pa
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from ladm.flows.ask.guard import TIMEOUT_SECONDS, check_reads_only, interrupted_after
+from ladm.flows.ask.timeout import TIMEOUT_SECONDS, interrupted_after
 from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.read import latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import shards_of
 from ladm.tasks.errors import QueryError, RecordError
 from ladm.tasks.manifest import Shard
+from ladm.tasks.printable import cell_text
 from ladm.tasks.schema import SCORES
 from ladm.tasks.scorers.registry import all_columns
 from ladm.tasks.storage import duck
+from ladm.tasks.storage.sql_guard import check_reads_only
 from ladm.tasks.storage.store import Store
 
 JOBS = pa.schema(
@@ -131,7 +133,7 @@ def newest_run(store: Store) -> str:
 def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:
     for row in TABLE:
         for view in row.views:
-            shards = shards_of(record, row.stage.name, files=view.files)
+            shards = shards_of(record, row.stage.name, files=view.files, ending=view.ending)
             if view.added:
                 _view_with_columns_added(connection, view.name, store, shards, view.schema, view.added)
             else:
@@ -155,7 +157,8 @@ def _make_scores_view(connection: duckdb.DuckDBPyConnection, store: Store, recor
     A store of ladm 0.1 may have these among the scores.
     """
     columns = all_columns()
-    duck.view_of_measures(connection, "run_measures", store, shards_of(record, "measure"), columns)
+    measured = [*shards_of(record, "measure"), *shards_of(record, "gate")]
+    duck.view_of_measures(connection, "run_measures", store, measured, columns)
     there = {row[0] for row in connection.execute("describe score_shards").fetchall()}
     values = [
         f'coalesce(m."{one.name}", s."{one.name}") as "{one.name}"' if one.name in there else f'm."{one.name}"'
@@ -237,12 +240,3 @@ def _escaped(cell: object) -> str:
     from rich.markup import escape  # noqa: PLC0415
 
     return escape(cell_text(cell))
-
-
-def cell_text(cell: object, longest: int = 300) -> str:
-    """A value as printable text on one line, cut at `longest` characters."""
-    if cell is None:
-        return "NULL"
-    text = f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
-    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -15,8 +15,8 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from ladm.flows.ask.guard import TIMEOUT_SECONDS
 from ladm.flows.ask.query import answer, newest_run, run_views
+from ladm.flows.ask.timeout import TIMEOUT_SECONDS
 from ladm.flows.runs.read import read_record
 from ladm.tasks.errors import QueryError
 from ladm.tasks.models.cache import cache_root

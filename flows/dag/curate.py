@@ -19,7 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from ladm.flows.config import RunConfig
 from ladm.flows.console import Console
-from ladm.flows.dag import prepared as handover
+from ladm.flows.dag import prepared
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import preflight
 from ladm.flows.dag.scheduler import Dag
@@ -64,7 +64,7 @@ def curate(config: RunConfig, until: str = "export") -> dict[str, Any]:
         UserError: The configuration cannot run.
         RunFailedError: A shard failed for good, or there was nothing to rank.
     """
-    ready = handover.take_plan(config, until)
+    ready = prepared.take_plan(config, until)
     plan, console = ready or (preflight(config, until), ArtifactConsole())
     record = do(plan, console)
     account = record.as_json()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ladm.flows.dag.lineage import Lineage
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take
-from ladm.flows.dag.stages import BY_NAME, rows_of, takes_of
+from ladm.flows.dag.stages import BY_NAME, rows_of
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Manifest, Shard
@@ -19,12 +21,12 @@ class Taker:
 
     def __init__(self, plan: Plan, record: RunRecord) -> None:
         self.record = record
-        self.takes = {row.name: takes_of(row, plan) for row in rows_of(plan)}
+        self.takes = {row.name: _takes_of(row, plan) for row in rows_of(plan)}
         self.complete: set[str] = set()
         """Rows of source files or of the whole run whose jobs are all done."""
         self._parts: dict[str, dict[str, Shard]] = {}
         """Row of the whole run → the key of a shard that it took → what of its own shards belongs to that one."""
-        self._whole: dict[tuple[str, bool], list[Shard]] = {}
+        self._whole: dict[tuple[str, bool, str], list[Shard]] = {}
 
     def note(self, row: Row, job: Job, manifest: Manifest) -> None:
         """A job of a row is done, perhaps once more: what was gathered of the row no longer counts."""
@@ -62,16 +64,25 @@ class Taker:
 
     def _of_run(self, take: Take) -> list[Shard]:
         """All shards of a row's stage, ordered by key, or its files."""
-        if (take.of, take.files) not in self._whole:
+        key = take.of, take.files, take.ending
+        if key not in self._whole:
             row = BY_NAME[take.of]
             if take.files:
-                found = [file for done in self.record.of(row.stage.name) for file in done.manifest.files]
+                files = [file for done in self.record.of(row.stage.name) for file in done.manifest.files]
+                found = [file for file in files if file.path.endswith(take.ending)]
             else:
                 found = sorted(self.record.shards(row.stage.name), key=lambda shard: shard.key)
             if row.parts:  # the same for many, mostly empty
                 found = list({shard.key: shard for shard in found if shard.rows or take.files}.values())
-            self._whole[take.of, take.files] = found
-        return self._whole[take.of, take.files]
+            self._whole[key] = found
+        return self._whole[key]
+
+
+def _takes_of(row: Row, plan: Plan) -> list[Take]:
+    """The inputs that a run has for a row."""
+    there = {other.name for other in rows_of(plan)}
+    takes = (replace(take, of=take.rather) if take.rather in there else take for take in row.takes)
+    return [take for take in takes if take.of in there and take.when(plan.config)]
 
 
 def _is_whole(take: Take) -> bool:

@@ -22,9 +22,11 @@ from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.shingles import minhash_version
 from ladm.tasks.stages.dedup import dedup_key_config
+from ladm.tasks.stages.filter import filter_key_config
 from ladm.tasks.stages.ingest import ingest_key_config
 from ladm.tasks.stages.length import length_key_config
 from ladm.tasks.stages.measure import measure_key_config
+from ladm.tasks.stages.rank import GATE_RULES
 from ladm.tasks.stages.score import score_key_config
 
 VERSIONED = ("ladm", "torch", "transformers", "tokenizers", "prefect", "duckdb", "pyarrow")
@@ -74,6 +76,11 @@ def ask_length(plan: Plan) -> list[Ask]:
     return [Ask(length_key_config(plan.config.length, plan.config.window.length))]
 
 
+def ask_filter(plan: Plan) -> list[Ask]:
+    """Leave out what a filter drops."""
+    return [Ask(filter_key_config(plan.config.filters), list(plan.filters))]
+
+
 def ask_tokenize(plan: Plan) -> list[Ask]:
     """Cut windows."""
     return [
@@ -83,8 +90,10 @@ def ask_tokenize(plan: Plan) -> list[Ask]:
 
 def ask_short(plan: Plan) -> list[Ask]:
     """Count the tokens of documents that fill no window."""
-    config = {"window_length": plan.config.window.length}
-    return [Ask(config, [_model(plan).tokenizer_digest], {"model": plan.config.scorer.model})]
+    config: dict[str, Any] = {"window_length": plan.config.window.length}
+    if plan.filters:
+        config |= filter_key_config(plan.config.filters)
+    return [Ask(config, [_model(plan).tokenizer_digest, *plan.filters], {"model": plan.config.scorer.model})]
 
 
 def ask_signatures(plan: Plan) -> list[Ask]:
@@ -174,7 +183,11 @@ def _measures(plan: Plan, *, model: bool, beside: dict[str, Any] | None = None) 
 
 def ask_rank(plan: Plan) -> list[Ask]:
     """Rank all documents, and select from them."""
-    config = plan.config.select.model_dump()
+    select, gate = plan.config.select, plan.gate
+    config = select.model_dump()
+    if gate is not None and select.gate != "off":
+        rules = gate.model_dump(include={"slope", "lean", "penalty", "start", "threshold"})
+        config[GATE_RULES] = rules if select.gate is None else {**rules, "threshold": select.gate}
     return [Ask(config, label="all shards")]
 
 

@@ -34,6 +34,8 @@ class Plan:
     """What `scorer.layers: calibrated` means."""
     benchmarks: list[ListedFile] = field(default_factory=list)
     """The files of `decontaminate.against`, with the entry of the list that each comes from."""
+    filters: list[str] = field(default_factory=list)
+    """Of each filter of the configuration, what tells it from other versions of itself."""
     exports: list[ExportConfig] = field(default_factory=list)
     """What is exported, with all that a format of tokens needs settled; empty when the run ends before that."""
 

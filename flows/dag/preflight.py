@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from ladm.flows.config import RunConfig
+from ladm.flows.config import FITTING, RunConfig
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.stages import NAMES, planned_rows, rows_of_stage, told_stages
+from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
 from ladm.tasks.exporters.tokens import settled
-from ladm.tasks.models.resolve import ModelFacts, model_facts, resolve_model
+from ladm.tasks.filters.loading import load_filters, try_out
+from ladm.tasks.models.facts import ModelFacts, model_facts
+from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
-from ladm.tasks.scorers.calibration import Calibration, load_calibration
+from ladm.tasks.scorers.calibration import Calibration, fitting_calibration, load_calibration
 from ladm.tasks.scorers.ladm import (
     CALIBRATED,
     LadmConfig,
@@ -44,13 +47,13 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     """
     check_until(config, until)
     check_runner(config)
-    calibrated = config.scorer.layers == CALIBRATED
     needs = {row.needs for row in planned_rows(config, until)}
     scored = "weights" in needs
     if scored:
         check_device_is_here(config)
-    if scored and not calibrated:
+    if scored and config.scorer.layers not in (CALIBRATED, FITTING):
         check_window_length(config.scorer, config.window.length)
+    filters = check_filters(config)
     files = list_sources(config.sources, config.ingest.identity)
     benchmarks = _list_benchmarks(config)
     _check_store(config.store)
@@ -63,13 +66,9 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         if model.tokenizer_digest is None:
             raise ConfigError(f"scorer.model: {config.scorer.model!r} has no tokenizer; give a model that has one")
         if scored:
-            scorer = config.scorer
-            if calibrated:
-                calibration = load_calibration(scorer.calibration, scorer.model, model.digest, config.window.length)
-                config = config.model_copy(update={"scorer": calibration.stated(scorer)})
-                scorer = calibration.applied(scorer)
-                check_window_length(scorer, config.window.length)
-                check_rank_by(config, calibration)
+            config, calibration = with_calibration(config, model, tell)
+            scorer: LadmConfig = calibration.applied(config.scorer) if calibration else config.scorer
+            check_window_length(scorer, config.window.length)
             layers, left_out = check_model(scorer, config.window.length, model_facts(model))
             check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:
@@ -77,7 +76,33 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         if until == NAMES[-1]:
             exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
     stages = told_stages(config, until)
-    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, exports)
+    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports)
+
+
+def with_calibration(
+    config: RunConfig, model: ResolvedModel, tell: Callable[[str], None] | None
+) -> tuple[RunConfig, Calibration | None]:
+    """The configuration with its choice of layers settled, and the calibration that it means, if any."""
+    scorer: LadmConfig = config.scorer
+    length, calibration = config.window.length, None
+    if scorer.layers == FITTING:
+        calibration = fitting_calibration(scorer, model.digest, length)
+        if calibration is None and tell:
+            tell(
+                f"scorer.layers: no calibration is shipped for {scorer.model!r}, windows of {length} tokens and these "
+                "spans, so documents are ranked by the published formula over all layers, which junk may win; make one "
+                "with `ladm evaluate`"
+            )
+        scorer = scorer.model_copy(update={"layers": CALIBRATED if calibration else "all"})
+    elif scorer.layers == CALIBRATED:
+        calibration = load_calibration(scorer.calibration, scorer.model, model.digest, length)
+    if calibration:
+        scorer = calibration.stated(scorer)
+    config = config.model_copy(update={"scorer": scorer})
+    given = (*calibration.gives, *(["gate"] if calibration.gate else [])) if calibration else ()
+    check_rank_by(config, given)
+    check_columns_are_made(config.select.where, scorer.beside.names, given)
+    return config, calibration
 
 
 def check_until(config: RunConfig, until: str) -> None:
@@ -107,15 +132,27 @@ def check_device_is_here(config: RunConfig) -> None:
         check_device(config.scorer.device)
 
 
-def check_rank_by(config: RunConfig, calibration: Calibration) -> None:
+def check_rank_by(config: RunConfig, by_calibration: Collection[str]) -> None:
     """Refuse to rank by a score that neither the calibration nor a scorer beside it gives."""
-    by, given = config.select.rank_by, ("ladm", *calibration.weights, *config.scorer.beside.names)
-    if by not in given:
-        which = repr(config.scorer.calibration) if config.scorer.calibration else "the shipped one"
-        raise ConfigError(
-            f"select.rank_by: {by} is not given by the calibration ({which}); rank by {' or '.join(given)}, or make "
-            f"one that has it with `ladm evaluate`"
-        )
+    by = config.select.rank_by
+    given = ("ladm", *(name for name in by_calibration if name in ("dependency", "order")), *config.scorer.beside.names)
+    if by in given:
+        return
+    if not by_calibration:
+        raise ConfigError("select.rank_by: order comes with a calibration; set scorer.layers=calibrated")
+    which = repr(config.scorer.calibration) if config.scorer.calibration else "the shipped one"
+    raise ConfigError(
+        f"select.rank_by: {by} is not given by the calibration ({which}); rank by {' or '.join(given)}, or make "
+        f"one that has it with `ladm evaluate`"
+    )
+
+
+def check_filters(config: RunConfig) -> list[str]:
+    """Refuse filters that cannot be had as they are asked for; gives what each is known by."""
+    filters = load_filters(config.filters)
+    for one in filters:
+        try_out(one)
+    return [one.version for one in filters]
 
 
 def _list_benchmarks(config: RunConfig) -> list[ListedFile]:

@@ -52,14 +52,14 @@ _asked: ContextVar[_Handed[Question] | None] = ContextVar("asked", default=None)
 
 
 @contextmanager
-def prepared(config: RunConfig, until: str, plan: Plan, console: Console) -> Iterator[None]:
+def give_plan(config: RunConfig, until: str, plan: Plan, console: Console) -> Iterator[None]:
     """Until the block ends, the next `curate(config, until)` does this plan; nothing is listed or resolved twice."""
     with _handing(_prepared, _Prepared(config, until, plan, console)):
         yield
 
 
 @contextmanager
-def asked(question: Question) -> Iterator[None]:
+def give_question(question: Question) -> Iterator[None]:
     """Until the block ends, the next `evaluate()` answers this question."""
     with _handing(_asked, question):
         yield
@@ -89,7 +89,7 @@ def take_question() -> Question:
     handed = _asked.get()
     question = handed.take() if handed else None
     if question is None:
-        raise AccountError("evaluate() answers the question that `handover.asked` holds, once")
+        raise AccountError("evaluate() answers the question that it is given with `give_question`, once")
     return question
 
 

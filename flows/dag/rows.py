@@ -22,9 +22,11 @@ class Take:
     Attributes:
         role: What the stage calls them.
         of: The row whose shards they are. If a run does not have that row, the role has no shards.
+        rather: A row whose shards are taken in the place of these, in a run that has it.
         how: `each`: one job for the shards of one lineage, and none where there is no shard. `own`: the shards of the
             same lineage. `all`: the shards of the whole run, once all of them are there, ordered by key.
         files: Takes that row's files, which are the end of the road for others, in place of its shards.
+        ending: Takes of the files those whose paths end so.
         when: Whether a run takes them at all.
     """
 
@@ -32,6 +34,8 @@ class Take:
     of: str
     how: Literal["each", "own", "all"]
     files: bool = False
+    ending: str = ""
+    rather: str = ""
     when: Callable[[RunConfig], bool] = lambda config: True
 
 
@@ -43,12 +47,14 @@ class View:
         name: The table's.
         schema: Of its rows.
         files: It holds the stage's files.
+        ending: Of the files those whose paths end so.
         added: Columns that earlier versions wrote without, and what then stands in them.
     """
 
     name: str
     schema: pa.Schema
     files: bool = False
+    ending: str = ""
     added: dict[str, str] = field(default_factory=dict)
 
 
@@ -78,7 +84,8 @@ class Row:
         folder: Where its data lies in the store; the stage's name when not given.
         shown: What a terminal's bar counts; nothing: no bar.
         views: What `ladm sql` shows of it.
-        published: Its shards' and files' names in the run's folder, where they have fixed ones.
+        published: Its shards or files, those whose paths end so, and their name in the run's folder, where they have
+            a fixed one.
         begins_lineages: Each of its shards goes through the rows of scope `shard` on its own.
         parts: Of a job's shards that belong to one lineage each: the key of an input → its shard.
     """
@@ -103,7 +110,7 @@ class Row:
     folder: str = ""
     shown: Literal["", "shards", "jobs", "windows"] = "shards"
     views: tuple[View, ...] = ()
-    published: tuple[tuple[Literal["shards", "files"], str], ...] = ()
+    published: tuple[tuple[Literal["shards", "files"], str, str], ...] = ()
     begins_lineages: bool = False
     parts: Callable[[Job, Manifest], dict[str, Shard]] | None = None
 

@@ -17,18 +17,17 @@ from prefect.futures import PrefectFuture
 
 from ladm.flows.console import Console
 from ladm.flows.dag.inputs import Taker
-from ladm.flows.dag.jobs import Ask
 from ladm.flows.dag.lineage import Lineage, Request
+from ladm.flows.dag.notices import ScoredAgain
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.repair import Repairs
+from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
-from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
+from ladm.flows.dag.stages import BY_NAME, TABLE, rows_of
 from ladm.flows.orchestration.runners import Runner, failure_of
-from ladm.flows.runs.record import Done, Failure, RunRecord
-from ladm.tasks.job import Job
+from ladm.flows.runs.record import Done, Failure, RunRecord, why_nothing_is_left
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.redact import without_secrets
-from ladm.tasks.stage import record_path
 from ladm.tasks.storage.store import DamagedFileError, Store
 from ladm.tasks.tokenizing.tokenizer import one_core_a_tokenizer
 
@@ -43,14 +42,14 @@ class Dag:
         self.store = Store(plan.config.store)
         self.rows = {row.name: row for row in rows_of(plan)}
         self.inputs = Taker(plan, record)
+        self.requests = Requester(plan, self.rows, self.inputs)
         self.ready: dict[str, deque[Request]] = {row.name: deque() for row in TABLE}
         self.running: Counter[str] = Counter()
         self.repairs = Repairs()
         self.lineages: list[Lineage] = []
         self.open_jobs: Counter[str] = Counter()
         """Row of source files or of the whole run → its jobs that are not done."""
-        self.together: set[str] = set()
-        """Keys of jobs that another job does in its pass."""
+        self.scored_again = ScoredAgain(record)
         self.finished: SimpleQueue[tuple[PrefectFuture[Any], Request]] = SimpleQueue()
 
     # -- the order of things -----------------------------------------------------------------------------------
@@ -124,19 +123,17 @@ class Dag:
 
     def begin_files(self, row: Row) -> None:
         """Offer a job for each of a row's files."""
-        files = row.files(self.plan)
-        self.open_jobs[row.name] = len(files)
-        for listed in files:
-            job = self.job(row, row.asks(self.plan, listed), listed.file.uri.rsplit("/", 1)[-1], {})
-            self.offer(Request(row.name, listed.file.uri, job.model_copy(update={"source": listed.file})))
+        self.offer_all(row, self.requests.of_files(row))
 
     def begin_whole_run(self, row: Row) -> None:
         """Offer a row's jobs over all shards."""
-        inputs = self.inputs.for_run(row)
-        asks: list[Ask] = row.asks(self.plan)
-        self.open_jobs[row.name] = len(asks)
-        for ask in asks:
-            self.offer(Request(row.name, "", self.job(row, ask, ask.label, inputs)))
+        self.offer_all(row, self.requests.of_run(row))
+
+    def offer_all(self, row: Row, requests: list[Request]) -> None:
+        """Offer jobs that are of no lineage."""
+        self.open_jobs[row.name] = len(requests)
+        for request in requests:
+            self.offer(request)
 
     def advance(self, lineages: Iterable[Lineage]) -> None:
         """Offer what is due for some lineages. Rows stand in the order of the data: one look at each is enough."""
@@ -154,57 +151,24 @@ class Dag:
 
     def begin(self, row: Row, lineage: Lineage) -> None:
         """Offer a row's jobs for a lineage; where there is nothing to work on, the row is done."""
-        requests = self.requests(row, lineage)
+        requests = self.requests.of_lineage(row, lineage)
         if not requests:
             lineage.made[row.name] = []
             return
         lineage.open_jobs[row.name] = len(requests)
         for request in requests:
             if row.holds_model:
+                self.tell_of_scoring_again(request, lineage)
                 (windows,) = self.inputs.primary(row, lineage)
                 self.console.expect_windows(row.stage.name, windows.rows)
-            self.offer(self.with_what_shares_its_pass(request))
+            self.offer(self.requests.with_what_shares_its_pass(request))
 
-    def requests(self, row: Row, lineage: Lineage) -> list[Request]:
-        """A row's jobs for a lineage."""
-        if not self.inputs.primary(row, lineage):
-            return []
-        inputs = self.inputs.for_lineage(row, lineage)
-        return [
-            Request(row.name, lineage.source, self.job(row, ask, f"{lineage.label}{ask.label}", inputs), lineage)
-            for ask in row.asks(self.plan)
-        ]
-
-    def job(self, row: Row, ask: Ask, label: str, inputs: dict[str, list[Shard]]) -> Job:
-        """A job of a row."""
-        return Job(
-            stage=row.stage.name,
-            label=label,
-            store=self.plan.config.store,
-            config=ask.config,
-            inputs={**inputs, **ask.inputs},
-            identity=ask.identity,
-            environment=ask.environment,
-        )
-
-    def with_what_shares_its_pass(self, request: Request) -> Request:
-        """The request together with the jobs that can be done in its pass, unless the store has its result already."""
-        followers = [row for row in self.rows.values() if row.shares_pass_of == request.row]
-        if not followers or self.in_store(request.job):
-            return request
-        assert request.lineage is not None
-        jobs = [other.job for row in followers for other in self.requests(row, request.lineage)]
-        waiting = [job for job in jobs if not self.in_store(job)]
-        if not waiting:
-            return request
-        self.together.update(STAGES[job.stage].key(job) for job in waiting)
-        together = {"together": [job.model_dump(mode="json") for job in waiting]}
-        job = request.job.model_copy(update={"environment": {**request.job.environment, **together}})
-        return Request(request.row, request.source, job, request.lineage)
-
-    def in_store(self, job: Job) -> bool:
-        """Whether the store has the record of a job."""
-        return self.store.size(record_path(STAGES[job.stage].key(job))) is not None
+    def tell_of_scoring_again(self, request: Request, lineage: Lineage) -> None:
+        """Say so before the first shard is scored that the previous run had scored."""
+        if self.scored_again.wants(lineage):
+            notice = self.scored_again.notice(is_there=self.requests.in_store(request.job))
+            if notice:
+                self.console.say(notice)
 
     # -- submitting and finishing ------------------------------------------------------------------------------
 
@@ -246,7 +210,9 @@ class Dag:
             self.fail(Failure(job.stage, job.label, reason, request.source))
             return
         manifest = Manifest.model_validate(future.result())
-        done = Done(request.source, manifest, cached=state.name == "Cached" and manifest.key not in self.together)
+        done = Done(
+            request.source, manifest, cached=state.name == "Cached" and manifest.key not in self.requests.together
+        )
         again = self.repairs.is_under_way(manifest.key)
         self.record.note(done, again)
         self.tell(request, done)
@@ -264,6 +230,7 @@ class Dag:
             if shard.rows != windows:  # some of its windows were not to be scored
                 self.console.expect_windows(stage, windows - shard.rows)
         self.console.finished(done)
+        self.console.say_once(stage, why_nothing_is_left(self.store, done))
         if row.holds_model and not done.cached and not self.runner.same_process:
             self.console.advance(stage, windows)
 

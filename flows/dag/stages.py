@@ -9,16 +9,13 @@ what a row takes stands above it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from ladm.flows.config import RunConfig
-from ladm.flows.dag import jobs
+from ladm.flows.dag import asked, jobs
+from ladm.flows.dag.measuring import measuring
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take, View
 from ladm.tasks.job import Stage
-from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, RANKING, SCORES, WINDOWS
-from ladm.tasks.scorers.ladm import CALIBRATED
+from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, FILTERED, NOT_RANKED, RANKING, SCORES, WINDOWS
 from ladm.tasks.stages import (
     benchmarks,
     card,
@@ -28,7 +25,6 @@ from ladm.tasks.stages import (
     gate,
     ingest,
     length,
-    measure,
     rank,
     scan,
     score,
@@ -36,57 +32,13 @@ from ladm.tasks.stages import (
     signatures,
     tokenize,
 )
+from ladm.tasks.stages import filter as filtering
 
-
-def _replays(config: RunConfig) -> bool:
-    return config.select.replay is not None
-
-
-def _sifts(config: RunConfig) -> bool:
-    return bool(config.deduplicate or config.decontaminate)
-
-
-def _measures(config: RunConfig) -> bool:
-    return bool(config.scorer.beside.names)
-
-
-def _is_calibrated(config: RunConfig) -> bool:
-    return config.scorer.layers == CALIBRATED
-
-
-def _ranks_by_a_measure(config: RunConfig) -> bool:
-    return config.select.rank_by in config.scorer.beside.names
-
-
-def _names_sources(config: RunConfig) -> bool:
-    return config.select.max_source_share is not None
-
-
-def _measuring(
-    named: str,
-    asks: Callable[..., Any],
-    asked: Callable[[RunConfig], bool] = lambda config: True,
-    asked_by: str = "",
-    *,
-    by_model: bool = True,
-) -> Row:
-    """A row that measures columns of windows; what the model is needed for shares the pass of the score."""
-    return Row(
-        measure.STAGE,
-        "shard",
-        (Take("windows", "tokenize", "each"), Take("drops", "dedup", "own")),
-        asks,
-        units=("windows", "windows"),
-        asked=asked,
-        asked_by=asked_by,
-        receives=("dedup", "tokenize"),
-        needs="weights" if by_model else "tokenizer",
-        holds_model=by_model,
-        named=named,
-        along_with="score",
-        shares_pass_of="score" if by_model else "",
-        shown="windows" if by_model else "shards",
-    )
+TEXTS = (
+    Take("documents", "length", "all", rather="filter", when=lambda config: not asked.replays(config)),
+    Take("documents", "ingest", "all", when=asked.replays),
+)
+"""The documents of a selection. What is replayed is too short for the length filter; ingestion holds everything."""
 
 
 TABLE: tuple[Row, ...] = (
@@ -107,12 +59,22 @@ TABLE: tuple[Row, ...] = (
         receives=("ingest",),
     ),
     Row(
-        tokenize.STAGE,
+        filtering.STAGE,
         "shard",
         (Take("documents", "length", "each"),),
+        jobs.ask_filter,
+        asked=asked.filters,
+        asked_by="filters",
+        receives=("length",),
+        views=(View("filter_dropped", FILTERED, files=True),),
+    ),
+    Row(
+        tokenize.STAGE,
+        "shard",
+        (Take("documents", "length", "each", rather="filter"),),
         jobs.ask_tokenize,
         units=("documents", "windows"),
-        receives=("length",),
+        receives=("filter", "length"),
         passes_rows=True,
         needs="tokenizer",
         views=(View("tokenize_shards", WINDOWS),),
@@ -120,12 +82,18 @@ TABLE: tuple[Row, ...] = (
     Row(
         short.STAGE,
         "shard",
-        (Take("documents", "ingest", "each"), Take("windows", "tokenize", "own")),
+        (
+            Take("documents", "ingest", "each"),
+            Take("windows", "tokenize", "own"),
+            Take("long_enough", "length", "own", when=asked.filters),
+            Take("kept", "filter", "own"),
+        ),
         jobs.ask_short,
-        asked=_replays,
+        asked=asked.replays,
         asked_by="select.replay",
         receives=("ingest",),
         needs="tokenizer",
+        views=(View("short_dropped", FILTERED, files=True),),
     ),
     Row(
         benchmarks.STAGE,
@@ -140,11 +108,11 @@ TABLE: tuple[Row, ...] = (
     Row(
         signatures.STAGE,
         "shard",
-        (Take("documents", "length", "each"), Take("benchmarks", "benchmarks", "all")),
+        (Take("documents", "length", "each", rather="filter"), Take("benchmarks", "benchmarks", "all")),
         jobs.ask_signatures,
-        asked=_sifts,
+        asked=asked.sifts,
         asked_by="deduplicate or decontaminate",
-        receives=("length",),
+        receives=("filter", "length"),
     ),
     Row(
         signatures.STAGE,
@@ -152,11 +120,11 @@ TABLE: tuple[Row, ...] = (
         (
             Take("short", "short", "each"),
             Take("documents", "ingest", "own"),
-            Take("long_enough", "length", "own"),
+            Take("long_enough", "length", "own", rather="filter"),
             Take("benchmarks", "benchmarks", "all"),
         ),
         jobs.ask_short_signatures,
-        asked=lambda config: _sifts(config) and _replays(config),
+        asked=lambda config: asked.sifts(config) and asked.replays(config),
         asked_by="select.replay",
         receives=("short",),
         named="signatures of short documents",
@@ -171,12 +139,12 @@ TABLE: tuple[Row, ...] = (
         ),
         jobs.ask_dedup,
         units=("windows", "windows"),
-        asked=_sifts,
+        asked=asked.sifts,
         asked_by="deduplicate or decontaminate",
         receives=("tokenize",),
         shown="jobs",
         views=(View("run_dropped", DROPPED, files=True),),
-        published=(("files", "dropped.parquet"),),
+        published=(("files", "", "dropped.parquet"),),
         parts=dedup.drop_lists,
     ),
     Row(
@@ -191,29 +159,30 @@ TABLE: tuple[Row, ...] = (
         shown="windows",
         views=(View("score_shards", SCORES),),
     ),
-    _measuring("columns of the text", jobs.ask_text, by_model=False),
-    _measuring("columns of the attention", jobs.ask_attention, _is_calibrated, "scorer.layers: calibrated"),
+    measuring("columns of the text", jobs.ask_text, by_model=False),
+    measuring("columns of the attention", jobs.ask_attention, asked.is_calibrated, "scorer.layers: calibrated"),
     Row(
         gate.STAGE,
         "shard",
         (Take("attention", "columns of the attention", "each"), Take("text", "columns of the text", "own")),
         jobs.ask_gate,
         units=("windows", "windows"),
-        asked=_is_calibrated,
+        asked=asked.is_calibrated,
         asked_by="scorer.layers: calibrated",
         along_with="score",
     ),
-    _measuring("measures", jobs.ask_measures, _measures, "scorer.beside", by_model=False),
-    _measuring("measures by the model", jobs.ask_model_measures, _measures, "scorer.beside"),
+    measuring("measures", jobs.ask_measures, asked.measures, "scorer.beside", by_model=False),
+    measuring("measures by the model", jobs.ask_model_measures, asked.measures, "scorer.beside"),
     Row(
         rank.STAGE,
         "run",
         (
             Take("scores", "score", "all"),
-            Take("measures", "measures", "all", when=_ranks_by_a_measure),
-            Take("documents", "length", "all", when=_names_sources),
+            Take("gates", "gate", "all"),
+            Take("measures", "columns of the text", "all", when=asked.ranks_by_measures),
+            Take("documents", "length", "all", rather="filter", when=asked.ranks_by_documents),
             Take("short", "short", "all"),
-            Take("drops", "dedup", "all", when=_replays),
+            Take("drops", "dedup", "all", when=asked.replays),
         ),
         jobs.ask_rank,
         units=("windows", "documents"),
@@ -223,18 +192,21 @@ TABLE: tuple[Row, ...] = (
         shown="jobs",
         views=(
             View("run_ranking", RANKING, added={"copies": "selected::bigint", "role": "'long'"}),
-            View("run_allocation", ALLOCATION, files=True, added={"role": "'long'"}),
+            View("run_allocation", ALLOCATION, files=True, ending="allocation.parquet", added={"role": "'long'"}),
+            View("run_not_ranked", NOT_RANKED, files=True, ending="not_ranked.parquet"),
         ),
-        published=(("shards", "ranking.parquet"), ("files", "allocation.parquet")),
+        published=(
+            ("shards", "", "ranking.parquet"),
+            ("files", "allocation.parquet", "allocation.parquet"),
+            ("files", "not_ranked.parquet", "not_ranked.parquet"),
+        ),
     ),
     Row(
         export.STAGE,
         "run",
         (
             Take("ranking", "rank", "all"),
-            # What is replayed is too short for the length filter; ingestion holds everything.
-            Take("documents", "length", "all", when=lambda config: not _replays(config)),
-            Take("documents", "ingest", "all", when=_replays),
+            *TEXTS,
         ),
         jobs.ask_exports,
         receives=("rank",),
@@ -246,10 +218,12 @@ TABLE: tuple[Row, ...] = (
         "run",
         (
             Take("ranking", "rank", "all"),
-            Take("allocation", "rank", "all", files=True),
+            Take("allocation", "rank", "all", files=True, ending="allocation.parquet"),
+            Take("not_ranked", "rank", "all", files=True, ending="not_ranked.parquet"),
             Take("dropped", "dedup", "all", files=True),
-            Take("documents", "length", "all", when=lambda config: not _replays(config)),
-            Take("documents", "ingest", "all", when=_replays),
+            Take("filtered", "filter", "all", files=True),
+            Take("filtered_short", "short", "all", files=True),
+            *TEXTS,
         ),
         jobs.ask_card,
         is_result=True,
@@ -300,9 +274,3 @@ def told_stages(config: RunConfig, until: str) -> tuple[str, ...]:
     """The stages of a run that its record tells of."""
     rows = planned_rows(config, until)
     return tuple(dict.fromkeys(row.stage.name for row in rows if row.stage is not card.STAGE))
-
-
-def takes_of(row: Row, plan: Plan) -> list[Take]:
-    """The inputs that a run has for a row."""
-    there = {other.name for other in rows_of(plan)}
-    return [take for take in row.takes if take.of in there and take.when(plan.config)]

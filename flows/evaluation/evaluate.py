@@ -14,7 +14,7 @@ from typing import Literal
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from ladm.flows.dag import prepared as handover
+from ladm.flows.dag import prepared
 from ladm.flows.dag.curate import stage_tasks
 from ladm.flows.dag.lineage import Request
 from ladm.flows.dag.scheduler import Dag
@@ -55,7 +55,7 @@ def evaluate() -> Evaluation:
     Raises:
         UserError: the corpus holds too little to make a contrast of, or a shard failed.
     """
-    question = handover.take_question()
+    question = prepared.take_question()
     with runner_of(question.plan) as runner:
         record = RunRecord(question.plan)
         dag = Dag(question.plan, question.console, runner, stage_tasks(question.plan), record)

@@ -16,10 +16,10 @@ from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import check_device_is_here, check_model, preflight
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.evaluation.contrast_set import ContrastConfig
-from ladm.tasks.models.resolve import model_facts
+from ladm.tasks.models.facts import model_facts
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.distance_profile import CELLS
-from ladm.tasks.scorers.ladm import check_window_length
+from ladm.tasks.scorers.ladm import LadmConfig, check_window_length
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import SCORES, BesideConfig
 
@@ -62,7 +62,7 @@ def question_of(
     settings = _contrast_config(contrast)
     check_device_is_here(config)
     length = config.window.length
-    scorer = config.scorer.model_copy(
+    scorer: LadmConfig = config.scorer.model_copy(
         update={"formula": "published", "layers": "all", "calibration": None, "ablation": "none"}
     )
     check_window_length(scorer, length)

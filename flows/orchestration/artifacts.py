@@ -41,6 +41,10 @@ class ArtifactConsole(Console):
         self._told = 0.0
         self._lock = threading.Lock()
 
+    def say(self, text: str) -> None:
+        """One line, in the flow run's log."""
+        get_logger("ladm").warning(text)
+
     def expect_windows(self, stage: str, windows: int) -> None:
         """So many more windows are to be scored."""
         with self._lock:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-import orjson
 
 from ladm.flows.runs.changes import changed_files
 from ladm.flows.runs.read import read_record, run_ids
 from ladm.flows.runs.record import shards_of
+from ladm.flows.runs.settings import setting_changes, settings_of
 from ladm.tasks.errors import RecordError
 from ladm.tasks.redact import without_secrets
 from ladm.tasks.schema import DOCUMENTS, RANKING
@@ -69,7 +68,7 @@ def difference(store: Store, connection: duckdb.DuckDBPyConnection, record: dict
     return Difference(
         previous=before["run_id"],
         sources=without_secrets(changed_files(before, record)),
-        settings=without_secrets(setting_changes(_settings(before), _settings(record))),
+        settings=without_secrets(setting_changes(settings_of(before), settings_of(record))),
         domains=domains,
         documents=[{**row, "source": without_secrets(row["source"])} for row in documents],
         comparable=comparable,
@@ -88,26 +87,3 @@ def previous_record(store: Store, run_id: str) -> dict[str, Any] | None:
         if record["status"] == "completed" and shards_of(record, "rank"):
             return record
     return None
-
-
-def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[list[str]]:
-    """[dotted name, before, now] of every setting that differs, as JSON; `not set` where a run has none."""
-    old, new = dict(_flat("", before)), dict(_flat("", now))
-    return [
-        [name, old.get(name, "not set"), new.get(name, "not set")]
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    model = record.get("model") or {}
-    return {**record["config"], "model digest": model.get("digest"), "version": record.get("versions", {}).get("ladm")}
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for name, one in value.items():
-            yield from _flat(f"{prefix}.{name}" if prefix else name, one)
-    else:
-        yield prefix, orjson.dumps(value).decode()

@@ -21,9 +21,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ladm.flows.ask.query import cell_text
 from ladm.flows.report.facts import BARS, StageFlow
 from ladm.flows.report.heatmaps import Heatmap
+from ladm.tasks.printable import cell_text
 
 ROLES = {
     name: f"#0101{number:02x}" for number, name in enumerate(("ink", "line", "chosen", "rest", "dropped", "bad"), 1)

@@ -18,12 +18,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ladm.flows.ask.query import newest_run, run_views
-from ladm.flows.report import charts, tables
+from ladm.flows.report import cells, charts, sentences, tables
 from ladm.flows.report.facts import EACH_END, MOST_DOMAINS, Facts, collect, domain_rows, shown_documents
 from ladm.flows.report.heatmaps import measure_heatmaps
 from ladm.flows.runs.read import read_record
 from ladm.tasks.errors import ConfigError
-from ladm.tasks.exporters.card_text import selection_text
+from ladm.tasks.exporters.selection_text import selection_text
+from ladm.tasks.printable import printable
 from ladm.tasks.storage.store import Store
 
 MOST_CHARTS = 24
@@ -95,7 +96,7 @@ def page(facts: Facts) -> str:
             script=Markup(script),
             script_hash=f"sha256-{digest}",
             sections=_sections(facts),
-            headline=tables.headline(facts),
+            headline=sentences.headline(facts),
             failures=tables.failures(record),
             funnel=tables.funnel(facts.flow),
             funnel_chart=charts.funnel_chart(facts.flow),
@@ -103,11 +104,11 @@ def page(facts: Facts) -> str:
             domains=tables.domains(facts.domains),
             scores_charts=[charts.scores_chart(name, facts.scores[name], cuts[name]) for name in charted],
             charts_left_out=len(facts.domains) > MOST_CHARTS,
-            method=tables.method_text(record),
-            selection=selection_text(record["config"]["select"]).replace("`", ""),
+            method=sentences.method_text(record),
+            selection=selection_text(record["config"]["select"], printable).replace("`", ""),
             allocation=tables.allocation(facts.allocation),
             allocation_chart=charts.allocation_chart(
-                facts.allocation, [tables.target_name(row) for row in facts.allocation]
+                facts.allocation, [sentences.target_name(row) for row in facts.allocation]
             )
             if facts.allocation
             else "",
@@ -115,15 +116,15 @@ def page(facts: Facts) -> str:
             domains_left_out=max(0, len(facts.domains) - MOST_DOMAINS),
             documents=tables.documents(facts.documents),
             heatmaps=[
-                (charts.heatmap_chart(one, tables.title_of(titles[name])), tables.place_of(titles[name]))
+                (charts.heatmap_chart(one, sentences.title_of(titles[name])), sentences.place_of(titles[name]))
                 for name, one in facts.heatmaps.items()
             ],
             work=tables.work(record),
-            work_text=tables.work_text(record),
+            work_text=sentences.work_text(record),
             jobs_chart=charts.jobs_chart(record["stages"]),
             difference=facts.difference,
             changes=tables.changes(facts.difference) if facts.difference else [],
-            changes_text=tables.changes_text(facts.difference) if facts.difference else "",
+            changes_text=sentences.changes_text(facts.difference) if facts.difference else "",
             versions=tables.versions(record),
             configuration=tables.configuration(record),
         )
@@ -147,5 +148,5 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("ladm.flows.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
-    environment.filters |= {"shown": tables.shown, "sortable": tables.sortable}
+    environment.filters |= {"shown": cells.shown, "sortable": cells.sortable}
     return environment

@@ -28,7 +28,9 @@ from ladm.flows.runs import marks
 from ladm.flows.runs.read import NewerRecordError, latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import new_run_id
 from ladm.tasks.errors import ConfigError, RecordError
-from ladm.tasks.storage.store import Store, StoredFile
+from ladm.tasks.manifest import record_path
+from ladm.tasks.storage.files import StoredFile
+from ladm.tasks.storage.store import Store
 
 FOLDERS = ("runs", "records", *STAGE_FOLDERS, "quarantine")
 """What `ladm` wrote, in the order of deleting; anything else below the store's root is not ours."""
@@ -152,7 +154,7 @@ def _named_by(record: dict[str, Any]) -> set[str]:
     """The paths of the data files and shard records that a run refers to."""
     named = set()
     for job in record["shards"]:
-        named.add(f"records/{job['key'][:2]}/{job['key']}.json")
+        named.add(record_path(job["key"]))
         files = [*job["shards"], *job["files"], *([job["quarantine"]] if job["quarantine"] else [])]
         named.update(file["path"] for file in files)
     return named

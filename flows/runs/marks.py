@@ -27,7 +27,8 @@ from pydantic import Field
 
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.file_systems import io_errors
-from ladm.tasks.storage.store import Store, StoredFile
+from ladm.tasks.storage.files import StoredFile
+from ladm.tasks.storage.store import Store
 
 RENEWED_SECONDS = 60.0
 """Between two renewals of a mark."""

@@ -23,9 +23,9 @@ def publish(record: RunRecord) -> None:
     folder = f"runs/{record.run_id}"
     names: list[str] = []
     for row in TABLE:
-        for what, name in row.published:
+        for what, ending, name in row.published:
             made = [file for done in record.of(row.stage.name) for file in getattr(done.manifest, what)]
-            names += [_link(store, file, f"{folder}/{name}") for file in made]
+            names += [_link(store, file, f"{folder}/{name}") for file in made if file.path.endswith(ending)]
     for done in record.of("export"):
         names += [_link(store, part, f"{folder}/{name}") for part, name in export_names(done.manifest)]
     for done in record.of("card"):

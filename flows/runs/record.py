@@ -18,6 +18,7 @@ from ladm.flows.dag.stages import PRODUCTS, rows_of, rows_of_stage
 from ladm.flows.runs.changes import difference
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Manifest, Shard, add_counts
+from ladm.tasks.storage.store import Store
 
 
 def new_run_id() -> str:
@@ -207,6 +208,7 @@ class RunRecord:
             "config": config,
             "config_sha256": config_sha256(config),
             "versions": versions(),
+            "stage_versions": {row.stage.name: row.stage.version for row in rows_of(plan)},
             "sources": [listed.file.model_dump() for listed in plan.files],
             "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],
         }
@@ -231,15 +233,28 @@ def _job_record(done: Done) -> dict[str, Any]:
     }
 
 
-def shards_of(record: dict[str, Any], stage: str, *, files: bool = False) -> list[Shard]:
-    """The shards of a stage, or its files, out of a `run.json` that was read back."""
+def shards_of(record: dict[str, Any], stage: str, *, files: bool = False, ending: str = "") -> list[Shard]:
+    """The shards of a stage, or its files, out of a `run.json` that was read back: those whose paths end so."""
     what = "files" if files else "shards"
-    return [Shard.model_validate(s) for job in _jobs(record) if job["stage"] == stage for s in job[what]]
+    found = [Shard.model_validate(s) for job in _jobs(record) if job["stage"] == stage for s in job[what]]
+    return [shard for shard in found if shard.path.endswith(ending)]
 
 
 def quarantines_of(jobs: Iterable[Done]) -> list[Shard]:
     """The quarantine files of finished jobs."""
     return [done.manifest.quarantine for done in jobs if done.manifest.quarantine]
+
+
+def why_nothing_is_left(store: Store, done: Done) -> str:
+    """Of a shard of which nothing was kept, since the rest was quarantined just now: for what. Nothing of another."""
+    manifest, counts = done.manifest, done.manifest.counts
+    if manifest.quarantine is None or counts.kept or manifest.stage == "ingest" or done.cached:
+        return ""
+    reasons = store.read_shard(manifest.quarantine)["reason"].to_pylist()
+    return (
+        f"{manifest.stage}: nothing is left of {manifest.label}: {counts.quarantined:,} of {counts.received:,} records "
+        f"are quarantined, the first for: {reasons[0]}"
+    )
 
 
 def _jobs(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The parts of a run record that grow with the number of files, each a table: out of the record, and in again.
 
-`run_records.py` writes and reads them.
+`publish.py` writes them, `read.py` reads them.
 """
 
 from __future__ import annotations

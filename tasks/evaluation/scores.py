@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ladm.tasks.scorers.calibration import Calibration, dependency_of, profile_layers, profile_score
+from ladm.tasks.scorers.calibration import Calibration, profile_layers, profile_scores
 from ladm.tasks.scorers.gate import Gate, gate_distances, gate_features, ranking_score
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
 from ladm.tasks.stages.scan import Measurement, fine_plan, halved, paper_config
@@ -130,12 +130,12 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
     def add(formula: str, of: Sequence[int], values: Floats) -> None:
         scores[Choice("ladm", formula, named_layers(of), max(of))] = values
 
-    given = [dependency_of(calibration, one.profile_mhf, layers) for one in found]
-    dependency_W = np.array([value for value in given if value is not None])
+    given = [profile_scores(calibration.weights, one.profile_mhf, layers) for one in found]
+    dependency_W = np.array([one["dependency"] for one in given if "dependency" in one])
     gate, own, read = calibration.gate, cds_W.mean(axis=1), list(calibration.layers)
     if len(dependency_W) == len(given):
         add("calibrated-layers", read, own)
-        parts = calibration.against or {name: one for name, one in calibration.weights.items() if name == "dependency"}
+        parts = {name: one for name, one in calibration.weights.items() if name != "order"}
         own, read = dependency_W, list(profile_layers(parts))
     if gate is None:
         add("calibrated", read, own)
@@ -147,8 +147,7 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
             own = np.array([ranking_score(gate, *one) for one in ranked])
         add("calibrated", sorted({*read, *gate.layers}), np.where(unlike_W > gate.threshold, -np.inf, own))
     if calibration.order:
-        order = calibration.order
-        add("order", order.layers, np.array([profile_score(order, one.profile_mhf, layers) for one in found]))
+        add("order", calibration.order.layers, np.array([one["order"] for one in given]))
     return scores
 
 

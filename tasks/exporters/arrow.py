@@ -24,6 +24,9 @@ class DatasetsExport(ExportConfig):
 class DatasetsExporter(Exporter[DatasetsExport]):
     """Writes the folder that `DatasetDict.save_to_disk` writes."""
 
+    entry = DatasetsExport
+    how_to_read = "`datasets.load_from_disk(folder)`"
+
     def names(self, part: Part) -> list[str]:
         """One Arrow stream in the split's folder."""
         return [f"{part.split}/data-{part.number:05d}-of-{part.of:05d}.arrow"]

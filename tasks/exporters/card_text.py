@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-ALLOCATIONS = {
-    "proportional": "the same top share of every domain",
-    "published": "whole percents of every domain's documents, up to the one that passes the budget",
-    "uniform": "the same number of tokens from every domain",
-    "quotas": "tokens as listed for domains and document lengths",
-}
-"""What each allocation does, in words."""
-
-HOW_TO_READ = {
-    "parquet": "`datasets.load_dataset(folder)`, or any reader of Parquet",
-    "jsonl.zst": "the Pile's form, `text` and `meta`; `datasets.load_dataset(folder)`",
-    "datasets": "`datasets.load_from_disk(folder)`",
-    "mds": "`streaming.StreamingDataset(local=folder, split=…)`; column `tokens`",
-    "megatron": "`megatron.core.datasets.indexed_dataset.IndexedDataset(prefix of a .bin)`; types in `tokens.json`",
-    "npy": "flat token ids without a header, `numpy.memmap(file, dtype)`; OLMo-core's `NumpyFSLDataset`; type and "
-    "end-of-document token in `tokens.json`, boundaries in `.csv.gz`",
-}
-"""Format → how its folder is opened."""
+from ladm.tasks.exporters.formats import EXPORTERS
+from ladm.tasks.exporters.markdown import plain, table
+from ladm.tasks.exporters.selection_text import selection_text
 
 RUN_ID = "<run_id>"
 """Stands in a card until it is published: the same selection under the same configuration has the same card."""
@@ -47,6 +30,8 @@ class CardFacts:
         lengths: `card_lengths.sql`.
         sources: `card_sources.sql`.
         dropped: `card_dropped.sql`.
+        not_ranked: `card_not_ranked.sql`.
+        filtered: `card_filtered.sql`.
         ranking_key: Content key of the ranking.
     """
 
@@ -56,6 +41,8 @@ class CardFacts:
     lengths: list[dict[str, Any]]
     sources: list[dict[str, Any]]
     dropped: list[dict[str, Any]]
+    not_ranked: list[dict[str, Any]]
+    filtered: list[dict[str, Any]]
     ranking_key: str
 
 
@@ -66,12 +53,29 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         config: `run` (the run's configuration) and its `config_sha256`, `model` (reference and digest), `versions`.
         facts: What was ranked, selected and left out.
     """
+    run = config["run"]
+    sections = {
+        "Domains": _domains(facts),
+        "Scores of all ranked documents": _scores(facts),
+        "Lengths": _lengths(facts),
+        "Allocation": _allocation(facts),
+        "Left out before scoring": [*_left_out(run, facts.dropped), *_filtered(run, facts.filtered)],
+        **({"Scored, and held back from the ranking": _held_back(facts)} if facts.not_ranked else {}),
+        "Sources of the selected documents": _sources(facts),
+        "Licences of the selected documents, as their metadata names them": _licences(facts),
+        "Files": _files(run["export"]),
+        "How to make it again": _recipe(run),
+    }
+    lines = [*_front_matter(run["export"]), "# Long documents chosen by attention", "", *_opening(config, facts)]
+    for title, section in sections.items():
+        lines += ["", f"## {title}", "", *section]
+    return "\n".join([*lines, ""])
+
+
+def _opening(config: dict[str, Any], facts: CardFacts) -> list[str]:
     run, model = config["run"], config["model"]
     scorer, window, select = run["scorer"], run["window"], run["select"]
-    lines = [
-        *_front_matter(run["export"]),
-        "# Long documents chosen by attention",
-        "",
+    return [
         *_summary(facts, select),
         "",
         f"- Calculator: `{plain(model['reference'])}`, weights and config sha256 `{model['digest']}`",
@@ -79,7 +83,7 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         f"{scorer['span']}, d_afs {scorer['d_afs']}, d_cds {scorer['d_cds']}, layers `{scorer['layers']}`, ablation "
         f"`{scorer['ablation']}`, ranked by `{select['rank_by']}`, a document's score is the "
         f"{select['document_score']} of its windows",
-        f"- {selection_text(select)}. Tokens of documents longer than what was tokenized are extrapolated "
+        f"- {selection_text(select, plain)}. Tokens of documents longer than what was tokenized are extrapolated "
         "(`doc_tokens_exact` is false for them)",
         f"- Ranking `{facts.ranking_key}`; versions: "
         f"{', '.join(f'{package} {version}' for package, version in sorted(config['versions'].items()))}",
@@ -87,66 +91,52 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         "`jobs.parquet` of every run that exported the same",
         "",
         "Scores of windows of different length, or of different models, must not be compared.",
-        "",
-        "## Domains",
-        "",
-        *_table(
-            "domain | documents: | tokens: | selected: | rows: | tokens selected:",
-            ((plain(row["domain"]), *_numbers(row, "documents", "tokens", *SELECTED)) for row in facts.domains),
-        ),
-        "",
-        "## Scores of all ranked documents",
-        "",
+    ]
+
+
+def _domains(facts: CardFacts) -> list[str]:
+    rows = ((plain(row["domain"]), *_numbers(row, "documents", "tokens", *SELECTED)) for row in facts.domains)
+    return table("domain | documents: | tokens: | selected: | rows: | tokens selected:", rows)
+
+
+def _scores(facts: CardFacts) -> list[str]:
+    header = "domain | lowest: | 5 %: | 25 %: | median: | 75 %: | 95 %: | highest: | threshold:"
+    return [
         "The threshold is the lowest score that was selected.",
         "",
-        *_table(
-            "domain | lowest: | 5 %: | 25 %: | median: | 75 %: | 95 %: | highest: | threshold:",
-            map(_scores, facts.domains),
-        ),
-        "",
-        "## Lengths",
-        "",
-        *_table(
-            "domain | tokens of a document | documents: | tokens: | selected: | rows: | tokens selected:",
-            (
-                (plain(row["domain"]), _bucket(row), *_numbers(row, "documents", "tokens", *SELECTED))
-                for row in facts.lengths
-            ),
-        ),
-        "",
-        "## Allocation",
-        "",
-        _shortage_text(facts.targets),
-        "",
-        *_table(
-            "domain | document length | target tokens: | tokens selected: | documents: | short: | why",
-            map(_target, facts.targets),
-        ),
-        "",
-        "## Left out before scoring",
-        "",
-        *_left_out(run, facts.dropped),
-        "",
-        "## Sources of the selected documents",
-        "",
-        *_table(
-            "source | documents: | rows: | tokens:",
-            [
-                *((plain(row["source"]), *_numbers(row, *COUNTED)) for row in facts.sources[:SOURCES_LISTED]),
-                *_more_sources(facts.sources[SOURCES_LISTED:]),
-            ],
-        ),
-        "",
-        "## Licences of the selected documents, as their metadata names them",
-        "",
-        *_table(
-            "licence | documents: | rows: | tokens:",
-            ((plain(row["licence"]), *_numbers(row, *COUNTED)) for row in facts.licences),
-        ),
-        "",
-        "## Files",
-        "",
-        *(f"- `{one['format']}/`: {HOW_TO_READ[one['format']]}" for one in run["export"]),
+        *table(header, map(_domain_scores, facts.domains)),
+    ]
+
+
+def _lengths(facts: CardFacts) -> list[str]:
+    rows = (
+        (plain(row["domain"]), _bucket(row), *_numbers(row, "documents", "tokens", *SELECTED)) for row in facts.lengths
+    )
+    header = "domain | tokens of a document | documents: | tokens: | selected: | rows: | tokens selected:"
+    return table(header, rows)
+
+
+def _allocation(facts: CardFacts) -> list[str]:
+    header = "domain | document length | target tokens: | tokens selected: | documents: | short: | why"
+    return [_shortage_text(facts.targets), "", *table(header, map(_target, facts.targets))]
+
+
+def _sources(facts: CardFacts) -> list[str]:
+    listed, more = facts.sources[:SOURCES_LISTED], facts.sources[SOURCES_LISTED:]
+    rows = [[plain(row["source"]), *_numbers(row, *COUNTED)] for row in listed]
+    if more:
+        rows.append([f"{len(more):,} more", *(f"{sum(row[name] for row in more):,}" for name in COUNTED)])
+    return table("source | documents: | rows: | tokens:", rows)
+
+
+def _licences(facts: CardFacts) -> list[str]:
+    rows = ((plain(row["licence"]), *_numbers(row, *COUNTED)) for row in facts.licences)
+    return table("licence | documents: | rows: | tokens:", rows)
+
+
+def _files(exports: list[dict[str, Any]]) -> list[str]:
+    return [
+        *(f"- `{one['format']}/`: {EXPORTERS[one['format']].how_to_read}" for one in exports),
         "",
         "Formats of text have the columns `doc_id`, `domain`, `rank` (1 is the best of its domain), `score`,",
         "`windows`, `doc_tokens`, `role` (`replay` for a short document, else `long`), `copy` (0, and 1, 2, … for a",
@@ -155,27 +145,17 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         "Formats of tokens have the same, but for the text, in `….pieces.parquet`: one row a run of tokens of one",
         "document, with the `row` of the part and the `row_start` where it stands, and `doc_start`, where it begins in",
         "its document.",
-        "",
-        "## How to make it again",
-        "",
+    ]
+
+
+def _recipe(run: dict[str, Any]) -> list[str]:
+    return [
         "Save this as `config.yaml` and run `ladm run config.yaml`; unchanged sources give the same selection.",
         "The run's `sources.parquet` has the size and version of every source file.",
         "",
         "```yaml",
         yaml.safe_dump(run, sort_keys=False, allow_unicode=False).rstrip().replace("```", "'''"),
         "```",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _table(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table; columns whose names end with a colon hold numbers."""
-    names = header.split(" | ")
-    return [
-        f"| {' | '.join(name.rstrip(':') for name in names)} |",
-        f"|{'|'.join('---:' if name.endswith(':') else '---' for name in names)}|",
-        *(f"| {' | '.join(row)} |" for row in rows),
     ]
 
 
@@ -215,7 +195,7 @@ def _front_matter(exports: list[dict[str, Any]]) -> list[str]:
     return ["---", "configs:", "- config_name: default", "  data_dir: parquet", "---", ""]
 
 
-def _scores(row: dict[str, Any]) -> list[str]:
+def _domain_scores(row: dict[str, Any]) -> list[str]:
     q05, q25, q75, q95 = row["quantiles"]
     scores = (row["lowest"], q05, q25, row["middle"], q75, q95, row["highest"])
     threshold = "none selected" if row["threshold"] is None else f"{row['threshold']:.4g}"
@@ -246,37 +226,25 @@ def _left_out(run: dict[str, Any], dropped: list[dict[str, Any]]) -> list[str]:
     return [
         f"{looked} {documents:,} documents were dropped, so that {windows:,} windows were not scored.",
         "",
-        *_table("reason | domain | documents: | windows:", rows),
+        *table("reason | domain | documents: | windows:", rows),
     ]
 
 
-def _more_sources(sources: list[dict[str, Any]]) -> list[list[str]]:
-    if not sources:
+def _held_back(facts: CardFacts) -> list[str]:
+    rows = (
+        (plain(row["reason"]), plain(row["domain"]), *_numbers(row, "documents", "tokens")) for row in facts.not_ranked
+    )
+    return table("reason | domain | documents: | tokens:", rows)
+
+
+def _filtered(run: dict[str, Any], filtered: list[dict[str, Any]]) -> list[str]:
+    """What the filters dropped, if the run has any: a configuration without them does not speak of them."""
+    if not run.get("filters"):
         return []
-    return [[f"{len(sources):,} more", *(f"{sum(row[name] for row in sources):,}" for name in COUNTED)]]
-
-
-def selection_text(select: dict[str, Any]) -> str:
-    """The `select:` section in words, without a full stop."""
-    budget = select["budget_tokens"]
-    words = [
-        f"Budget: {f'{budget:,} tokens' if budget else 'none'}",
-        f"allocation `{select['allocation']}`: {ALLOCATIONS[select['allocation']]}",
-    ]
-    if select["min_tokens_per_domain"]:
-        words.append(f"at least {select['min_tokens_per_domain']:,} tokens of every domain")
-    if select["max_source_share"]:
-        words.append(f"at most {select['max_source_share']:.4g} of it from one source file")
-    if select["replay"]:
-        words.append(
-            f"{select['replay']['share']:.4g} of it short documents, drawn with seed {select['replay']['seed']}"
-        )
-    if select["max_copies"] > 1:
-        words.append(f"a document is taken at most {select['max_copies']:,} times")
-    for end in ("top", "bottom"):
-        if select[f"drop_{end}"]:
-            words.append(f"without the {end} {select[f'drop_{end}']:.4g} of every domain's documents")
-    return "; ".join(words)
+    documents = sum(row["documents"] for row in filtered)
+    rows = ((plain(row["reason"]), plain(row["domain"]), *_numbers(row, "documents")) for row in filtered)
+    listed = ["", *table("filter and reason | domain | documents:", rows)] if filtered else []
+    return ["", f"The filters dropped {documents:,} documents before they were tokenized.", *listed]
 
 
 def _shortage_text(targets: list[dict[str, Any]]) -> str:
@@ -302,9 +270,3 @@ def _target(row: dict[str, Any]) -> list[str]:
         why = "no more documents" if row["exhausted"] else "the next document would not fit"
     numbers = _numbers(row, "selected_tokens", "documents", "short_tokens")
     return [plain(row["domain"]), length, target, *numbers, why]
-
-
-def plain(text: str) -> str:
-    """Text from the data as inert Markdown on one line, at most 120 characters."""
-    one_line = "".join(character if character.isprintable() else " " for character in str(text))[:120]
-    return re.sub(r"([\\`*_{}\[\]<>()#|!])", r"\\\1", one_line)

@@ -18,7 +18,7 @@ import orjson
 
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.interface import Exporter, Part
-from ladm.tasks.manifest import Shard
+from ladm.tasks.manifest import Shard, record_path
 from ladm.tasks.storage.store import DamagedFileError, Store
 
 
@@ -92,4 +92,4 @@ class FinishedParts:
 
 def notes_folder(key: str) -> str:
     """Where the notes of an export lie."""
-    return f"records/{key[:2]}/{key}"
+    return record_path(key).removesuffix(".json")

@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
-from ladm.tasks.exporters.arrow import DatasetsExport, DatasetsExporter
+from ladm.tasks.exporters.arrow import DatasetsExporter
 from ladm.tasks.exporters.interface import ExportConfig, Exporter
-from ladm.tasks.exporters.jsonl import JsonlExport, JsonlExporter
-from ladm.tasks.exporters.mds import MdsExport, MdsExporter
-from ladm.tasks.exporters.megatron import MegatronExport, MegatronExporter
-from ladm.tasks.exporters.npy import NpyExport, NpyExporter
-from ladm.tasks.exporters.parquet import ParquetExport, ParquetExporter
+from ladm.tasks.exporters.jsonl import JsonlExporter
+from ladm.tasks.exporters.mds import MdsExporter
+from ladm.tasks.exporters.megatron import MegatronExporter
+from ladm.tasks.exporters.npy import NpyExporter
+from ladm.tasks.exporters.parquet import ParquetExporter
 
-FORMATS: dict[str, tuple[type[ExportConfig], type[Exporter[Any]]]] = {
-    "parquet": (ParquetExport, ParquetExporter),
-    "jsonl.zst": (JsonlExport, JsonlExporter),
-    "datasets": (DatasetsExport, DatasetsExporter),
-    "mds": (MdsExport, MdsExporter),
-    "megatron": (MegatronExport, MegatronExporter),
-    "npy": (NpyExport, NpyExporter),
-}
-"""Format → what its entry may say, and what writes it."""
+ALL: tuple[type[Exporter[Any]], ...] = (
+    ParquetExporter,
+    JsonlExporter,
+    DatasetsExporter,
+    MdsExporter,
+    MegatronExporter,
+    NpyExporter,
+)
+"""Every exporter: the one place to add one at."""
+
+EXPORTERS: dict[str, type[Exporter[Any]]] = {one.entry.model_fields["format"].default: one for one in ALL}
+"""Format → what writes it."""
 
 
 def _class_of(entry: Any) -> str | None:
     """The name of the class that an entry means; a class name, since messages about an entry leave those out."""
     name = entry.get("format") if isinstance(entry, dict) else getattr(entry, "format", None)
-    return FORMATS[name][0].__name__ if isinstance(name, str) and name in FORMATS else None
+    return EXPORTERS[name].entry.__name__ if isinstance(name, str) and name in EXPORTERS else None
 
 
-AnyExport = Annotated[
-    Annotated[ParquetExport, Tag("ParquetExport")]
-    | Annotated[JsonlExport, Tag("JsonlExport")]
-    | Annotated[DatasetsExport, Tag("DatasetsExport")]
-    | Annotated[MdsExport, Tag("MdsExport")]
-    | Annotated[MegatronExport, Tag("MegatronExport")]
-    | Annotated[NpyExport, Tag("NpyExport")],
-    Discriminator(
-        _class_of,
-        custom_error_type="export_format",
-        custom_error_message=f"format should be one of {', '.join(FORMATS)}",
-    ),
-]
+if TYPE_CHECKING:
+    AnyExport = ExportConfig
+else:
+    AnyExport = Annotated[
+        functools.reduce(operator.or_, (Annotated[one.entry, Tag(one.entry.__name__)] for one in ALL)),
+        Discriminator(
+            _class_of,
+            custom_error_type="export_format",
+            custom_error_message=f"format should be one of {', '.join(EXPORTERS)}",
+        ),
+    ]
 """One entry of the `export:` list."""
 
 

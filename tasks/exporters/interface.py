@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 from pydantic import Field
@@ -76,11 +76,16 @@ class Exporter(ABC, Generic[Config]):
     """Writes one export, in one format, below one folder of the store.
 
     Attributes:
+        entry: What an entry of the `export:` list of this format may say.
+        how_to_read: How the format's folder is opened, in the words of the dataset card.
         config: The entry of the `export:` list.
         job: The job, whose environment names the model and the run.
         store: Where the files go; each appears whole.
         folder: The export's own folder; names are below it.
     """
+
+    entry: ClassVar[type[ExportConfig]]
+    how_to_read: ClassVar[str]
 
     def __init__(self, config: Config, job: Job, store: Store, folder: str) -> None:
         self.config = config

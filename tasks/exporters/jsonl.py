@@ -21,6 +21,9 @@ class JsonlExport(ExportConfig):
 class JsonlExporter(Exporter[JsonlExport]):
     """Writes JSON lines, compressed."""
 
+    entry = JsonlExport
+    how_to_read = "the Pile's form, `text` and `meta`; `datasets.load_dataset(folder)`"
+
     def names(self, part: Part) -> list[str]:
         """One file."""
         return [f"{part.stem}.jsonl.zst"]

@@ -30,6 +30,9 @@ class MdsExport(TokenExport):
 class MdsExporter(TokenExporter[MdsExport]):
     """Writes MDS shards and the index of each split."""
 
+    entry = MdsExport
+    how_to_read = "`streaming.StreamingDataset(local=folder, split=…)`; column `tokens`"
+
     @property
     def file_dtype(self) -> np.dtype[Any]:
         """int32, which PyTorch takes as it is."""

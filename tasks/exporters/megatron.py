@@ -30,6 +30,9 @@ class MegatronExport(TokenExport):
 class MegatronExporter(TokenExporter[MegatronExport]):
     """Writes `.bin` and `.idx`."""
 
+    entry = MegatronExport
+    how_to_read = "`megatron.core.datasets.indexed_dataset.IndexedDataset(prefix of a .bin)`; types in `tokens.json`"
+
     @property
     def file_dtype(self) -> np.dtype[Any]:
         """uint16, or int32 if that is too small: Megatron knows no uint32."""

@@ -27,6 +27,12 @@ class NpyExport(TokenExport):
 class NpyExporter(TokenExporter[NpyExport]):
     """Writes flat arrays."""
 
+    entry = NpyExport
+    how_to_read = (
+        "flat token ids without a header, `numpy.memmap(file, dtype)`; OLMo-core's `NumpyFSLDataset`; type and "
+        "end-of-document token in `tokens.json`, boundaries in `.csv.gz`"
+    )
+
     @property
     def file_dtype(self) -> np.dtype[Any]:
         """uint16, or uint32 if that is too small."""

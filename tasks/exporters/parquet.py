@@ -19,6 +19,9 @@ class ParquetExport(ExportConfig):
 class ParquetExporter(Exporter[ParquetExport]):
     """Writes Parquet."""
 
+    entry = ParquetExport
+    how_to_read = "`datasets.load_dataset(folder)`, or any reader of Parquet"
+
     def names(self, part: Part) -> list[str]:
         """One file."""
         return [f"{part.stem}.parquet"]

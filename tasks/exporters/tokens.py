@@ -21,11 +21,11 @@ from pydantic import Field
 from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
 from ladm.tasks.exporters.packing import Piece, pack
-from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer
+from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.settings import Settings
-from ladm.tasks.storage.store import ShardWriter
+from ladm.tasks.storage.shard_writer import ShardWriter
 from ladm.tasks.tokenizing.chunks import ChunkEncoder, Document, Ids
-from ladm.tasks.tokenizing.tokenizer import tokenizer_of
+from ladm.tasks.tokenizing.tokenizer import load_tokenizer, tokenizer_of
 
 PACKED_TOGETHER = 2**22
 """So many tokens are packed at a time: enough that hardly any room is left over, few enough to hold."""

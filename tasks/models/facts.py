@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.cache import cache_root, read_json, write_json
-from ladm.tasks.models.gguf_file import one_line
+from ladm.tasks.redact import one_line
 
 if TYPE_CHECKING:
     from ladm.tasks.models.resolve import ResolvedModel

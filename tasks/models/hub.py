@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.cache import cache_root, read_json, text_sha256, write_json
-from ladm.tasks.models.gguf_file import one_line
+from ladm.tasks.redact import one_line
 
 HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -37,7 +37,6 @@ def from_hub(reference: str, tell: Callable[[str], None]) -> Path:
     Raises:
         ModelError: there is no such repository or revision, or it is neither here nor within reach.
     """
-    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache  # noqa: PLC0415
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError  # noqa: PLC0415
 
     parts = HUB_ID.fullmatch(reference)
@@ -45,35 +44,15 @@ def from_hub(reference: str, tell: Callable[[str], None]) -> Path:
     name, revision = parts["name"], parts["revision"]
     record = cache_root() / "references" / f"{text_sha256(reference)}.json"
     fetched = (read_json(record) or {}).get("commit")
-
-    def cached(file: str, commit: str | None) -> Path | None:
-        found = try_to_load_from_cache(name, file, revision=commit)
-        return Path(found) if isinstance(found, str) else None
-
-    if fetched is not None and fetched == revision and (config := cached("config.json", fetched)):
+    if fetched is not None and fetched == revision and (config := _cached(name, "config.json", fetched)):
         return config.parent
     try:
-        about = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
-        commit = about.sha
-        assert commit is not None, "the hub names a commit with every revision"
-        files = [file.rfilename for file in about.siblings or []]
-        wanted = [file for file in files if _matches(file, WANTED) and not _matches(file, UNWANTED)]
-        if not any(file.endswith(".safetensors") for file in wanted):
-            raise ModelError(
-                f"scorer.model: {reference} has no safetensors weights on the hub; pickled weights (.bin, .pt) are"
-                " never loaded, since reading them runs code"
-            )
-        missing = [file for file in wanted if cached(file, commit) is None]
-        if missing:
-            tell(f"downloading {reference} from the Hugging Face hub")
-        with _no_bars():
-            for file in missing:
-                hf_hub_download(name, file, revision=commit, etag_timeout=HUB_SECONDS)
+        commit = _download(reference, name, revision, tell)
     except ModelError:
         raise
     except Exception as error:  # the hub raises its own errors, its HTTP client's, and OSErrors
         gone = isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError))
-        known = None if gone else cached("config.json", fetched or revision)
+        known = None if gone else _cached(name, "config.json", fetched or revision)
         if known is not None:
             return known.parent
         first = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
@@ -83,10 +62,41 @@ def from_hub(reference: str, tell: Callable[[str], None]) -> Path:
         ) from error
     if fetched != commit:
         write_json(record, {"reference": reference, "commit": commit})
-    config = cached("config.json", commit)
+    config = _cached(name, "config.json", commit)
     if config is None:
         raise ModelError(f"scorer.model: {reference} has no config.json on the hub, so it is no model")
     return config.parent
+
+
+def _download(reference: str, name: str, revision: str | None, tell: Callable[[str], None]) -> str:
+    """Fetches the files of a repository that are wanted and not in the hub's cache yet; the commit they are of."""
+    from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415
+
+    about = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
+    commit = about.sha
+    assert commit is not None, "the hub names a commit with every revision"
+    files = [file.rfilename for file in about.siblings or []]
+    wanted = [file for file in files if _matches(file, WANTED) and not _matches(file, UNWANTED)]
+    if not any(file.endswith(".safetensors") for file in wanted):
+        raise ModelError(
+            f"scorer.model: {reference} has no safetensors weights on the hub; pickled weights (.bin, .pt) are"
+            " never loaded, since reading them runs code"
+        )
+    missing = [file for file in wanted if _cached(name, file, commit) is None]
+    if missing:
+        tell(f"downloading {reference} from the Hugging Face hub")
+    with _no_bars():
+        for file in missing:
+            hf_hub_download(name, file, revision=commit, etag_timeout=HUB_SECONDS)
+    return commit
+
+
+def _cached(name: str, file: str, commit: str | None) -> Path | None:
+    """A repository's file in the hub's cache, if it is there."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+
+    found = try_to_load_from_cache(name, file, revision=commit)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _matches(file: str, patterns: tuple[str, ...]) -> bool:

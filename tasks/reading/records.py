@@ -15,13 +15,13 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field, field_validator
 
+from ladm.tasks.printable import printable
+from ladm.tasks.redact import checked_uri
 from ladm.tasks.settings import Settings
-from ladm.tasks.storage.file_systems import without_secret
 
 UNKNOWN_DOMAIN = "unknown"
 """The domain of a record whose domain field is absent, null, empty, or not a single value."""
 
-EXCERPT_CHARACTERS = 200
 REASON_CHARACTERS = 500
 
 
@@ -50,7 +50,7 @@ class SourceConfig(Settings):
     @field_validator("uri")
     @classmethod
     def _no_secret_in_the_uri(cls, uri: str) -> str:
-        return without_secret(uri)
+        return checked_uri(uri)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,33 +91,6 @@ class UnreadableFile(Exception):  # noqa: N818  # it says what the file is; the 
         self.reason = printable(reason, REASON_CHARACTERS)
         self.line = line
         super().__init__(self.reason)
-
-
-def printable(text: str | bytes, limit: int = EXCERPT_CHARACTERS) -> str:
-    r"""Make a hostile text fit for a terminal, a log and one line.
-
-    Args:
-        text: Anything; only its beginning is looked at. Bytes that are not UTF-8 become `\xNN`.
-        limit: The most characters of the answer.
-
-    Returns:
-        The text with every character that is not printable (controls, line separators, bidirectional overrides)
-        as a Python escape, cut with `…` at `limit`.
-    """
-    # Four bytes are the most that one character of UTF-8 takes, so this is never short of `limit` characters.
-    head = text[: 4 * (limit + 1)].decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text[: limit + 1]
-    pieces: list[str] = []
-    room = limit
-    for character in head:
-        piece = character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        room -= len(piece)
-        if room < 0:
-            room += len(piece)
-            while room < 1:
-                room += len(pieces.pop())
-            return "".join(pieces) + "…"
-        pieces.append(piece)
-    return "".join(pieces)
 
 
 def record_of(

@@ -250,9 +250,9 @@ def lines_of(blocks: Iterable[bytes], limit: int, start: int = 0) -> Iterator[Li
 
     for block in blocks:
         *ended, rest = block.split(b"\n")
-        for piece in ended:
-            size += len(piece)
-            parts.append(piece)
+        for part in ended:
+            size += len(part)
+            parts.append(part)
             line = finished()
             offset += size + 1
             number, size = number + 1, 0

@@ -1,6 +1,7 @@
 """Scorers: what gives a window its number.
 
-`ladm` holds LADM's configuration and arithmetic, `attention` runs the calculator model and hooks into its attention
-layers, and `focus` forms attention and span-to-span attention mass in one go. Importing this package or `ladm`
-imports no torch; `attention` and `focus` do.
+`ladm.py` holds LADM's configuration and arithmetic, `registry.py` the scorers beside it, a module each. `attention.py`
+runs the calculator model and hooks into its attention layers, `span_mass.py` forms attention and span-to-span attention
+mass in one go, `window_scores.py` makes scores of them. Importing this package, `ladm.py` or `registry.py` imports no
+torch; the last three do.
 """

@@ -2,7 +2,7 @@
 
 `AttentionInterface.register` lets a model of any architecture call our function instead of its own attention, after
 the rotary embedding, with its queries, keys and values. On the layers asked for, the function also measures attention
-between spans (`focus.py`); on the others it is plain attention. After the last layer asked for it ends the forward
+between spans (`span_mass.py`); on the others it is plain attention. After the last layer asked for it ends the forward
 pass: no output, no MLP, no later layer. transformers makes no mask for an implementation whose name it does not
 know, so no L×L mask exists anywhere; what a layer does beyond plain causal attention is refused, or (sliding windows)
 done by hand. A sliding layer is not measured, unless it reaches back over the whole window, which makes it full.
@@ -25,11 +25,10 @@ from transformers import AttentionInterface
 
 from ladm.tasks.errors import AccountError, ModelError
 from ladm.tasks.models.facts import read_call
+from ladm.tasks.scorers.attention_kernels import causal_attention, sliding_attention
 from ladm.tasks.scorers.calculator import IMPLEMENTATION, Calculator
-from ladm.tasks.scorers.ladm import (
-    SpanPlan,
-)
-from ladm.tasks.scorers.span_mass import attend_and_measure, causal_attention, sliding_attention
+from ladm.tasks.scorers.span_mass import attend_and_measure
+from ladm.tasks.scorers.spans import SpanPlan
 
 Wanted = Mapping[SpanPlan, Sequence[int]]
 """Which pairs of spans to measure, and on which layers (ascending)."""

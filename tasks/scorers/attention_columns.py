@@ -15,17 +15,15 @@ Dimensions in names: H heads, F features of the profile, M key spans of a query 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from ladm.tasks.scorers.evidence import Evidence, Needs
+from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.settings import Settings
-
-if TYPE_CHECKING:
-    from ladm.tasks.scorers.ladm import SpanPlan
 
 COLUMNS = [
     pa.field("attention_layers", pa.list_(pa.int32())),
@@ -44,6 +42,9 @@ class AttentionConfig(Settings):
     """Layers of the sampled spans."""
     profile: tuple[int, ...] = ()
     """Layers of the profile."""
+
+
+CONFIG = AttentionConfig
 
 
 def needs(config: AttentionConfig, length: int) -> Needs:

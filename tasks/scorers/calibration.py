@@ -35,6 +35,8 @@ from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.settings import Settings
 
 VERSION = 1
+AGAINST = "against "
+"""How the name of a part of the dependency begins."""
 
 
 class ProfileWeights(Settings):
@@ -79,7 +81,8 @@ class Calibration(Settings):
     dependency: ProfileWeights | None = None
     order: ProfileWeights | None = None
     against: dict[str, ProfileWeights] = Field(default_factory=dict)
-    """Scale of breaking → a part of the dependency. Where there are any, dependency is their soft minimum."""
+    """Scale of breaking (spliced, interleaved, crumbs) → weights that tell whole windows from windows broken so; where
+    there are any, the dependency is their soft minimum, in place of `dependency`."""
     gate: Gate | None = None
     """What real windows are like; what is unlike them loses in rank, or is held back. Older calibrations have none."""
     expected: tuple[dict[str, Any], ...] = ()
@@ -98,12 +101,19 @@ class Calibration(Settings):
     def profiled(self) -> tuple[int, ...]:
         """The layers whose profile is needed for all of it, ascending."""
         of_gate = self.gate.layers if self.gate else ()
-        return tuple(sorted({*profile_layers(self.weights), *profile_layers(self.against), *of_gate}))
+        return tuple(sorted({*profile_layers(self.weights), *of_gate}))
 
     @property
     def weights(self) -> dict[str, ProfileWeights]:
-        """The weighted sums over the profile that it has, by name: `dependency`, `order`."""
-        return {name: one for name, one in (("dependency", self.dependency), ("order", self.order)) if one}
+        """The weighted sums over the profile that it has, by name: `order`, and `dependency` or its parts."""
+        parts = {f"{AGAINST}{scale}": one for scale, one in self.against.items()}
+        given = {"dependency": None if parts else self.dependency, "order": self.order, **parts}
+        return {name: one for name, one in given.items() if one}
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The scores that it gives: `dependency`, `order`."""
+        return tuple(dict.fromkeys("dependency" if name.startswith(AGAINST) else name for name in self.weights))
 
     def stated(self, config: LadmConfig) -> LadmConfig:
         """The scorer's configuration, still `calibrated`, with what the calibration was made with filled in.
@@ -137,6 +147,26 @@ class Calibration(Settings):
         return self.stated(config).model_copy(update={"layers": self.layers, "calibration": None})
 
 
+def fitting_calibration(config: LadmConfig, model_digest: str, window_length: int) -> Calibration | None:
+    """The calibration that is shipped for a model and a window, if it was made with what the configuration sets."""
+    calibration = _shipped(model_digest).get(window_length)
+    if calibration is None:
+        return None
+    try:
+        calibration.stated(config)
+    except ConfigError:  # it sets something otherwise
+        return None
+    return calibration
+
+
+def _shipped(model_digest: str) -> dict[int, Calibration]:
+    """The calibrations that are shipped for a model, by their window length."""
+    folder = files("ladm.tasks.scorers") / "calibrations"
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    loaded = [_parsed(name, (folder / name).read_bytes()) for name in names if name.endswith(".json")]
+    return {one.window_length: one for one in loaded if one.model_digest == model_digest}
+
+
 def load_calibration(path: str | None, model: str, model_digest: str, window_length: int | None) -> Calibration:
     """The calibration at `path`, or, without a path, the one shipped for this model and window length.
 
@@ -146,10 +176,7 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
         ConfigError: there is none, it is damaged, or it was made for another model or window length.
     """
     if path is None:
-        shipped = files("ladm.tasks.scorers") / "calibrations"
-        found = sorted(entry.name for entry in shipped.iterdir()) if shipped.is_dir() else []
-        loaded = [_parsed(name, (shipped / name).read_bytes()) for name in found if name.endswith(".json")]
-        for_model = {one.window_length: one for one in loaded if one.model_digest == model_digest}
+        for_model = _shipped(model_digest)
         if window_length is None and len(for_model) == 1:
             return next(iter(for_model.values()))
         if window_length in for_model:
@@ -190,19 +217,20 @@ def profile_score(weights: ProfileWeights, profile_MHF: npt.NDArray[np.floating]
     return float((profile_NHF * np.array(weights.weights)).sum() + weights.offset)
 
 
-def dependency_of(
-    calibration: Calibration, profile_MHF: npt.NDArray[np.floating], layers: Sequence[int]
-) -> float | None:
-    """A window's dependency, in standard deviations of real windows, about zero; None without weights.
+def profile_scores(
+    weights: Mapping[str, ProfileWeights], profile_MHF: npt.NDArray[np.floating], layers: Sequence[int]
+) -> dict[str, float]:
+    """`dependency` and `order` of one window, as far as there are weights for them.
 
     Args:
-        calibration: Its parts against each scale of breaking count, or, without any, its one weighted sum.
+        weights: As `Calibration.weights` names them.
         profile_MHF: The window's profile.
         layers: The M layers that it was taken of.
     """
-    if calibration.against:
-        return soft_minimum([profile_score(one, profile_MHF, layers) for one in calibration.against.values()])
-    return profile_score(calibration.dependency, profile_MHF, layers) if calibration.dependency else None
+    sums = {name: profile_score(one, profile_MHF, layers) for name, one in weights.items()}
+    parts = [value for name, value in sums.items() if name.startswith(AGAINST)]
+    whole = {name: value for name, value in sums.items() if not name.startswith(AGAINST)}
+    return {"dependency": soft_minimum(parts), **whole} if parts else whole
 
 
 def _parsed(name: str, content: bytes) -> Calibration:

@@ -15,7 +15,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from ladm.tasks.scorers.ladm import QuerySpan, SpanPlan
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 
 _FIRST_CAPABILITY = (8, 0)  # Ampere: products of bfloat16
 _TRIAL = SpanPlan(64, 16, True, (QuerySpan(32, (32, 16, 0)),))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ladm.tasks.errors import AccountError
-from ladm.tasks.scorers.ladm import QuerySpan, SpanPlan
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 
 CELLS = 128
 DISTANCES = (0, 1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80, 104)

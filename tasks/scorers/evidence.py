@@ -1,6 +1,7 @@
 """What a scorer asks of a window, and what it gets: the interface of the scorers that stand beside `ladm`.
 
-A scorer is a module with a configuration, `needs(config, length)` and `score(config, evidence)`, both plain arithmetic.
+A scorer is a module with `CONFIG`, the class of its settings, `needs(config, length)` and `score(config, evidence)`,
+both plain arithmetic; one that gives several values lists them in `COLUMNS`. It is added in `registry.py`.
 What several scorers need of the window's own forward pass is asked for once: one pass serves `ladm` and all of them.
 Only what is conditioned on *less* than the window (a snippet) needs passes of its own, short ones.
 """
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from ladm.tasks.scorers.ladm import SpanPlan
+    from ladm.tasks.scorers.spans import SpanPlan
 
 
 @dataclass(frozen=True)

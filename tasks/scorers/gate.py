@@ -58,6 +58,9 @@ where some real windows lie, more than any dependency where none do."""
 SLOPE = 0.1
 """Dependency above that of real windows in the middle counts by its logarithm, so much of it: the order stays, and what
 depends on itself far more than texts do, as lists do, gains little."""
+LEAN = 0.1
+"""What each unit of unlikeness above 0 costs: of windows that depend on themselves alike, those most like real text
+come first."""
 HELD_BACK = 0.05
 """Share of a domain's real windows that may be held back where the domain has no part in the fit."""
 FEWEST_WINDOWS = 24
@@ -90,6 +93,7 @@ class Gate(Settings):
     start: float = START
     penalty: float = PENALTY
     slope: float = SLOPE
+    lean: float = LEAN
     windows: int = 0
     """Windows it was fitted on."""
     domains: tuple[str, ...] = ()
@@ -152,8 +156,8 @@ def ranking_score(gate: Gate, dependency: float, unlikeness: float) -> float:
 
     Dependency is in standard deviations of real windows, about zero.
     """
-    above, unlike = max(0.0, dependency), max(0.0, unlikeness - gate.start)
-    return min(dependency, 0.0) + gate.slope * math.log1p(above) - gate.penalty * unlike**2
+    gained = min(dependency, 0.0) + gate.slope * math.log1p(max(0.0, dependency))
+    return gained - gate.lean * max(0.0, unlikeness) - gate.penalty * max(0.0, unlikeness - gate.start) ** 2
 
 
 class Windows(NamedTuple):

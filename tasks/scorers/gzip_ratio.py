@@ -27,6 +27,9 @@ class GzipConfig(Settings):
         return self
 
 
+CONFIG = GzipConfig
+
+
 def needs(config: GzipConfig, length: int) -> Needs:
     """The window's text."""
     return Needs(text=True)

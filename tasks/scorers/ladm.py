@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.scorers.registry import BesideConfig
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 from ladm.tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, no
 
 class LadmConfig(Settings):
     """The `scorer:` section when `name: ladm`."""
+
+    layers_by_name: ClassVar[tuple[str, ...]] = ("all", CALIBRATED)
+    """Choices of layers that have a name."""
 
     name: Literal["ladm"] = "ladm"
     """Which scorer."""
@@ -91,7 +95,7 @@ class LadmConfig(Settings):
             return [layers]
         if not isinstance(layers, str):
             return layers
-        if layers.strip() in ("all", CALIBRATED):
+        if layers.strip() in cls.layers_by_name:
             return layers.strip()
         chosen: list[int] = []
         for part in layers.strip().removeprefix("[").removesuffix("]").split(","):
@@ -104,28 +108,6 @@ class LadmConfig(Settings):
                 )
             chosen.extend(range(first, last + 1))
         return chosen
-
-
-@dataclass(frozen=True)
-class QuerySpan:
-    """One sampled query span and the key spans it is measured against, as first tokens (the nearest key span first)."""
-
-    start: int
-    key_starts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class SpanPlan:
-    """What to measure in a window of `length` tokens: the query spans, in the order of the text.
-
-    `own_keys` says over which keys a query row's softmax runs: all up to the row itself (True: the causal softmax), or
-    only those before the row's span (False: the span's own keys are left out).
-    """
-
-    length: int
-    span: int
-    own_keys: bool
-    queries: tuple[QuerySpan, ...]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ class LongAttnConfig(Settings):
     """Weight of the spread that is subtracted from the strength."""
 
 
+CONFIG = LongAttnConfig
+
+
 def needs(config: LongAttnConfig, length: int) -> Needs:
     """The attention between spans in one layer."""
     return Needs(layers=(config.layer,))

@@ -27,6 +27,9 @@ class LongFilterConfig(Settings):
     """Blocks in a window, evenly spread over its last three quarters."""
 
 
+CONFIG = LongFilterConfig
+
+
 def needs(config: LongFilterConfig, length: int) -> Needs:
     """The blocks' tokens, given everything before them, and given the short context alone."""
     snippets = _snippets(config, length)

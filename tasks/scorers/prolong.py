@@ -29,6 +29,9 @@ class ProLongConfig(Settings):
     """A pair whose relative fall in perplexity is smaller counts nothing."""
 
 
+CONFIG = ProLongConfig
+
+
 def needs(config: ProLongConfig, length: int) -> Needs:
     """Each later segment alone, and after each of its earlier ones."""
     snippets = []

@@ -17,6 +17,9 @@ class RandomConfig(Settings):
     """Another seed gives another order."""
 
 
+CONFIG = RandomConfig
+
+
 def needs(config: RandomConfig, length: int) -> Needs:
     """Nothing but the token ids."""
     return Needs()

@@ -1,31 +1,24 @@
-"""The scorers beside `ladm`: which there are, what they need together, and the columns that they give.
+"""The scorers beside `ladm`: which there are, and what they need and give, all together.
 
 Most give a score, by which documents can be ranked; `text` and `attention` give columns of what a window is like.
+`BESIDE` is the one place to add one at: the settings, the columns and what `select.rank_by` may name follow from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import create_model
 
+from ladm.tasks.schema import GATED
 from ladm.tasks.scorers import attention_columns, gzip_ratio, longattn, longfilter, prolong, random_order
 from ladm.tasks.scorers import text as text_columns
-from ladm.tasks.scorers.attention_columns import AttentionConfig
-from ladm.tasks.scorers.evidence import Evidence, Needs, Snippet
-from ladm.tasks.scorers.gzip_ratio import GzipConfig
-from ladm.tasks.scorers.longattn import LongAttnConfig
-from ladm.tasks.scorers.longfilter import LongFilterConfig
-from ladm.tasks.scorers.prolong import ProLongConfig
-from ladm.tasks.scorers.random_order import RandomConfig
-from ladm.tasks.scorers.text import TextConfig
+from ladm.tasks.scorers.evidence import Evidence, Needs
 from ladm.tasks.settings import Settings
-
-if TYPE_CHECKING:
-    from ladm.tasks.scorers.calculator import Calculator
 
 _ANY_LENGTH = 4096  # what kind of thing a scorer needs does not depend on it
 
@@ -41,7 +34,7 @@ BESIDE: dict[str, Any] = {
     "text": text_columns,
     "attention": attention_columns,
 }
-"""Name → module, with `needs(config, length)` and `score(config, evidence)`."""
+"""Name → module, with `CONFIG`, `needs(config, length)` and `score(config, evidence)` (`evidence.py`)."""
 
 
 SCORES = tuple(name for name, module in BESIDE.items() if not hasattr(module, "COLUMNS"))
@@ -55,20 +48,17 @@ def columns_of(name: str) -> list[pa.Field]:
 
 
 def all_columns() -> list[pa.Field]:
-    """The columns that all scorers give."""
-    return [field for name in BESIDE for field in columns_of(name)]
+    """The columns that all scorers give, and the gate's distance."""
+    return [*(field for name in BESIDE for field in columns_of(name)), GATED.field("gate_distance")]
 
 
-class BesideConfig(Settings):
-    """The `scorer.beside:` section: which scorers run beside `ladm`, each with its settings (`{gzip: {}}`)."""
+def scorer_of_column() -> dict[str, str]:
+    """Column → the scorer that gives it, or `gate`."""
+    return {column.name: name for name in BESIDE for column in columns_of(name)} | {"gate_distance": "gate"}
 
-    longattn: LongAttnConfig | None = None
-    prolong: ProLongConfig | None = None
-    longfilter: LongFilterConfig | None = None
-    gzip: GzipConfig | None = None
-    random: RandomConfig | None = None
-    text: TextConfig | None = None
-    attention: AttentionConfig | None = None
+
+class _Beside(Settings):
+    """What `BesideConfig` can tell, whatever scorers there are."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,33 +109,27 @@ class BesideConfig(Settings):
         return found
 
 
+if TYPE_CHECKING:
+
+    class BesideConfig(_Beside):
+        """A field a scorer, of its module's `CONFIG`."""
+
+    RankBy = str
+else:
+    BesideConfig = create_model(
+        "BesideConfig",
+        __base__=_Beside,
+        __module__=__name__,
+        __doc__="The `scorer.beside:` section: which scorers run beside `ladm`, each with its settings (`{gzip: {}}`).",
+        **{name: (module.CONFIG | None, None) for name, module in BESIDE.items()},
+    )
+    RankBy = Literal[("ladm", "order", *(name for name in BESIDE if name in [one.name for one in columns_of(name)]))]
+"""What `select.rank_by` may name: a score of `ladm`'s own, or a scorer that gives a score of its name."""
+
+
 def gather_without_model(
     beside: BesideConfig, ids_BL: npt.NDArray[np.integer], text_of: TextOf | None
 ) -> Iterator[Evidence]:
     """The evidence of each window of a batch for scorers that need no model: its tokens, and its text if asked for."""
     for ids_L in ids_BL:
         yield Evidence(ids=ids_L, text=text_of(ids_L) if beside.reads_text and text_of else "")
-
-
-def read_snippets(
-    calculator: Calculator, ids_L: npt.NDArray[np.integer], snippets: Sequence[Snippet], batch_tokens: int = 4096
-) -> dict[Snippet, npt.NDArray[np.float32]]:
-    """Log p of every snippet's targets, by short forward passes over snippets of one shape at a time."""
-    import torch  # noqa: PLC0415
-
-    from ladm.tasks.scorers.attention import one_pass  # noqa: PLC0415
-
-    alike: dict[tuple[int, int], list[Snippet]] = {}
-    for snippet in snippets:
-        alike.setdefault((snippet.length, snippet.targets), []).append(snippet)
-    found: dict[Snippet, npt.NDArray[np.float32]] = {}
-    for (length, targets), group in alike.items():
-        places = range(length - targets, length)
-        at_once = max(1, batch_tokens // length)
-        for first in range(0, len(group), at_once):
-            batch = group[first : first + at_once]
-            ids_BL = np.stack([np.concatenate([ids_L[start:end] for start, end in one.parts]) for one in batch])
-            log_p_BT = one_pass(calculator, {}, torch.as_tensor(ids_BL).long(), places).log_p
-            assert log_p_BT is not None
-            found.update(zip(batch, log_p_BT, strict=True))
-    return found

@@ -1,11 +1,11 @@
 """The attention of sampled spans on an NVIDIA GPU: two Triton kernels that keep every logit on the chip.
 
-What `focus.py` measures with matrix products needs the logits of the sampled rows in memory, a quarter of half of L×L
-a head and layer; at long windows writing and reading them takes longer than the layer's whole attention. Here a tile
-of logits lives in registers and only sums leave it: one kernel takes each sampled row's log-sum-exp, the other each
-pair's mass. Both work in base 2, as the hardware does. float32 is multiplied as float32, never as tf32.
+What `span_mass.py` measures with matrix products needs the logits of the sampled rows in memory, a quarter of half of
+L×L a head and layer; at long windows writing and reading them takes longer than the layer's whole attention. Here a
+tile of logits lives in registers and only sums leave it: one kernel takes each sampled row's log-sum-exp, the other
+each pair's mass. Both work in base 2, as the hardware does. float32 is multiplied as float32, never as tf32.
 
-Dimensions in names: as in `focus.py`, and E for D filled up to a power of two.
+Dimensions in names: as in `span_mass.py`, and E for D filled up to a power of two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ladm.tasks.scorers.ladm import SpanPlan
+from ladm.tasks.scorers.spans import SpanPlan
 
 _LOG2_E = math.log2(math.e)
 _LEAST = 16  # what tl.dot takes, of rows, columns and depth

@@ -55,6 +55,9 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _LETTER, _DIGIT, _SPACE, _OTHER = ord("a"), ord("0"), ord(" "), ord("#")
 
 
+CONFIG = TextConfig
+
+
 def needs(config: TextConfig, length: int) -> Needs:
     """The window's text."""
     return Needs(text=True)

@@ -18,12 +18,11 @@ from torch import Tensor
 from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.attention import Passed, Wanted, one_pass
 from ladm.tasks.scorers.calculator import Calculator, token_ids, windows_at_once
-from ladm.tasks.scorers.calibration import ProfileWeights, profile_layers, profile_score
+from ladm.tasks.scorers.calibration import ProfileWeights, profile_layers, profile_scores
 from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
 from ladm.tasks.scorers.evidence import Evidence, Needs
 from ladm.tasks.scorers.ladm import (
     LadmConfig,
-    SpanPlan,
     WindowScore,
     check_window_length,
     dependency_scores,
@@ -31,7 +30,9 @@ from ladm.tasks.scorers.ladm import (
     scoring_plan,
     wanted_layers,
 )
-from ladm.tasks.scorers.registry import TextOf, read_snippets
+from ladm.tasks.scorers.registry import TextOf
+from ladm.tasks.scorers.snippets import read_snippets
+from ladm.tasks.scorers.spans import SpanPlan
 
 
 def score_windows(
@@ -66,9 +67,9 @@ def score_windows(
         found = wanted.read(passed)
         cds_BN = np.stack([dependency_scores(config, wanted.plan, found.mean_pfs(layer)) for layer in layers], axis=1)
         for number, ids_L in enumerate(batch_BL.numpy()):
-            by_profile = {
-                name: profile_score(one, found.profile_of(number, profiled), profiled) for name, one in weights.items()
-            }
+            by_profile: dict[str, float] = {}
+            if weights:
+                by_profile = profile_scores(weights, found.profile_of(number, profiled), profiled)
             beside: dict[str, dict[str, Any]] = {}
             if config.beside.names:
                 beside = config.beside.measured(found.evidence(calculator, number, ids_L, text_of))

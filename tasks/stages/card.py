@@ -14,7 +14,7 @@ import duckdb
 from ladm.tasks.exporters.card_text import CardFacts, card_text
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
-from ladm.tasks.schema import DOCUMENTS, DROPPED, RANKING
+from ladm.tasks.schema import DOCUMENTS, DROPPED, FILTERED, NOT_RANKED, RANKING
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.store import Store
 
@@ -22,14 +22,17 @@ from ladm.tasks.storage.store import Store
 def card(job: Job, store: Store, key: str) -> Outcome:
     """Write the card of one ranking.
 
-    Inputs: the ranking, its allocation, what was dropped before scoring if that was looked for, and the document
-    shards that `export` reads. The configuration is the run's own.
+    Inputs: the ranking, its allocation, what was dropped before scoring, by filters, or held back from the ranking if
+    that was looked for, and the document shards that `export` reads. The configuration is the run's own.
     """
     ranking, allocation = job.one("ranking"), job.one("allocation")
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "ranking", store, [ranking], RANKING)
         duck.view_of_shards(connection, "documents", store, job.all("documents"), DOCUMENTS)
         duck.view_of_shards(connection, "dropped", store, job.all("dropped"), DROPPED)
+        duck.view_of_shards(connection, "not_ranked", store, job.all("not_ranked"), NOT_RANKED)
+        filtered = [*job.all("filtered"), *job.all("filtered_short")]
+        duck.view_of_shards(connection, "filtered", store, filtered, FILTERED)
         facts = CardFacts(
             domains=_rows(connection, "card"),
             targets=store.read_shard(allocation).to_pylist(),
@@ -37,6 +40,8 @@ def card(job: Job, store: Store, key: str) -> Outcome:
             lengths=_rows(connection, "card_lengths"),
             sources=_rows(connection, "card_sources"),
             dropped=_rows(connection, "card_dropped"),
+            not_ranked=_rows(connection, "card_not_ranked"),
+            filtered=_rows(connection, "card_filtered"),
             ranking_key=ranking.key,
         )
     path = store.shard_path("export", key, "md")
@@ -53,4 +58,9 @@ def _rows(connection: duckdb.DuckDBPyConnection, name: str) -> list[dict[str, An
     return rows
 
 
-STAGE = Stage(name="card", version="5", compute=card, roles=("ranking", "allocation", "dropped", "documents"))
+STAGE = Stage(
+    name="card",
+    version="5",
+    compute=card,
+    roles=("ranking", "allocation", "dropped", "not_ranked", "documents", "filtered", "filtered_short"),
+)

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.finished import FinishedParts
-from ladm.tasks.exporters.formats import FORMATS, export_config
+from ladm.tasks.exporters.formats import EXPORTERS, export_config
 from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
@@ -54,7 +54,7 @@ def export(job: Job, store: Store, key: str) -> Outcome:
     config = export_config(job.config)
     ranking, documents = job.one("ranking"), job.all("documents")
     folder = f"export/{key[:2]}/{key}"
-    _, exporter_class = FORMATS[config.format]
+    exporter_class = EXPORTERS[config.format]
     exporter = exporter_class(config, job, store, folder)
     with duck.connect(store, MEMORY_LIMIT) as connection:
         parts = _plan(connection, config, store, ranking, documents)

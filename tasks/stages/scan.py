@@ -25,9 +25,10 @@ from ladm.tasks.evaluation.contrast_set import WHOLE
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.scorers.distance_profile import FEATURES, profile_features, profile_plan
-from ladm.tasks.scorers.ladm import LadmConfig, SpanPlan, scoring_plan
+from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
 from ladm.tasks.scorers.registry import BesideConfig
+from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.scorers.text import text_columns
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.store import Store, table_of
@@ -128,7 +129,7 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
 
     The job's identity is the model's digest and the tokenizer's.
     """
-    from ladm.tasks.scorers.parallel_windows import side_by_side  # noqa: PLC0415  (torch; not needed when all is cached)
+    from ladm.tasks.scorers.model_turns import side_by_side  # noqa: PLC0415  (torch; not needed when all is cached)
 
     shard = job.one("windows")
     asked = ScanConfig.model_validate(job.config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import Any, cast
@@ -12,28 +11,9 @@ from typing import Any, cast
 import fsspec
 
 from ladm.tasks.errors import ConfigError
-from ladm.tasks.redact import without_secrets
+from ladm.tasks.redact import holds_secret, one_line
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_SECRET = re.compile(
-    r"://[^/@]*:[^/@]+@|[?&](?:x-amz-(?:signature|credential|security-token)|sig|signature|token|access_token|password"
-    r"|secret|api_?key)=",
-    re.IGNORECASE,
-)
-
-
-def without_secret(uri: str) -> str:
-    """The URI itself.
-
-    Raises:
-        ValueError: It holds a password, or is signed: it would stand in run records, dataset cards and logs.
-    """
-    if _SECRET.search(uri):
-        raise ValueError(
-            "the address holds a password, a token or a signature, which the records of a run would keep; leave it "
-            "out, and give credentials by the environment"
-        )
-    return uri
 
 
 def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
@@ -51,7 +31,7 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
     """
     options: dict[str, Any] = {"use_listings_cache": False}
     if is_s3(uri):
-        if wrong := next((name for name in ENDPOINTS if _SECRET.search(os.environ.get(name, ""))), None):
+        if wrong := next((name for name in ENDPOINTS if holds_secret(os.environ.get(name, ""))), None):
             raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
         if impatient:
             options["config_kwargs"] = {"connect_timeout": 3, "retries": {"max_attempts": 1}}
@@ -80,7 +60,7 @@ def reason_of(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error)
     if text == "Forbidden":  # all that an answer without a body can say
         return "forbidden: check the credentials and what they allow"
-    return " ".join(str(without_secrets(str(text))).split()) or type(error).__name__
+    return one_line(str(text)) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -89,6 +89,22 @@ class Document:
         """Number of tokens in chunks that are tokenized."""
         return sum(len(self.ids_of[chunk]) for chunk in chunks)
 
+    def chars(self, chunks: Iterable[int]) -> int:
+        """Number of characters in chunks."""
+        return sum(self.start_of(chunk + 1) - self.start_of(chunk) for chunk in chunks)
+
+    def doc_tokens(self) -> tuple[int, bool]:
+        """The tokens of the whole document, and whether that is exact.
+
+        What is not tokenized is extrapolated by characters from the tokenized chunks that lie beyond the first gap.
+        """
+        tokens = self.tokens(self.ids_of)
+        if len(self.ids_of) == self.chunks:
+            return tokens, True
+        beyond = [chunk for chunk in self.ids_of if chunk > self.missing[0]] or list(self.ids_of)
+        missing = len(self.text) - self.chars(self.ids_of)
+        return tokens + round(missing * self.tokens(beyond) / self.chars(beyond)), False
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedChunk:
@@ -143,7 +159,7 @@ class ChunkEncoder:
         self.ids_of_context: dict[str, list[int]] = {"": []}
 
     def fill(self, chunks: Iterable[tuple[Document, int]]) -> None:
-        """Puts the token ids of each chunk into its document, by words (`words.py`) where that gives the same."""
+        """Puts the token ids of each chunk into its document, by words (`word_cache.py`) where that gives the same."""
         others = self._fill_by_words(chunks) if self.words else chunks
         for encoded in self._encode(others, self.tokenizer.encode_batch_fast):  # fast: without offsets
             encoded.document.ids_of[encoded.chunk] = encoded.ids

@@ -1,9 +1,9 @@
 """Tokenizes many different words in a few long texts, which takes half the time of giving each to the tokenizer alone.
 
-Words are joined where a byte-level tokenizer is certain to cut (kinds 1 and 2 of `words.py`): those that begin with a
-space and end with no white space behind one another, and those that begin with other ASCII white space or a mark and
-end with an ASCII letter or digit. Each token of such a tokenizer stands for so many bytes, so that the words' own
-tokens are found again by counting. Should a token reach over a word's edge after all, the words are not joined.
+Words are joined where a byte-level tokenizer is certain to cut (kinds 1 and 2 of `word_cache.py`): those that begin
+with a space and end with no white space behind one another, and those that begin with other ASCII white space or a
+mark and end with an ASCII letter or digit. Each token of such a tokenizer stands for so many bytes, so that the words'
+own tokens are found again by counting. Should a token reach over a word's edge after all, the words are not joined.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class JoinedWords:
     """A byte-level tokenizer, for many words at once.
 
     Args:
-        tokenizer: Of the kind that `words.py` is for.
+        tokenizer: Of the kind that `word_cache.py` is for.
         bytes_of_token: How many bytes of text each token id stands for.
         ascii_only: Join no other words; for a tokenizer whose normalizer may change the bytes of others.
     """

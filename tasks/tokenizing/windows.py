@@ -19,7 +19,7 @@ the same result.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,7 @@ from tokenizers import Tokenizer
 from ladm.tasks.errors import AccountError
 from ladm.tasks.settings import Settings
 from ladm.tasks.tokenizing.chunks import CHUNK_CHARS, ChunkEncoder, Document, Ids
+from ladm.tasks.tokenizing.window_edges import Edge, edge_chars
 
 # Characters a token, taken for a document of which nothing is known. Low, so that little is tokenized in vain;
 # the next round goes by the document's own figure.
@@ -90,21 +91,12 @@ class _Span:
 
 
 @dataclass(frozen=True, slots=True)
-class _Edge:
-    """Where a window begins or ends: before the token of this number in its chunk."""
-
-    document: int
-    chunk: int
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Draft:
     """A window whose characters are not known yet."""
 
     ids: Ids
-    first: _Edge
-    last: _Edge
+    first: Edge
+    last: Edge
 
 
 def cut_documents(texts: Sequence[str], tokenizer: Tokenizer, config: WindowConfig) -> list[CutDocument]:
@@ -131,13 +123,13 @@ def cut_documents(texts: Sequence[str], tokenizer: Tokenizer, config: WindowConf
             document = open_documents.pop(number)
             spans = _spans(document, config)
             cut = [_draft(number, document, span, config.length) for span in spans]
-            drafts[number] = (cut, *_doc_tokens(document))
+            drafts[number] = (cut, *document.doc_tokens())
         encoder.fill((document, chunk) for number, document in open_documents.items() for chunk in wanted[number])
 
     # Only the chunks at the windows' edges are tokenized again for character offsets: reading the offsets of every
     # token into Python would cost a third more time than tokenizing alone, on all of the text.
     edges = {edge for cut, _, _ in drafts.values() for draft in cut for edge in (draft.first, draft.last)}
-    chars = _edge_chars(edges, texts, encoder)
+    chars = edge_chars(edges, texts, encoder)
     return [
         CutDocument(
             [Window(index, draft.ids, chars[draft.first][1], chars[draft.last][0]) for index, draft in enumerate(cut)],
@@ -280,7 +272,7 @@ def _middle_of(document: Document, chunk: int, tokens: int) -> int:
 def _draft(number: int, document: Document, span: _Span, length: int) -> _Draft:
     """The window at a place, with the two cuts that are its edges."""
     parts: list[Ids] = []
-    edges: list[_Edge] = []
+    edges: list[Edge] = []
     position = 0
     for chunk in span.chunks:
         ids = document.ids_of[chunk]
@@ -288,7 +280,7 @@ def _draft(number: int, document: Document, span: _Span, length: int) -> _Draft:
         high = min(len(ids), span.offset + length - position)
         if low < high:
             parts.append(ids[low:high])
-            edges += [_Edge(number, chunk, low), _Edge(number, chunk, high)]
+            edges += [Edge(number, chunk, low), Edge(number, chunk, high)]
         position += len(ids)
         if position >= span.offset + length:
             break
@@ -296,37 +288,3 @@ def _draft(number: int, document: Document, span: _Span, length: int) -> _Draft:
     if window.shape != (length,):
         raise AccountError(f"a window of {len(window)} tokens instead of {length}")
     return _Draft(window, edges[0], edges[-1])
-
-
-def _doc_tokens(document: Document) -> tuple[int, bool]:
-    """The document's tokens, and whether that is exact.
-
-    What is not tokenized is extrapolated by characters from the tokenized chunks that lie beyond the first gap.
-    """
-    tokens = document.tokens(document.ids_of)
-    if len(document.ids_of) == document.chunks:
-        return tokens, True
-    beyond = [chunk for chunk in document.ids_of if chunk > document.missing[0]] or list(document.ids_of)
-    missing = len(document.text) - _chars(document, document.ids_of)
-    return tokens + round(missing * document.tokens(beyond) / _chars(document, beyond)), False
-
-
-def _chars(document: Document, chunks: Iterable[int]) -> int:
-    """Characters in some chunks."""
-    return sum(document.start_of(chunk + 1) - document.start_of(chunk) for chunk in chunks)
-
-
-def _edge_chars(edges: Iterable[_Edge], texts: Sequence[str], encoder: ChunkEncoder) -> dict[_Edge, tuple[int, int]]:
-    """For each edge `EncodedChunk.chars_before` it, from tokenizing its chunk once more."""
-    chars: dict[_Edge, tuple[int, int]] = {}
-    tokens_of: dict[tuple[int, int], list[int]] = {}
-    for edge in edges:
-        if edge.token == 0:  # where the chunk begins, whatever its tokens are
-            start = Document(texts[edge.document]).start_of(edge.chunk)
-            chars[edge] = start, start
-        else:
-            tokens_of.setdefault((edge.document, edge.chunk), []).append(edge.token)
-    encoded = encoder.encode((Document(texts[number]), chunk) for number, chunk in tokens_of)
-    for ((number, chunk), tokens), found in zip(tokens_of.items(), encoded, strict=True):
-        chars |= {_Edge(number, chunk, token): found.chars_before(token) for token in tokens}
-    return chars

@@ -10,7 +10,7 @@ that are certain, the first three kinds below, lies a *word*, which may be more 
 
 These are kinds 1 to 4 of `chunks.py`, less what could not be told from single bytes. Finding them, and the words that
 are alike, is vectorised over the bytes of the text; only words not met before go to the tokenizer, most of them joined
-to long texts (`joined.py`).
+to long texts (`joined_words.py`).
 
 It is done for tokenizers that are known to work so: byte-pair encoding, no normalizer but NFC, a pre-tokenizer made of
 regular expressions, digits and byte level, nothing put before a text. For all others `words_of` answers None.

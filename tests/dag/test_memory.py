@@ -1,6 +1,6 @@
 """The memory of a run does not grow with its input: ten times the text in one file, a tenth more at most. Slow.
 
-`pytest -m slow tests/test_memory.py -rP` prints the figures.
+`pytest -m slow tests/dag/test_memory.py -rP` prints the figures.
 """
 
 from __future__ import annotations

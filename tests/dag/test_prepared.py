@@ -12,7 +12,7 @@ from conftest import Answer, Corpus, run_arguments
 
 from ladm.flows.config import load_config
 from ladm.flows.console import Console
-from ladm.flows.dag import prepared as handover
+from ladm.flows.dag import prepared
 from ladm.flows.dag.curate import curate
 from ladm.flows.evaluation.evaluate import evaluate
 from ladm.flows.orchestration.environment import prefect_server
@@ -40,28 +40,28 @@ def of(corpus: Corpus, *more: str) -> Any:
 
 def test_a_plan_is_taken_once_and_is_gone_when_the_command_is_done(corpus: Corpus) -> None:
     plan, console, config = cast(Any, object()), Console.silent(), of(corpus)
-    assert handover.take_plan(config, "export") is None
-    with handover.prepared(config, "export", plan, console):
-        assert contextvars.copy_context().run(handover.take_plan, of(corpus), "export") == (plan, console)
-        assert handover.take_plan(config, "export") is None
-    with pytest.raises(OSError, match="server"), handover.prepared(config, "export", plan, console):
+    assert prepared.take_plan(config, "export") is None
+    with prepared.give_plan(config, "export", plan, console):
+        assert contextvars.copy_context().run(prepared.take_plan, of(corpus), "export") == (plan, console)
+        assert prepared.take_plan(config, "export") is None
+    with pytest.raises(OSError, match="server"), prepared.give_plan(config, "export", plan, console):
         raise OSError("no server")
-    assert handover.take_plan(config, "export") is None
+    assert prepared.take_plan(config, "export") is None
 
 
 def test_the_plan_of_another_run_is_refused(corpus: Corpus) -> None:
     for config, until in ((of(corpus, "window.length=300"), "export"), (of(corpus), "score")):
-        with handover.prepared(of(corpus), "export", cast(Any, object()), Console.silent()):
+        with prepared.give_plan(of(corpus), "export", cast(Any, object()), Console.silent()):
             with pytest.raises(AccountError, match="not of the configuration"):
-                handover.take_plan(config, until)
-            assert handover.take_plan(config, until) is None
+                prepared.take_plan(config, until)
+            assert prepared.take_plan(config, until) is None
 
 
 def test_a_question_is_answered_once() -> None:
     question = cast(Any, object())
-    with handover.asked(question):
-        assert handover.take_question() is question
+    with prepared.give_question(question):
+        assert prepared.take_question() is question
         with pytest.raises(AccountError, match="once"):
-            handover.take_question()
+            prepared.take_question()
     with pytest.raises(AccountError, match="once"):
         evaluate.fn()

@@ -21,11 +21,17 @@ EVERYTHING = [
     "select.budget_tokens=4000",
     "select.replay={share: 0.2, seed: 3}",
     "deduplicate={near: false}",
+    "filters=[repetition, 'test_stages:is_welcome']",
     "scorer.beside=[gzip, longfilter, random]",
     "select.rank_by=longfilter",
     "export=[parquet, jsonl.zst]",
 ]
 """Settings that ask for every stage but the one that reads benchmark files."""
+
+
+def is_welcome(text: str, meta: dict[str, Any]) -> bool:
+    """The filter of `EVERYTHING`: drops one document that fills a window, and one that does not."""
+    return len(text.split()) not in (400, 25)
 
 
 def everything(corpus: Corpus, folder: Path) -> list[str]:
@@ -76,6 +82,8 @@ def test_every_stage_is_asked_for_and_adds_up(tmp_path: Path, corpus: Corpus, la
     assert set(stages) == {row.stage.name for row in TABLE if row.scope != "evaluation"} - {"card"}
     assert stages["measure"]["in"] == 3 * stages["score"]["in"]
     assert stages["short"]["in"] == stages["ingest"]["kept"] == 13
+    assert stages["filter"]["dropped"] == {"is_welcome": 1}
+    assert stages["short"]["dropped"]["is_welcome"] == 1
     second = ladm(*run_arguments(corpus, store, *settings)).record
     assert all(stage["run"] == 0 for stage in second["stages"].values())
     assert products(store, second) == products(store, first.record)
@@ -162,3 +170,19 @@ def test_whatever_stops_a_run_leaves_its_record(
 def test_a_lost_record_is_no_assertion() -> None:
     with pytest.raises(AccountError, match="2 records in, 1 accounted for"):
         Counts(received=2, kept=1).check("here")
+
+
+def test_a_run_says_first_that_it_scores_again_what_was_scored(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    store = tmp_path / "store"
+    first = ladm(*run_arguments(corpus, store))
+    assert "scored again" not in first.err
+    assert "scored again" not in ladm(*run_arguments(corpus, store, "select.budget_tokens=3000")).err
+    again = ladm(*run_arguments(corpus, store, "scorer.span=8"))
+    lines = again.err.splitlines()
+    (said,) = [number for number, line in enumerate(lines) if "scored again" in line]
+    assert (
+        f"what run {first.record['run_id']} scored is scored again, 7 windows" not in lines[said]
+    )  # it was not the last
+    assert "is scored again, 7 windows that took" in lines[said]
+    assert "scorer.span is 8, was 16" in lines[said]
+    assert all("score " not in line for line in lines[:said])

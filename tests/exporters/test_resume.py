@@ -20,7 +20,7 @@ from test_damage import flip_a_byte
 from test_export import inputs_of, job_of, made_up
 
 from ladm.tasks.errors import AccountError
-from ladm.tasks.exporters.formats import FORMATS
+from ladm.tasks.exporters.formats import EXPORTERS
 from ladm.tasks.exporters.parquet import ParquetExporter
 from ladm.tasks.job import Job, Outcome, Stage, run_job
 from ladm.tasks.manifest import Counts, Manifest, Shard
@@ -74,7 +74,7 @@ def export_of(store: Store, model: Any, form: str) -> Job:
 def killed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Job]:
     """Format → an export that was killed while it wrote its third part, each in a store of its own."""
     folder, model = tmp_path_factory.mktemp("killed"), resolve_model(str(tiny_model))
-    jobs = {form: export_of(Store(str(folder / form)), model, form) for form in FORMATS}
+    jobs = {form: export_of(Store(str(folder / form)), model, form) for form in EXPORTERS}
     ended = subprocess.run(
         [sys.executable, "-c", KILLING.format(part=KILLED_IN_PART, bytes=BATCH_BYTES)],
         input=json.dumps([job.model_dump(mode="json") for job in jobs.values()]),
@@ -86,7 +86,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
     return jobs
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", EXPORTERS)
 def test_a_killed_export_goes_on_where_it_stopped(killed: dict[str, Job], form: str, tmp_path: Path) -> None:
     job = killed[form]
     store, key = Store(job.store), STAGE.key(job)
@@ -135,7 +135,7 @@ def with_another(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, cut, with_another], ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", EXPORTERS)
 def test_what_was_damaged_before_an_export_goes_on_is_not_vouched_for(
     killed: dict[str, Job], form: str, damage: Any, tmp_path: Path
 ) -> None:
@@ -150,7 +150,7 @@ def test_what_was_damaged_before_an_export_goes_on_is_not_vouched_for(
     check_vouched_for(store, again)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", EXPORTERS)
 def test_a_mended_export_keeps_the_checksums_of_all_parts(killed: dict[str, Job], form: str) -> None:
     """As a run mends it: one file is found damaged and deleted, and the job is done again."""
     job = killed[form]

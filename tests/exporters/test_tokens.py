@@ -16,8 +16,9 @@ from ladm.tasks.exporters.megatron import MegatronExporter
 from ladm.tasks.exporters.npy import NpyExporter
 from ladm.tasks.exporters.tokens import document_ids, settled
 from ladm.tasks.job import Job
-from ladm.tasks.models.resolve import load_tokenizer, resolve_model
+from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.storage.store import Store
+from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 
 
 def test_the_tokenizer_names_the_end_of_a_document(tiny_model: Path, tmp_path: Path) -> None:

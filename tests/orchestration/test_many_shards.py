@@ -14,9 +14,9 @@ import pytest
 from test_nightly import postgres, prefect_on, until
 
 from ladm.flows.config import load_config
-from ladm.flows.dag.jobs import ingest_job, shard_job
+from ladm.flows.dag.jobs import ask_ingest, ask_length
 from ladm.flows.dag.preflight import preflight
-from ladm.tasks.job import run_job
+from ladm.tasks.job import Job, run_job
 from ladm.tasks.stages import ingest, length
 
 __all__ = ["postgres"]  # a fixture
@@ -90,7 +90,12 @@ def plain_loop(settings: list[str], store: Path) -> float:
     plan: Any = preflight(load_config(None, settings, str(store)), "length")
     started = time.perf_counter()
     for listed in plan.files:
-        done = run_job(ingest.STAGE, ingest_job(plan, listed))
+        ask = ask_ingest(plan, listed)
+        name = listed.file.uri.rsplit("/", 1)[-1]
+        job = Job(stage="ingest", label=name, store=str(store), config=ask.config, source=listed.file)
+        done = run_job(ingest.STAGE, job)
+        (ask,) = ask_length(plan)
         for shard in done.shards:
-            run_job(length.STAGE, shard_job(plan, "length", done.label, shard))
+            inputs = {"documents": [shard]}
+            run_job(length.STAGE, Job(stage="length", label=name, store=str(store), config=ask.config, inputs=inputs))
     return time.perf_counter() - started

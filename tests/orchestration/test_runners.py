@@ -17,7 +17,8 @@ from conftest import Answer, Corpus, run_arguments, write_jsonl
 from test_processes import start, wait_for
 
 from ladm.flows.dag import plan as preflight
-from ladm.flows.dag.plan import RUNNER_PACKAGES, Plan
+from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.preflight import RUNNER_PACKAGES
 from ladm.flows.orchestration.runners import LOST_WORKERS, check_reachable, runner_of
 from ladm.flows.runs.read import record_files
 from ladm.tasks.errors import ConfigError

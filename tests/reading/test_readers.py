@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ladm.tasks.printable import printable
 from ladm.tasks.reading.readers import (
     UNKNOWN_DOMAIN,
     BadRecord,
@@ -20,7 +21,6 @@ from ladm.tasks.reading.readers import (
     detect_format,
     read_records,
 )
-from ladm.tasks.reading.records import printable
 from ladm.tasks.settings import Settings
 
 

@@ -16,9 +16,10 @@ import pytest
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 from report_corpus import HOSTILE_DOMAIN, HOSTILE_TITLE, REPORTED, second_run
 
-from ladm.flows.report.changes import setting_changes
+from ladm.flows.report.cells import shown, sortable
 from ladm.flows.report.heatmaps import stored_heatmaps
-from ladm.flows.report.tables import duration, shown, sortable
+from ladm.flows.report.sentences import duration
+from ladm.flows.runs.settings import setting_changes
 from ladm.tasks.redact import without_secrets
 from ladm.tasks.storage.store import Store
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import Answer, Corpus, run_arguments
 
 from ladm.flows.runs.collect import DAY, HOUR, Sweep, plan
-from ladm.tasks.storage.store import StoredFile
+from ladm.tasks.storage.files import StoredFile
 
 Cli = Callable[..., Answer]
 NOW = 1_800_000_000.0

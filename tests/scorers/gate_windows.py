@@ -24,8 +24,9 @@ import zstandard
 import ladm.flows.sample
 from ladm.tasks.evaluation.contrast_set import JUNK, Coder, SourceWindow, junk_source
 from ladm.tasks.evaluation.junk import junk_ids
-from ladm.tasks.models.resolve import ResolvedModel, load_tokenizer, resolve_model
+from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.text import NAMES, text_columns
+from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 FILE = Path(__file__).parents[1] / "data" / "gate-1024.npz"
@@ -43,7 +44,7 @@ class Text(NamedTuple):
     """Title of the document, or the kind of junk."""
     domain: str
     kind: str
-    ids_L: npt.NDArray[np.int32]
+    ids_l: npt.NDArray[np.int32]
 
 
 class Measured(NamedTuple):
@@ -52,7 +53,7 @@ class Measured(NamedTuple):
     names: list[str]
     domains: list[str]
     kinds: list[str]
-    profile_WNHF: npt.NDArray[np.float32]
+    profile_wnhf: npt.NDArray[np.float32]
     text: list[dict[str, float]]
     """Of each window, the columns of the text by name."""
 
@@ -83,7 +84,7 @@ def texts(model: ResolvedModel) -> list[Text]:
     made = []
     for place, kind in enumerate(JUNK):
         own = [one for one in real if one.domain == domains[place % len(domains)]]
-        base, *others = (SourceWindow(one.name, one.domain, one.ids_L) for one in own[place % 2 :])
+        base, *others = (SourceWindow(one.name, one.domain, one.ids_l) for one in own[place % 2 :])
         source = junk_source(base, others[:_OTHERS], coder)
         made.append(Text(kind, base.domain, kind, junk_ids(kind, source, SEED)))
     return [*real, *made]
@@ -101,9 +102,9 @@ def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, dict[s
     calculator = load_calculator(model.path, LadmConfig(dtype="float32", device="cpu"))
     plan, decode, found = profile_plan(LENGTH), coder_of(model).decode, []
     for window in windows:
-        passed = one_pass(calculator, {plan: LAYERS}, torch.as_tensor(window.ids_L[None].astype(np.int64)))
+        passed = one_pass(calculator, {plan: LAYERS}, torch.as_tensor(window.ids_l[None].astype(np.int64)))
         profile_NHF = profile_features(plan, passed.pfs[plan])[0]
-        found.append((profile_NHF, text_columns(window.ids_L, decode(window.ids_L))))
+        found.append((profile_NHF, text_columns(window.ids_l, decode(window.ids_l))))
     return found
 
 

@@ -38,7 +38,8 @@ from transformers import (
 )
 
 from ladm.tasks.errors import ModelError
-from ladm.tasks.models.resolve import ModelFacts, model_facts, resolve_model
+from ladm.tasks.models.facts import ModelFacts, model_facts
+from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.ladm import LadmConfig, layers_left_out, measured_layers
 from ladm.tasks.scorers.window_scores import score_windows

@@ -19,6 +19,7 @@ from transformers import LlamaConfig, PreTrainedConfig
 from ladm.tasks.errors import ConfigError, ModelError
 from ladm.tasks.scorers import ladm as formula
 from ladm.tasks.scorers import span_mass, window_scores
+from ladm.tasks.scorers.attention_kernels import causal_attention, fused_kernel
 from ladm.tasks.scorers.calculator import Calculator, load_calculator
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.window_scores import score_windows, span_attention
@@ -150,7 +151,7 @@ def test_attention_output_with_triangles_of_several_sizes(span: int) -> None:
     q_BHLD, k_BKLD, v_BKLD = (torch.randn(2, heads, length, 8, generator=generator) for heads in (4, 2, 2))
     out_BHLD, _ = span_mass.attend_and_measure(q_BHLD, k_BKLD, v_BKLD, 0.7, [plan], output=True)
     assert out_BHLD is not None
-    torch.testing.assert_close(out_BHLD, span_mass.causal_attention(q_BHLD, k_BKLD, v_BKLD, 0.7), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out_BHLD, causal_attention(q_BHLD, k_BKLD, v_BKLD, 0.7), rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_keeps_nothing_alive(path_taken: str) -> None:
@@ -170,7 +171,7 @@ def test_a_layer_keeps_nothing_alive(path_taken: str) -> None:
 def test_the_fused_kernel_is_there() -> None:
     """Where this fails, scores are still right, but scoring costs more than a forward pass."""
     for dtype in (torch.float32, torch.bfloat16):
-        assert span_mass.fused_kernel(torch.ones(1, 1, 1, 8, dtype=dtype), torch.ones(1, 1, 1, 8, dtype=dtype))
+        assert fused_kernel(torch.ones(1, 1, 1, 8, dtype=dtype), torch.ones(1, 1, 1, 8, dtype=dtype))
 
 
 @pytest.mark.parametrize("formula", ["published", "paper"])

@@ -21,8 +21,9 @@ from ladm.tasks.scorers import span_mass
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.compiled_parts import kernels_work
 from ladm.tasks.scorers.distance_profile import profile_plan
-from ladm.tasks.scorers.ladm import LadmConfig, QuerySpan, SpanPlan, grid_plan, scoring_plan
+from ladm.tasks.scorers.ladm import LadmConfig, grid_plan, scoring_plan
 from ladm.tasks.scorers.loaded_model import calculator_for
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 from ladm.tasks.scorers.window_scores import score_windows
 from ladm.tasks.stages.score import score, score_key_config
 from ladm.tasks.storage.store import Store, table_of
@@ -104,21 +105,21 @@ def test_the_kernels_against_the_definition(name: str, dtype: torch.dtype) -> No
 
 
 @pytest.mark.parametrize("way", ["kernels", "plain"])
-@pytest.mark.parametrize("case", test_golden.cases("cases.json"), ids=lambda case: f"{case['case']}-{case['model']}")
+@pytest.mark.parametrize("case", test_golden.RANDOM_CASES, ids=lambda case: f"{case['case']}-{case['model']}")
 def test_golden_random_models(case: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if way == "plain":
         monkeypatch.setattr(span_mass, "kernels_work", lambda device: False)
-    ids = np.load(test_golden.GOLDEN / "input_ids.npz")
-    test_golden.check(case, test_golden.GOLDEN / case["model"], ids[case["case"]], "cuda")
+    ids = np.load(test_golden.RANDOM_MODELS / "input_ids.npz")
+    test_golden.check(case, test_golden.RANDOM_MODELS / case["model"], ids[case["case"]], "cuda")
 
 
-@pytest.mark.parametrize("case", test_golden.cases("smollm2.json"), ids=lambda case: str(case["case"]))
+@pytest.mark.parametrize("case", test_golden.REAL_CASES, ids=lambda case: str(case["case"]))
 def test_golden_real_text(case: dict[str, Any]) -> None:
     try:
         folder = resolve_model("embedded").path
     except ModelError as error:
         pytest.skip(f"the embedded model is not here: {error}")
-    ids = np.load(test_golden.GOLDEN / "smollm2_ids.npz")
+    ids = np.load(test_golden.REAL_TEXT / "smollm2_ids.npz")
     test_golden.check(case, folder, np.reshape(ids[case["case"]], (1, -1)), "cuda")
 
 

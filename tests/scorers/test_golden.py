@@ -1,4 +1,8 @@
-"""The scores that the published code gives (`shared/golden`), met within 1e-4 in float32, per layer and in all."""
+"""The scores that the published code gives, met within 1e-4 in float32, per layer and in all.
+
+Those of SmolLM2 on real text lie in `tests/data/golden`; those of two random models, and the models, in
+`../shared/golden`.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,17 @@ from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.window_scores import score_windows
 
-GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden"
+RANDOM_MODELS = Path(__file__).parents[2] / ".." / "shared" / "golden"
+REAL_TEXT = Path(__file__).parents[1] / "data" / "golden"
 ABLATIONS = {"No": "none", "no_std": "no-std", "no_len_weight": "no-length-weights"}
 REAL_TEXT_IN_EVERY_RUN = "00"  # the others take half a minute each
 
-pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason=f"the golden numbers are not at {GOLDEN}")
+random_models = pytest.mark.skipif(not RANDOM_MODELS.exists(), reason="../shared/golden is not here")
 
 
-def cases(name: str) -> list[dict[str, Any]]:
+def cases(path: Path) -> list[dict[str, Any]]:
     """The cases of a file; none where there is no file, and the test is skipped."""
-    found: list[dict[str, Any]] = json.loads((GOLDEN / name).read_text()) if GOLDEN.exists() else []
+    found: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     return found
 
 
@@ -40,17 +45,23 @@ def check(case: dict[str, Any], folder: Path, ids_BL: np.ndarray, device: str = 
     np.testing.assert_allclose([score.cds for score in scores], np.reshape(case["cds"], -1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("case", cases("cases.json"), ids=lambda case: f"{case['case']}-{case['model']}")
+REAL_CASES = cases(REAL_TEXT / "smollm2.json")
+RANDOM_CASES = cases(RANDOM_MODELS / "cases.json")
+
+
+@random_models
+@pytest.mark.parametrize("case", RANDOM_CASES, ids=lambda case: f"{case['case']}-{case['model']}")
 def test_random_models(case: dict[str, Any]) -> None:
-    ids = np.load(GOLDEN / "input_ids.npz")
-    check(case, GOLDEN / case["model"], ids[case["case"]])
+    ids = np.load(RANDOM_MODELS / "input_ids.npz")
+    check(case, RANDOM_MODELS / case["model"], ids[case["case"]])
 
 
+@random_models
 def test_random_model_on_the_path_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(span_mass, "fused_kernel", lambda q_BHLD, v_BKLD: None)
-    ids = np.load(GOLDEN / "input_ids.npz")
-    case = next(case for case in cases("cases.json") if case["case"] == "03")
-    check(case, GOLDEN / case["model"], ids["03"])
+    ids = np.load(RANDOM_MODELS / "input_ids.npz")
+    case = next(case for case in RANDOM_CASES if case["case"] == "03")
+    check(case, RANDOM_MODELS / case["model"], ids["03"])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +72,7 @@ def test_random_model_on_the_path_of_other_devices(monkeypatch: pytest.MonkeyPat
             id=case["case"],
             marks=[] if case["case"] == REAL_TEXT_IN_EVERY_RUN else [pytest.mark.slow],
         )
-        for case in cases("smollm2.json")
+        for case in REAL_CASES
     ],
 )
 def test_smollm2_on_real_text(case: dict[str, Any]) -> None:
@@ -71,5 +82,5 @@ def test_smollm2_on_real_text(case: dict[str, Any]) -> None:
         folder = resolve_model("embedded").path
     except ModelError as error:
         pytest.skip(f"the embedded model is not here: {error}")
-    ids = np.load(GOLDEN / "smollm2_ids.npz")
+    ids = np.load(REAL_TEXT / "smollm2_ids.npz")
     check(case, folder, np.reshape(ids[case["case"]], (1, -1)))

@@ -13,8 +13,6 @@ from ladm.tasks.errors import ConfigError
 from ladm.tasks.models.facts import ModelFacts
 from ladm.tasks.scorers.ladm import (
     LadmConfig,
-    QuerySpan,
-    SpanPlan,
     check_window_length,
     dependency_scores,
     grid_plan,
@@ -25,6 +23,7 @@ from ladm.tasks.scorers.ladm import (
     scoring_plan,
     wanted_layers,
 )
+from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 
 
 def test_importing_the_configuration_imports_no_torch() -> None:

@@ -16,7 +16,8 @@ from ladm.tasks.scorers import gzip_ratio, longattn, longfilter, prolong, random
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.evidence import Evidence, Snippet
 from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
-from ladm.tasks.scorers.registry import BESIDE, BesideConfig, read_snippets
+from ladm.tasks.scorers.registry import BESIDE, BesideConfig
+from ladm.tasks.scorers.snippets import read_snippets
 from ladm.tasks.scorers.window_scores import score_windows
 
 LENGTH = 320

@@ -14,7 +14,8 @@ from ladm.tasks.errors import ConfigError
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import SCORES
-from ladm.tasks.stages.rank import SelectConfig, rank
+from ladm.tasks.selection import SelectConfig
+from ladm.tasks.stages.rank import rank
 from ladm.tasks.storage.store import Store, table_of
 
 

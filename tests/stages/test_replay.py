@@ -18,11 +18,12 @@ from test_select import Document, fitting, ids, made_up, shards_of, tokens
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard, SourceFile
 from ladm.tasks.schema import DROP_LIST, SHORT
+from ladm.tasks.selection import SelectConfig
 from ladm.tasks.stages import short as short_stage
 from ladm.tasks.stages.dedup import dedup
 from ladm.tasks.stages.ingest import ingest
 from ladm.tasks.stages.length import length
-from ladm.tasks.stages.rank import SelectConfig, rank
+from ladm.tasks.stages.rank import rank
 from ladm.tasks.stages.signatures import signatures
 from ladm.tasks.storage.store import Store, table_of
 

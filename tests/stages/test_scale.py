@@ -1,6 +1,6 @@
 """A million documents: comparing, ranking, the card and every export keep within 2 GB, each in a process of its own.
 
-`pytest -m slow tests/test_scale.py -rP` prints the figures.
+`pytest -m slow tests/stages/test_scale.py -rP` prints the figures.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import pytest
 from conftest import WORDS, by_role
 
 from ladm.flows.config import load_config
-from ladm.tasks.exporters.formats import FORMATS
+from ladm.tasks.exporters.formats import EXPORTERS
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.schema import DOCUMENTS, SCORES, SIGNATURES, WINDOWS
+from ladm.tasks.selection import SelectConfig
 from ladm.tasks.shingles import minhashes, shingles
 from ladm.tasks.stages.dedup import DeduplicateConfig, NearConfig
-from ladm.tasks.stages.rank import SelectConfig
 from ladm.tasks.storage.store import Store
 
 ROWS = 1_000_000
@@ -160,7 +160,7 @@ def million(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", EXPORTERS)
 def test_every_export_of_a_million_rows_keeps_within_two_gigabytes(million: Million, form: str) -> None:
     of_tokens = form in ("mds", "megatron", "npy")
     config: dict[str, Any] = {"format": form, "shuffle": 1, "validation": 0.01}

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from ladm.flows.config import load_config
 from ladm.tasks.errors import ConfigError
-from ladm.tasks.exporters.card_text import selection_text
+from ladm.tasks.exporters.selection_text import selection_text
 from ladm.tasks.job import Job, Outcome
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import DOCUMENTS, SCORES
-from ladm.tasks.stages.rank import SelectConfig, rank
+from ladm.tasks.selection import SelectConfig
+from ladm.tasks.stages.rank import rank
 from ladm.tasks.storage.store import Store, table_of
 
 Cli = Callable[..., Answer]
@@ -610,7 +611,7 @@ def test_neighbouring_quotas_do_not_overlap() -> None:
 
 def test_the_card_says_what_was_asked_for() -> None:
     select = SelectConfig(budget_tokens=9000, min_tokens_per_domain=1000, max_source_share=0.25, drop_bottom=0.1)
-    assert selection_text(select.model_dump()) == (
+    assert selection_text(select.model_dump(), str) == (
         "Budget: 9,000 tokens; allocation `proportional`: the same top share of every domain; at least 1,000 tokens "
         "of every domain; at most 0.25 of it from one source file; without the bottom 0.1 of every domain's documents"
     )

@@ -23,7 +23,7 @@ from test_curate import did
 from test_export import inputs_of, job_of, made_up
 from test_report import Page
 
-from ladm.tasks.exporters.formats import FORMATS
+from ladm.tasks.exporters.formats import EXPORTERS
 from ladm.tasks.manifest import SourceFile
 from ladm.tasks.models.cache import cache_root
 from ladm.tasks.models.resolve import resolve_model
@@ -442,7 +442,7 @@ def test_an_export_onto_s3_is_what_it_is_on_disk(place: Place, tmp_path: Path, t
     stores = [Store(place.store), Store(str(tmp_path / "store"))]
     inputs = [inputs_of(store, made_up(60)) for store in stores]
     model = resolve_model(str(tiny_model))
-    for form in FORMATS:
+    for form in EXPORTERS:
         of_tokens = {} if form in ("parquet", "jsonl.zst", "datasets") else {"eos": 0, "pack": {"length": 64}}
         files: list[dict[str, bytes]] = []
         for store, shards in zip(stores, inputs, strict=True):

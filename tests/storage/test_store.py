@@ -181,7 +181,8 @@ def test_nothing_is_left_of_writes_that_a_process_ends_in(tmp_path: Path) -> Non
     """Threads go on writing while the process ends; what they begin meanwhile must not stay either."""
     program = f"""
 import contextlib, os, threading, time
-from ladm.tasks.storage.store import Store, remove_unfinished
+from ladm.tasks.storage.files import remove_unfinished
+from ladm.tasks.storage.store import Store
 store = Store({str(tmp_path / "store")!r})
 def write(thread):
     for number in range(10**9):

@@ -21,8 +21,8 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 import ladm.tasks.tokenizing.chunks
 import ladm.tasks.tokenizing.windows
 from ladm.tasks.errors import AccountError
-from ladm.tasks.stages.tokenize import one_core_a_tokenizer
 from ladm.tasks.tokenizing.chunks import CHUNK_CHARS, ChunkEncoder, Document
+from ladm.tasks.tokenizing.tokenizer import one_core_a_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 CORPUS = Path(__file__).parents[2] / "../shared/corpus"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ladm.tasks.scorers.parallel_windows import AT_ONCE, side_by_side
+from ladm.tasks.scorers.model_turns import WINDOWS_AT_ONCE, side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def four_threads() -> Iterator[None]:
         (1, 2, "cpu", [1]),
         (0, 2, "cpu", []),
         (3, 1, "cpu", [1, 1, 1]),
-        (9, 64, "cpu", [AT_ONCE] * 8 + [1]),
+        (9, 64, "cpu", [WINDOWS_AT_ONCE] * 8 + [1]),
         (4, 2, "cuda", [1, 1, 1, 1]),
     ],
 )

@@ -1,0 +1,55 @@
+"""Saying beforehand that a run is going to score again what an earlier run scored, why, and how much that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ladm.flows.dag.lineage import Lineage
+from ladm.flows.runs.record import RunRecord
+from ladm.flows.runs.settings import setting_changes, settings_of
+
+LOOKED_AT = 3
+"""Shards of the previous run whose scores are looked for; where all of them are there, no notice is given."""
+_OF_SCORES = ("window.", "scorer.", "model digest", "version of stage", "deduplicate", "decontaminate", "filters")
+"""Settings that windows and their scores depend on, by how their names begin."""
+_MOST_NAMED = 4
+
+
+class ScoredAgain:
+    """Finds out, at the first shards that come to be scored, whether all are scored again."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self._record = record
+        self._previous: dict[str, Any] = record.previous or {}
+        self._known = {
+            shard["key"]
+            for job in self._previous.get("shards", [])
+            if job["stage"] == "ingest"
+            for shard in job["shards"]
+        }
+        self._left = LOOKED_AT if "score" in self._previous.get("stages", {}) else 0
+
+    def wants(self, lineage: Lineage) -> bool:
+        """Whether it should be looked up if a lineage's scores are there: the previous run had its documents, too."""
+        return self._left > 0 and any(shard.key in self._known for shard in lineage.made.get("ingest", []))
+
+    def notice(self, *, is_there: bool) -> str | None:
+        """The notice, if scores that the previous run had are not there for this one's settings; once."""
+        self._left = self._left - 1 if is_there else 0
+        if is_there:
+            return None
+        scored = self._previous["stages"]["score"]
+        seconds = sum(job["seconds"] for job in self._previous["shards"] if job["stage"] == "score")
+        now = settings_of(self._record.as_json())
+        before = settings_of(self._previous)
+        changes = [
+            f"{name} is {new}, was {old}"
+            for name, old, new in setting_changes(before, now)
+            if name.startswith(_OF_SCORES)
+        ]
+        why = "; ".join(changes[:_MOST_NAMED]) or "the version of a stage is another"
+        more = f"; and {len(changes) - _MOST_NAMED} more" if len(changes) > _MOST_NAMED else ""
+        return (
+            f"what run {self._previous['run_id']} scored is scored again, {scored['kept']:,} windows that took "
+            f"{seconds:,.0f} s: {why}{more}"
+        )

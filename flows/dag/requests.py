@@ -1,0 +1,75 @@
+"""The jobs that a row of the table of stages asks for: of its files, of a lineage, or of the whole run."""
+
+from __future__ import annotations
+
+from ladm.flows.dag.inputs import Inputs, Taker
+from ladm.flows.dag.jobs import Ask
+from ladm.flows.dag.lineage import Lineage, Request
+from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.rows import Row
+from ladm.flows.dag.stages import STAGES
+from ladm.tasks.job import Job
+from ladm.tasks.manifest import record_path
+from ladm.tasks.storage.store import Store
+
+
+class Requester:
+    """Makes the jobs of rows, from the plan and from what is done so far."""
+
+    def __init__(self, plan: Plan, rows: dict[str, Row], inputs: Taker) -> None:
+        self.plan, self.rows, self.inputs = plan, rows, inputs
+        self.store = Store(plan.config.store)
+        self.together: set[str] = set()
+        """Keys of jobs that another job does in its pass."""
+
+    def of_files(self, row: Row) -> list[Request]:
+        """A job for each of a row's files."""
+        found = []
+        for listed in row.files(self.plan):
+            job = self._job(row, row.asks(self.plan, listed), listed.file.uri.rsplit("/", 1)[-1], {})
+            found.append(Request(row.name, listed.file.uri, job.model_copy(update={"source": listed.file})))
+        return found
+
+    def of_run(self, row: Row) -> list[Request]:
+        """A row's jobs over all shards."""
+        inputs = self.inputs.for_run(row)
+        return [Request(row.name, "", self._job(row, ask, ask.label, inputs)) for ask in row.asks(self.plan)]
+
+    def of_lineage(self, row: Row, lineage: Lineage) -> list[Request]:
+        """A row's jobs for a lineage; none where there is no shard to work on."""
+        if not self.inputs.primary(row, lineage):
+            return []
+        inputs = self.inputs.for_lineage(row, lineage)
+        return [
+            Request(row.name, lineage.source, self._job(row, ask, f"{lineage.label}{ask.label}", inputs), lineage)
+            for ask in row.asks(self.plan)
+        ]
+
+    def with_what_shares_its_pass(self, request: Request) -> Request:
+        """The request together with the jobs that can be done in its pass, unless the store has its result already."""
+        followers = [row for row in self.rows.values() if row.shares_pass_of == request.row]
+        if not followers or request.lineage is None or self.in_store(request.job):
+            return request
+        jobs = [other.job for row in followers for other in self.of_lineage(row, request.lineage)]
+        waiting = [job for job in jobs if not self.in_store(job)]
+        if not waiting:
+            return request
+        self.together.update(STAGES[job.stage].key(job) for job in waiting)
+        together = {"together": [job.model_dump(mode="json") for job in waiting]}
+        job = request.job.model_copy(update={"environment": {**request.job.environment, **together}})
+        return Request(request.row, request.source, job, request.lineage)
+
+    def in_store(self, job: Job) -> bool:
+        """Whether the store has the record of a job."""
+        return self.store.size(record_path(STAGES[job.stage].key(job))) is not None
+
+    def _job(self, row: Row, ask: Ask, label: str, inputs: Inputs) -> Job:
+        return Job(
+            stage=row.stage.name,
+            label=label,
+            store=self.plan.config.store,
+            config=ask.config,
+            inputs={**inputs, **ask.inputs},
+            identity=ask.identity,
+            environment=ask.environment,
+        )

@@ -1,0 +1,96 @@
+"""The `filters:` section: a list of filters, in the order in which documents go through them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from ladm.tasks.filters.repetition import RepetitionConfig
+from ladm.tasks.settings import Settings
+
+BUILT_IN = ("repetition",)
+KINDS = (*BUILT_IN, "datatrove", "function")
+LONGEST_NAME = 60
+
+
+class FilterConfig(Settings):
+    """One entry of `filters`: one of `repetition`, `datatrove`, `function`."""
+
+    name: str | None = Field(default=None, min_length=1, max_length=LONGEST_NAME, pattern=r'^[^\x00-\x1f"]*$')
+    """What it is called in counts and lists; its class or function when not given."""
+    repetition: RepetitionConfig | None = None
+    """Our own: drops text that repeats itself."""
+    datatrove: str | None = None
+    """Import path of a filter of datatrove, or of one that is made like these: `package.module.Class`."""
+    arguments: dict[str, Any] = Field(default={})
+    """What that filter is made with."""
+    function: str | None = None
+    """`package.module:function`; called with the text and the document's metadata, it says whether the document stays,
+    `bool` or `(bool, reason)`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_shorthand(cls, entry: object) -> object:
+        """Let a string stand for an entry, and `{repetition: true}` or nothing in its place for its defaults."""
+        if isinstance(entry, str):
+            entry = entry_of(entry)
+        if isinstance(entry, dict):
+            bare = (True, None) if all(entry.get(kind) is None for kind in KINDS) else (True,)
+            return {key: {} if key in BUILT_IN and value in bare else value for key, value in entry.items()}
+        return entry
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> FilterConfig:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            wrong = f"{' and '.join(given)} are given" if given else "no filter is given"
+            raise ValueError(f"{wrong}; give one of {', '.join(KINDS)}")
+        if self.arguments and self.datatrove is None:
+            raise ValueError(f"arguments are for datatrove, not for {given[0]}; leave them out")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the three it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def called(self) -> str:
+        """Its name in counts and lists."""
+        if self.name:
+            return self.name
+        path: str = self.datatrove or self.function or self.kind
+        return path.replace(":", ".").rsplit(".", 1)[-1][:LONGEST_NAME]
+
+    def key_config(self) -> dict[str, Any]:
+        """What it computes with, and what its drops are called; gives the same filter when read again."""
+        given = self.model_dump(include={self.kind, *(("arguments",) if self.datatrove else ())})
+        return {"name": self.called, **given}
+
+
+def entry_of(shorthand: str) -> dict[str, Any]:
+    """What a string in the list stands for: a built-in's name, or `module:function`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if ":" in shorthand:
+        return {"function": shorthand}
+    if shorthand in BUILT_IN:
+        return {shorthand: {}}
+    raise ValueError(
+        f"{shorthand!r} is no built-in filter ({', '.join(BUILT_IN)}); "
+        "give module:function, or {datatrove: package.module.Class}"
+    )
+
+
+def check_names(filters: list[FilterConfig]) -> list[FilterConfig]:
+    """Refuse two filters of one name: their drops could not be told apart."""
+    names = [one.called for one in filters]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ValueError(
+                f"filters[{names.index(name)}] and filters[{number}] are both called {name!r}; give one another name"
+            )
+    return filters
