@@ -4,9 +4,9 @@ Broken text, of which every part is real:
 
 - `spliced`: passages of other documents of the same domain, each from another document where there are enough;
 - `shuffled`: the window's own passages in another order;
-- `halves`: its beginning, and the rest of another document of the domain (in the testing half alone);
-- `interleaved`: it and another document of the domain in turns, each in its own order;
-- `crumbs`: a few tokens at a time of other documents of the domain (in the calibrating half alone);
+- `halves`: its beginning, and the rest of another document (in the testing half alone);
+- `interleaved`: it and another document in turns, each in its own order;
+- `crumbs`: a few tokens at a time of other documents (in the calibrating half alone);
 - `lists`: no new text, the whole windows of domains that are lists by nature (dictionaries, changelogs).
 
 And junk (`junk.py`), in the testing half alone, since nothing is fitted on it: one window a document, of a kind that is
@@ -220,15 +220,12 @@ def _broken(config: ContrastConfig, pool: Sequence[SourceWindow], place: int, ha
     ]
     if half == TEST:
         made.append(window(HALVES, [(base, 0, cut), (other, cut, length)]))
-    in_turns = _numbered([base, other], broken.interleaved(length, random))
-    made.append(window(INTERLEAVED, in_turns))
+    in_turns = broken.interleaved(length, random)
+    made.append(window(INTERLEAVED, [((base, other)[number], start, end) for number, start, end in in_turns]))
     if half == CALIBRATE:
-        made.append(window(CRUMBS, _numbered(others, broken.crumbs(len(others), length, random))))
+        crumbs = broken.crumbs(len(others), length, random)
+        made.append(window(CRUMBS, [(others[number], start, end) for number, start, end in crumbs]))
     return made
-
-
-def _numbered(sources: Sequence[SourceWindow], parts: Iterable[broken.Part]) -> list[Part]:
-    return [(sources[number], start, end) for number, start, end in parts]
 
 
 def _junk(config: ContrastConfig, pool: Sequence[SourceWindow], place: int, kind: str, coder: Coder) -> ContrastWindow:
