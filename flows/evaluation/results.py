@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
 CONTRACT = tuple(SCHEMA.names)
 """The columns of the table, in order."""
 _KINDS_IN_A_ROW = 7
+_FEW_PAIRS = 20
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
@@ -89,6 +90,9 @@ def said(evaluation: Evaluation) -> list[str]:
     if evaluation.held_back:
         shares = ", ".join(f"{one['domain']} {one['held_back']} of {one['windows']}" for one in evaluation.held_back)
         lines.append(f"held back of the real windows: {shares}")
+    pairs = min((one.row["pairs"] for one in worst_contrasts(evaluation.rows) if one.choice[0] == "ladm"), default=0)
+    if pairs < _FEW_PAIRS:
+        lines.append(f"few documents: a worst contrast here rests on {pairs} pairs; give more --windows to trust it")
     return [*lines, *evaluation.lacks, verdict(evaluation.rows)]
 
 

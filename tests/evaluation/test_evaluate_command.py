@@ -79,6 +79,17 @@ def test_evaluate_calibrate_score_and_measure_again(
     lost.unlink()
     third = ladm(*evaluate(documents, store, tmp_path / "again", "--windows", "18"))
     assert (third.out, scanned(third, "done")) == (first.out, 1)
+    # for people: the worst contrasts first, a line of verdict last
+    printed = ladm(
+        *[
+            one
+            for one in evaluate(documents, store, tmp_path / "again", "--windows", "18")
+            if one not in ("--format", "json")
+        ]
+    ).out.splitlines()
+    assert printed[0].startswith("worst contrast of each scorer")
+    assert printed[-1].startswith("verdict: ")
+    assert "1.00–1.00" not in "".join(printed)
     # another store: the same table
     elsewhere = ladm(*evaluate(documents, tmp_path / "elsewhere", tmp_path / "again", "--windows", "18"))
     assert elsewhere.out == first.out
