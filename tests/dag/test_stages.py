@@ -43,7 +43,7 @@ def products(store: Path, record: dict[str, Any]) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes().replace(folder.name.encode(), b"<run>")
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("run.json", "jobs.parquet", "changes.parquet")
+        if path.is_file() and path.name not in ("run.json", "jobs.parquet", "changes.parquet", "files.parquet")
     }
 
 
