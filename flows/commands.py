@@ -164,13 +164,15 @@ def evaluate(options: argparse.Namespace) -> int:
         quiet_prefect(cache_root())
         from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.evaluation.evaluate import evaluate  # noqa: PLC0415
-        from ladm.flows.evaluation.results import CONTRACT, print_evaluation, write_evaluation  # noqa: PLC0415
+        from ladm.flows.evaluation.results import CONTRACT, print_evaluation, said, write_evaluation  # noqa: PLC0415
 
         with prepared.give_question(question), prefect_server(cache_root()), _results_alone_on_stdout():
             found = evaluate()
         written = write_evaluation(found, Path(options.out))
         if options.format == "json":
             _print_json([{name: row[name] for name in CONTRACT} for row in found.rows])
+            for line in said(found):
+                console.say(line)
         else:
             print_evaluation(found)
         for path in written:

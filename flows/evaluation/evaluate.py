@@ -9,38 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ladm.flows.dag import prepared
 from ladm.flows.dag.curate import stage_tasks
-from ladm.flows.dag.jobs import versions
 from ladm.flows.dag.lineage import Request
 from ladm.flows.dag.scheduler import Dag
+from ladm.flows.evaluation.answer import Evaluation, answered, model_of
 from ladm.flows.evaluation.request import Question
 from ladm.flows.orchestration.runners import runner_of
 from ladm.flows.runs import marks
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks import progress
 from ladm.tasks.errors import ConfigError, UserError
-from ladm.tasks.evaluation.fit import (
-    CALIBRATING_KINDS,
-    choose_layers,
-    fit_dependency,
-    fit_order,
-    layers_allowed,
-    profiled_layers,
-)
-from ladm.tasks.evaluation.table import Setting, all_scores, forward_passes, is_one_layer, stability, table
+from ladm.tasks.evaluation.contrast_set import CALIBRATE, FEWEST_DOCUMENTS, TEST, WHOLE
+from ladm.tasks.evaluation.fit import layers_allowed, profiled_layers
+from ladm.tasks.evaluation.scores import Setting
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
-from ladm.tasks.scorers.calibration import Calibration, profile_layers
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import BesideConfig
-from ladm.tasks.stages.contrast import CALIBRATE, KINDS, TEST, WHOLE
 from ladm.tasks.stages.scan import STAGE as SCAN
 from ladm.tasks.stages.scan import Measurement, ScanConfig, read_measurements
 from ladm.tasks.storage.store import Store
@@ -50,24 +41,6 @@ BESIDE_SHARE = 0.25
 FEWEST_BESIDE = 2
 MOST_ROUNDED = 3
 """Whole windows measured once more in bfloat16."""
-
-
-@dataclass
-class Evaluation:
-    """What an evaluation found."""
-
-    rows: list[dict[str, Any]]
-    """The table of the testing half (of all windows, where an existing calibration is measured)."""
-    stability: list[dict[str, Any]]
-    costs: list[dict[str, Any]]
-    """Of each choice, its forward passes, and seconds a window: that share of a whole pass as measured here with all
-    that was asked of it. Not the same on every machine, and not part of the table."""
-    calibration: Calibration | None
-    """The one made, or the one that was measured."""
-    made: bool
-    """Whether the calibration was made here."""
-    calibrating_rows: list[dict[str, Any]] = field(default_factory=list)
-    """The same table of the half that the calibration was made from."""
 
 
 @flow(
@@ -97,10 +70,10 @@ def _evaluated(question: Question, dag: Dag) -> Evaluation:
         _refuse_failures(dag)
         shards = _contrast(dag, question)
         setting, native = _setting(question), question.device != "cpu"
-        complete = _scan_config(setting, KINDS, setting.layers, paper=True)
-        complete_beside = _scan_config(setting, KINDS, setting.layers, paper=True, beside=question.beside)
-        partial = _scan_config(setting, CALIBRATING_KINDS, layers_allowed(setting))
-        rounded = _scan_config(setting, (WHOLE,), setting.layers, dtype="bfloat16" if native else "bfloat16-rounded")
+        complete = _scan_config(setting, setting.layers, paper=True)
+        complete_beside = _scan_config(setting, setting.layers, paper=True, beside=question.beside)
+        partial = _scan_config(setting, layers_allowed(setting))
+        rounded = _scan_config(setting, setting.layers, (WHOLE,), dtype="bfloat16" if native else "bfloat16-rounded")
         halves = _halves(question, shards)
         testing = halves[TEST]
         some = len(testing) if question.thorough else max(FEWEST_BESIDE, int(len(testing) * BESIDE_SHARE))
@@ -110,13 +83,13 @@ def _evaluated(question: Question, dag: Dag) -> Evaluation:
         in_bfloat16 = _scan(dag, question, testing[:MOST_ROUNDED], rounded)
     finally:
         progress.listener.reset(token)
-    return _answer(question, setting, measured, in_bfloat16, native)
+    return answered(question, setting, measured, in_bfloat16, native=native)
 
 
 def _halves(question: Question, shards: Sequence[Shard]) -> dict[str, list[Shard]]:
     """The contrast set's shards, one a document, by the half that the document belongs to.
 
-    The testing half is measured whole; of the calibrating half, the layers and kinds that a calibration uses will do.
+    The testing half is measured whole; of the calibrating half, the layers that a calibration uses will do.
     """
     store = Store(question.plan.config.store)
     halves: dict[str, list[Shard]] = {CALIBRATE: [], TEST: []}
@@ -130,14 +103,14 @@ def _setting(question: Question) -> Setting:
     config, length = resolved_scorer(question.plan.config.scorer), question.plan.config.window.length
     setting = Setting(config, length, question.layers, question.n_layers)
     given = question.calibration
-    profiled = profile_layers(given.weights) if given else profiled_layers(setting)
+    profiled = given.profiled if given else profiled_layers(setting)
     return dataclasses.replace(setting, profile_layers=profiled)
 
 
 def _scan_config(
     setting: Setting,
-    kinds: Sequence[str],
     layers: Sequence[int],
+    kinds: Sequence[str] = (),
     dtype: Literal["float32", "bfloat16", "bfloat16-rounded"] = "float32",
     *,
     paper: bool = False,
@@ -166,6 +139,8 @@ def _contrast(dag: Dag, question: Question) -> list[Shard]:
         store=question.plan.config.store,
         config=question.contrast.model_dump(mode="json"),
         inputs={"windows": windows},
+        identity=[model_of(question).tokenizer_digest],
+        environment={"model": resolved_scorer(question.plan.config.scorer).model},
     )
     dag.offer(Request("contrast", "", job))
     dag.drain()
@@ -173,7 +148,8 @@ def _contrast(dag: Dag, question: Question) -> list[Shard]:
     shards = [shard for done in dag.record.of("contrast") for shard in done.manifest.shards]
     if not shards:
         raise ConfigError(
-            "sources: no domain has 3 documents that fill a window in each half; give more documents, "
+            f"sources: no domain has {FEWEST_DOCUMENTS} documents that fill a window in each half, so "
+            "no calibration was written; give more documents, "
             f"or lower window.length ({question.plan.config.window.length})"
         )
     return shards
@@ -181,11 +157,11 @@ def _contrast(dag: Dag, question: Question) -> list[Shard]:
 
 def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConfig) -> list[Measurement]:
     """Measure windows of some shards of the contrast set; what the store has is not measured again."""
-    config, model = question.plan.config, question.plan.model
-    assert model is not None
+    config, model = question.plan.config, model_of(question)
     scorer = resolved_scorer(config.scorer)
     before = len(dag.record.done)
-    question.console.expect_windows("scan", len(shards) * len(asked.kinds))
+    windows = len(shards) * len(asked.kinds) if asked.kinds else sum(shard.rows for shard in shards)
+    question.console.expect_windows("scan", windows)
     keys = []
     for shard in shards:
         job = Job(
@@ -194,7 +170,7 @@ def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConf
             store=config.store,
             config=asked.model_dump(mode="json", exclude_none=True),
             inputs={"windows": [shard]},
-            identity=[model.digest, *([model.tokenizer_digest] if asked.beside.reads_text else [])],
+            identity=[model.digest, model.tokenizer_digest],
             environment={"model": scorer.model, "device": scorer.device},
         )
         keys.append(SCAN.key(job))
@@ -206,60 +182,6 @@ def _scan(dag: Dag, question: Question, shards: Sequence[Shard], asked: ScanConf
     written = {manifest.key: manifest.shards for manifest in jobs}
     ordered = [one for key in keys for one in written[key]]
     return read_measurements(Store(config.store), ordered, asked, question.layers)
-
-
-def _answer(
-    question: Question, setting: Setting, measured: list[Measurement], in_bfloat16: list[Measurement], native: bool
-) -> Evaluation:
-    """The table, and the calibration where one is to be made."""
-    calibration = question.calibration or _calibration(question, setting, measured)
-    scores = all_scores(setting, measured, calibration)
-    rows = table(setting, measured, scores, question.contrast, TEST)
-    calibrating = [] if question.calibration else table(setting, measured, scores, question.contrast, CALIBRATE)
-    if calibration and not question.calibration:
-        told = [row for row in rows if row["formula"] in ("calibrated", "calibrated-layers", "order")]
-        calibration = calibration.model_copy(update={"expected": tuple(told)})
-    complete = [one.seconds for one in measured if one.half == TEST]
-    whole_pass = sum(complete) / len(complete) if complete else float("nan")
-    costs: list[dict[str, Any]] = [
-        {
-            "scorer": choice.scorer,
-            "formula": choice.formula,
-            "layers": choice.layers,
-            "forward_passes": round(forward_passes(setting, choice), 3),
-            "seconds": round(forward_passes(setting, choice) * whole_pass, 2),
-        }
-        for choice in scores
-        if not is_one_layer(choice.formula, choice.layers)
-    ]
-    by_base = {one.base: one for one in in_bfloat16}
-    stable = stability(setting, measured, by_base, calibration, native=native)
-    return Evaluation(rows, stable, costs, calibration, question.calibration is None, calibrating)
-
-
-def _calibration(question: Question, setting: Setting, measured: Sequence[Measurement]) -> Calibration | None:
-    """The calibration that the calibrating half supports; None where it is empty."""
-    half = [one for one in measured if one.half == CALIBRATE]
-    if not half:
-        return None
-    chosen = choose_layers(setting, half)
-    model = question.plan.model
-    assert model is not None
-    return Calibration(
-        model=model.reference,
-        model_digest=model.digest,
-        window_length=setting.length,
-        span=setting.config.span,
-        d_afs=setting.config.d_afs,
-        d_cds=setting.config.d_cds,
-        layers=chosen.layers,
-        ablation=chosen.ablation,
-        dependency=fit_dependency(setting, half, chosen.auc),
-        order=fit_order(setting, half),
-        documents=tuple(sorted({document for one in half for document in one.documents})),
-        seed=question.contrast.seed,
-        versions=versions(),
-    )
 
 
 def _refuse_failures(dag: Dag) -> None:

@@ -16,13 +16,13 @@ from ladm.flows.console import Console
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import check_device_is_here, check_model, preflight
 from ladm.tasks.errors import ConfigError
+from ladm.tasks.evaluation.contrast_set import ContrastConfig
 from ladm.tasks.models.facts import model_facts
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import LadmConfig, check_window_length
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import SCORES, BesideConfig
-from ladm.tasks.stages.contrast import ContrastConfig
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Calibrating: from the measurements of the calibrating half, the layers and weights that a calibration holds.
 
-Nothing of the testing half is looked at, nor any window of two halves: that contrast is one that a calibration has
-never seen. The formula's layers are one run of neighbouring layers, with or without the standard deviation, chosen by
-mean AUC against spliced windows; few parameters, since the half is small. The dependency and order scores are ridge
-regressions on the profile of attention by distance. All of them end early enough that scoring costs at most
+Nothing of the testing half is looked at, nor any window of two halves or of junk: those are contrasts that a
+calibration has never seen. The formula's layers are one run of neighbouring layers, with or without the standard
+deviation, chosen by mean AUC against spliced windows; few parameters, since the half is small. The dependency and order
+scores are ridge regressions on the profile of attention by distance (the newer dependency is `dependency.py`), and the
+gate is what real windows are like (`tasks/scorers/gate.py`). All of them end early enough that scoring costs at most
 `cost_limit` plain forward passes.
 """
 
@@ -14,16 +15,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ladm.tasks.evaluation.table import Floats, Setting, per_layer
+from ladm.tasks.evaluation import dependency
+from ladm.tasks.evaluation.contrast_set import (
+    CALIBRATE,
+    SHUFFLED,
+    SPLICED,
+    WHOLE,
+    ContrastConfig,
+    is_list,
+)
+from ladm.tasks.evaluation.scores import Floats, Setting, features_of, per_layer
 from ladm.tasks.scorers.calibration import ProfileWeights, profile_score
 from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES
-from ladm.tasks.stages.contrast import CALIBRATE, SHUFFLED, SPLICED, WHOLE
+from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Gate, Windows, fit_gate, soft_minimum
 from ladm.tasks.stages.scan import Measurement
 
 COST_LIMIT = 0.63  # of a plain forward pass; 0.65 with what measuring adds
 _RIDGE = 3.0  # times the number of features, which are standardised
-CALIBRATING_KINDS = (WHOLE, SPLICED, SHUFFLED)
-"""The kinds of window that a calibration is made from."""
 _PROFILED_LAYERS = 5  # the last so many that the cost allows; the early ones see no order
 _FAR = 20  # cells of 128: a sixth of the window
 _FEWEST_WINDOWS = 8
@@ -87,16 +95,86 @@ def fit_dependency(
     if len(half) < _FEWEST_WINDOWS:
         return None
     far = [place for place, distance in enumerate(DISTANCES) if distance >= _FAR]
-    documents = sorted({one.base for one in half})
-    folds = np.array([documents.index(one.base) % _FOLDS for one in half])
     scores = np.zeros(len(half))
-    for fold in range(min(_FOLDS, len(documents))):
-        weights = _ridge(setting, [half[place] for place in np.flatnonzero(folds != fold)], far, cost_limit)
-        for place in np.flatnonzero(folds == fold):
+    for seen, unseen in _folds(half):
+        weights = _ridge(setting, [half[place] for place in seen], far, cost_limit)
+        for place in unseen:
             scores[place] = profile_score(weights, half[place].profile_mhf, setting.profile_layers)
     if _mean_auc(half, scores) < to_beat - 2 * _AS_GOOD:  # that one was not measured on documents left out
         return None
     return _ridge(setting, half, far, cost_limit)
+
+
+def _folds(half: Sequence[Measurement]) -> list[tuple[list[int], list[int]]]:
+    """The places of windows to fit on, and of those of documents that are left out, a fifth of them at a time."""
+    documents = sorted({one.base for one in half})
+    fold_W = np.array([documents.index(one.base) % _FOLDS for one in half])
+    parts = [fold_W == fold for fold in range(min(_FOLDS, len(documents)))]
+    return [(np.flatnonzero(~out_W).tolist(), np.flatnonzero(out_W).tolist()) for out_W in parts]
+
+
+def fit_against(
+    setting: Setting,
+    config: ContrastConfig,
+    found: Sequence[Measurement],
+    cost_limit: float = COST_LIMIT,
+) -> dict[str, ProfileWeights]:
+    """The dependency against every scale of breaking: scale → weights; empty where it is no better than the older one.
+
+    Lists have no part in it. On documents left out of the fit, its AUC, a mean over domains and scales, must come up to
+    that of the older dependency (`fit_dependency`), fitted without the same documents.
+    """
+    kinds = (WHOLE, *dependency.SCALES)
+    texts = [one for one in found if one.half == CALIBRATE and one.kind in kinds and not is_list(config, one.domain)]
+    layers = profiled_layers(setting, cost_limit)
+    fitted = _parts(setting, layers, texts)
+    if not fitted:
+        return {}
+    far = [place for place, distance in enumerate(DISTANCES) if distance >= _FAR]
+    new_W, old_W = np.full(len(texts), np.nan), np.full(len(texts), np.nan)
+    for seen, unseen in _folds(texts):
+        some = [texts[place] for place in seen]
+        parts = _parts(setting, layers, some)
+        if set(parts) != set(fitted):
+            return {}
+        old = _ridge(setting, [one for one in some if one.kind in (WHOLE, SPLICED)], far, cost_limit)
+        for place in unseen:
+            profile = texts[place].profile_mhf
+            of_parts = [profile_score(one, profile, setting.profile_layers) for one in parts.values()]
+            new_W[place] = soft_minimum(of_parts)
+            old_W[place] = profile_score(old, profile, setting.profile_layers)
+    new, older = (float(np.mean([_mean_auc(texts, values, kind) for kind in fitted])) for values in (new_W, old_W))
+    return fitted if new >= older else {}
+
+
+def _parts(setting: Setting, layers: Sequence[int], texts: Sequence[Measurement]) -> dict[str, ProfileWeights]:
+    if not texts:
+        return {}
+    places = [setting.profile_layers.index(layer) for layer in layers]
+    return dependency.fit_dependency(
+        layers,
+        np.stack([one.profile_mhf[places] for one in texts]),
+        [one.kind for one in texts],
+        [one.domain for one in texts],
+        [one.base for one in texts],
+    )
+
+
+def gate_of(
+    setting: Setting, config: ContrastConfig, found: Sequence[Measurement], cost_limit: float = COST_LIMIT
+) -> Gate | None:
+    """The gate of the real windows of the calibrating half; lists are no part of it. None where they are too few."""
+    real = real_windows(config, found)
+    if len(real) < FEWEST_WINDOWS:
+        return None
+    layers = profiled_layers(setting, cost_limit)
+    features = np.stack([features_of(one, layers, setting.profile_layers) for one in real])
+    return fit_gate(layers, Windows(features, [one.domain for one in real], [one.base for one in real]))
+
+
+def real_windows(config: ContrastConfig, found: Sequence[Measurement]) -> list[Measurement]:
+    """The whole windows of the calibrating half that are no lists: what a gate is fitted on."""
+    return [one for one in found if one.half == CALIBRATE and one.kind == WHOLE and not is_list(config, one.domain)]
 
 
 def fit_order(setting: Setting, found: Sequence[Measurement], cost_limit: float = COST_LIMIT) -> ProfileWeights | None:
@@ -141,13 +219,13 @@ def _ridge(
     )
 
 
-def _mean_auc(half: Sequence[Measurement], scores: Floats) -> float:
-    """Mean over domains of the AUC of whole against spliced windows."""
+def _mean_auc(half: Sequence[Measurement], scores: Floats, kind: str = SPLICED) -> float:
+    """Mean over domains of the AUC of whole windows against those of a kind."""
     places: dict[tuple[str, str], list[int]] = {}
     for place, one in enumerate(half):
         places.setdefault((one.domain, one.kind), []).append(place)
     aucs = []
-    for domain in {domain for domain, _ in places}:
-        whole, broken = scores[places[domain, WHOLE]], scores[places[domain, SPLICED]]
+    for domain in sorted({domain for domain, _ in places}):
+        whole, broken = scores[places[domain, WHOLE]], scores[places[domain, kind]]
         aucs.append(float(((whole[:, None] > broken) + 0.5 * (whole[:, None] == broken)).mean()))
     return float(np.mean(aucs))

@@ -5,10 +5,13 @@ scores by it. Its scores come out of the one pass:
 
 - *cds*: the published formula, with or without its standard deviation, over the layers that tell whole windows from
   spliced ones best;
-- *dependency*, by which documents are ranked where it is better than that: a weighted sum over the profile of
-  attention by distance (`distance_profile.py`), of its far distances alone, which tells whole windows from spliced;
+- *dependency*, by which documents are ranked where it is better than that: weighted sums over the profile of attention
+  by distance (`distance_profile.py`), which tell whole windows from broken ones: the soft minimum of one sum for each
+  scale of breaking (`against`), or, in older calibrations, one sum of far distances against spliced windows;
 - *order*: another weighted sum, over the whole profile, which tells whole windows from their own pieces in another
   order. Dependency is blind to that, and order to splices, so neither replaces the other.
+
+A *gate* (`gate.py`) says how unlike real text a window is; what is unlike it loses in rank, or is not ranked at all.
 
 A calibration holds for its model (by digest), its window length and its spans, and for nothing else.
 """
@@ -92,8 +95,13 @@ class Calibration(Settings):
     @property
     def last_layer(self) -> int:
         """The layer after which the forward pass ends."""
-        gate = self.gate.layers if self.gate else ()
-        return max((*self.layers, *gate, *(layer for one in self.weights.values() for layer in one.layers)))
+        return max((*self.layers, *self.profiled))
+
+    @property
+    def profiled(self) -> tuple[int, ...]:
+        """The layers whose profile is needed for all of it, ascending."""
+        of_gate = self.gate.layers if self.gate else ()
+        return tuple(sorted({*profile_layers(self.weights), *of_gate}))
 
     @property
     def weights(self) -> dict[str, ProfileWeights]:

@@ -2,8 +2,9 @@
 
 One forward pass a window: the span-to-span attention (PFS) of each layer and head that the published formula needs,
 for whole windows with both strides halved as well; what the printed formula needs; the profile of attention by
-distance of some layers; and the scores of the scorers beside `ladm`. Scores, layer choices and calibrations are
-arithmetic on these, done many times over without the model. A scan of fewer layers ends after the last of them.
+distance of some layers; the columns of the text; and the scores of the scorers beside `ladm`. Scores, layer choices
+and calibrations, gate included, are arithmetic on these, done many times over without the model. A scan of fewer layers
+ends after the last of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from ladm.tasks import progress
+from ladm.tasks.errors import AccountError
+from ladm.tasks.evaluation.contrast_set import WHOLE
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.scorers.distance_profile import FEATURES, profile_features, profile_plan
@@ -26,8 +29,8 @@ from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.spans import SpanPlan
+from ladm.tasks.scorers.text import text_columns
 from ladm.tasks.settings import Settings
-from ladm.tasks.stages.contrast import WHOLE
 from ladm.tasks.storage.store import Store, table_of
 
 MEASUREMENTS = pa.schema(
@@ -43,6 +46,7 @@ MEASUREMENTS = pa.schema(
         pa.field("fine", pa.list_(pa.float32())),  # [layers, pairs of `fine_plan`], mean of heads; of whole windows
         pa.field("paper", pa.list_(pa.float32())),  # [layers, pairs of the paper's plan], mean of heads; if asked for
         pa.field("profile", pa.list_(pa.float32()), nullable=False),  # [profile layers, heads, features]
+        pa.field("text", pa.map_(pa.string(), pa.float64()), nullable=False),  # columns of the text, by name
         pa.field("beside", pa.map_(pa.string(), pa.float64())),  # scores of the scorers beside ladm, by name
         pa.field("seconds", pa.float64(), nullable=False),
     ]
@@ -60,8 +64,8 @@ class ScanConfig(Settings):
     d_cds: int
     dtype: Literal["float32", "bfloat16", "bfloat16-rounded"] = "float32"
     """`bfloat16-rounded`: float32 with every result rounded to bfloat16, for processors that compute it slowly."""
-    kinds: tuple[str, ...]
-    """Kinds of window; those of other kinds are left out."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of window; those of other kinds are left out. All where none is given."""
     layers: tuple[int, ...]
     """Layers whose spans are measured, ascending."""
     profile_layers: tuple[int, ...] = ()
@@ -97,6 +101,8 @@ class Measurement:
     paper_nr: npt.NDArray[np.float32] | None
     """None where it was not asked for."""
     profile_mhf: npt.NDArray[np.float32]
+    text: dict[str, float]
+    """Columns of the text, by name."""
     beside: dict[str, float]
     """Scores of the scorers beside `ladm`, where they were asked for."""
     seconds: float
@@ -119,17 +125,22 @@ def halved(config: LadmConfig) -> LadmConfig:
 
 
 def scan(job: Job, store: Store, key: str) -> Outcome:
-    """Measure the windows of one shard of the contrast set that are of the kinds asked for."""
+    """Measure the windows of one shard of the contrast set that are of the kinds asked for.
+
+    The job's identity is the model's digest and the tokenizer's.
+    """
     from ladm.tasks.scorers.model_turns import side_by_side  # noqa: PLC0415  (torch; not needed when all is cached)
 
     shard = job.one("windows")
     asked = ScanConfig.model_validate(job.config)
     config = asked.scorer(job.environment["model"], job.environment["device"])
-    text_of = text_reader(config.model, job.identity[1]) if asked.beside.reads_text else None
+    text_of = text_reader(config.model, job.identity[1])
+    if text_of is None:
+        raise AccountError("windows of a model without a tokenizer")
     calculator, turns = calculator_for(
         config, job.identity[0], head=asked.beside.head, rounded=asked.dtype == "bfloat16-rounded"
     )
-    windows = [row for row in store.read_shard(shard).to_pylist() if row["kind"] in asked.kinds]
+    windows = [row for row in store.read_shard(shard).to_pylist() if row["kind"] in asked.kinds or not asked.kinds]
     rows: dict[str, list[Any]] = {name: [] for name in MEASUREMENTS.names}
     with turns.alone():
         measured = side_by_side(
@@ -158,7 +169,7 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
         config: `asked.scorer(…)`.
         asked: What to measure.
         window: `kind` and `input_ids`.
-        text_of: Decodes token ids, for the scorers that need text.
+        text_of: Decodes token ids.
     """
     from ladm.tasks.scorers.attention import one_pass  # noqa: PLC0415  (torch; not needed when all is cached)
     from ladm.tasks.scorers.calculator import token_ids  # noqa: PLC0415
@@ -185,6 +196,7 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
         "fine": found[fine].mean(axis=1).ravel() if fine in spans else None,
         "paper": found[paper].mean(axis=1).ravel() if paper in spans else None,
         "profile": profile_features(profile, passed.pfs[profile])[0].ravel() if profile in wanted else [],
+        "text": list(text_columns(ids_BL[0].numpy(), text_of(ids_BL[0].numpy())).items()),
         "beside": beside,
         "seconds": seconds,
     }
@@ -215,6 +227,7 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
                     fine_nq=by_layer(row["fine"]) if row["fine"] else None,
                     paper_nr=by_layer(row["paper"]) if row["paper"] else None,
                     profile_mhf=profile.reshape(len(asked.profile_layers), row["heads"], len(FEATURES)),
+                    text=dict(row["text"]),
                     beside=dict(row["beside"] or []),
                     seconds=row["seconds"],
                 )
@@ -222,4 +235,4 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
     return found
 
 
-STAGE = Stage(name="scan", version="2", compute=scan, roles=("windows",))
+STAGE = Stage(name="scan", version="3", compute=scan, roles=("windows",))

@@ -13,17 +13,18 @@ import yaml
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 
 from ladm.flows.evaluation.results import CONTRACT
+from ladm.tasks.evaluation.contrast_set import JUNK
 
 Cli = Callable[..., Answer]
 
 
 @pytest.fixture
 def documents(corpus: Corpus) -> Corpus:
-    """Three domains of twelve documents that fill a window of 256 tokens; one of them is a list by its name."""
+    """Three domains of twenty documents that fill a window of 256 tokens; one of them is a list by its name."""
     for file in corpus.folder.iterdir():
         file.unlink()
     for seed, domain in enumerate(("Letters", "Poems", "Dictionaries")):
-        write_jsonl(corpus.folder / f"{domain}.jsonl", domain, seed, list(range(400, 412)))
+        write_jsonl(corpus.folder / f"{domain}.jsonl", domain, seed, list(range(400, 420)))
     return corpus
 
 
@@ -44,23 +45,31 @@ def test_evaluate_calibrate_score_and_measure_again(
     assert first.code == 0, first.err
     rows: list[dict[str, Any]] = json.loads(first.out)
     assert {tuple(row) for row in rows} == {CONTRACT}
-    assert {row["contrast"] for row in rows} == {"spliced", "shuffled", "halves", "lists"}
+    contrasts = {row["contrast"] for row in rows}
+    assert contrasts == {"spliced", "shuffled", "halves", "interleaved", "lists"} | (contrasts & set(JUNK))
+    assert len(contrasts & set(JUNK)) == 9  # one kind for each document of the testing half
     assert {row["scorer"] for row in rows} == {"ladm", "longattn", "prolong", "longfilter", "gzip", "random"}
     assert {row["formula"] for row in rows if row["scorer"] == "ladm"} >= {"published", "no-std", "calibrated", "order"}
     assert {row["half"] for row in rows} == {"test"}
-    assert all(0 <= row["auc_low"] <= row["auc"] <= row["auc_high"] <= 1 for row in rows)
+    assert {row["auc_low"] for row in rows if row["contrast"] in JUNK} == {None}, "one window tells no interval"
+    for row in rows:
+        told = [row[name] for name in ("auc_low", "auc", "auc_high") if row[name] is not None]
+        assert 0 <= min(told) <= max(told) <= 1
+        assert told == sorted(told)
+    assert "the calibration has no gate, so junk may win: 6 real windows of texts" in first.err
+    assert "no window of junk of these kinds, for want of documents: " in first.err
+    assert "\nverdict: " in first.err
     (one,) = [r for r in rows if (r["contrast"], r["domain"], r["formula"]) == ("spliced", "Poems", "calibrated")]
     assert one["pairs"] == 9  # three of the six documents of this domain are in the testing half
     names = {path.name for path in out.iterdir()}
-    pictures = {"spliced.png", "shuffled.png", "halves.png", "lists.png"}
+    pictures = {f"{contrast}.png" for contrast in contrasts}
     assert names == {"evaluation.parquet", "calibration.json", "stability.json", *pictures}
     kept = pq.read_table(out / "evaluation.parquet").to_pylist()
     assert {row["half"] for row in kept} == {"test", "calibrate"}
     calibration = json.loads((out / "calibration.json").read_text())
     assert calibration["window_length"] == 256
-    assert calibration["expected"] == [
-        row for row in rows if row["formula"] in ("calibrated", "calibrated-layers", "order")
-    ]
+    of_calibration = ("calibrated", "calibrated-layers", "dependency", "order")
+    assert calibration["expected"] == [row for row in rows if row["formula"] in of_calibration]
     assert scanned(first, "done") == 18 + 3  # and three whole windows in bfloat16
 
     # the same store: nothing is measured again; one file lost: that one
@@ -80,7 +89,7 @@ def test_evaluate_calibrate_score_and_measure_again(
     assert run.code == 0, run.err
     answer = ladm("sql", "select * from scores join ranking using (doc_id)", "--store", store, "--format", "json")
     scores = json.loads(answer.out)
-    assert len(scores) == 36
+    assert len(scores) == 60
     for row in scores:
         assert row["layers"] == calibration["layers"]
         assert row["score"] == row["order_score"]
@@ -183,7 +192,7 @@ def test_too_few_documents_are_named(tmp_path: Path, documents: Corpus, ladm: Cl
         write_jsonl(documents.folder / f"{name}.jsonl", name, 1, [400, 401])
     answer = ladm(*evaluate(documents, tmp_path / "store", tmp_path / "out"))
     assert answer.code == 2
-    assert "no domain has 3 documents that fill a window in each half" in answer.err
+    assert "no domain has 3 documents that fill a window in each half, so no calibration was written" in answer.err
     assert "Traceback" not in answer.err
 
 
@@ -197,7 +206,7 @@ def test_scorers_side_by_side_in_a_run(tmp_path: Path, documents: Corpus, ladm: 
     columns = "doc_id, cds, longattn, prolong, longfilter, gzip, random, score"
     query = f"select {columns} from scores join ranking using (doc_id) order by doc_id"
     rows = json.loads(ladm("sql", query, "--store", store, "--format", "json").out)
-    assert len(rows) == 36
+    assert len(rows) == 60
     for row in rows:
         assert row["score"] == row["random"]
         assert all(isinstance(row[name], float) for name in ("longattn", "prolong", "longfilter", "gzip"))

@@ -10,25 +10,38 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ladm.tasks.evaluation.fit import choose_layers, fit_dependency, fit_order, layers_allowed, profiled_layers
-from ladm.tasks.evaluation.table import (
-    ALL_DOMAINS,
-    Choice,
-    Setting,
-    all_scores,
-    forward_passes,
-    per_layer,
-    spearman,
-    stability,
-    table,
+from ladm.flows.dag.lineage import Request
+from ladm.flows.evaluation.verdict import verdict, worst_contrasts
+from ladm.tasks.evaluation.contrast_set import (
+    CALIBRATE,
+    CRUMBS,
+    HALVES,
+    INTERLEAVED,
+    SHUFFLED,
+    SPLICED,
+    TEST,
+    WHOLE,
+    ContrastConfig,
 )
-from ladm.tasks.job import Job
+from ladm.tasks.evaluation.fit import (
+    choose_layers,
+    fit_against,
+    fit_dependency,
+    fit_order,
+    gate_of,
+    layers_allowed,
+    profiled_layers,
+    real_windows,
+)
+from ladm.tasks.evaluation.scores import Choice, Setting, all_scores, forward_passes, per_layer, unlikeness
+from ladm.tasks.evaluation.stability import spearman, stability
+from ladm.tasks.evaluation.table import ALL_DOMAINS, held_back, table
 from ladm.tasks.manifest import Counts, Manifest, Shard
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES
+from ladm.tasks.scorers.gate import COLUMNS
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
-from ladm.tasks.stages.contrast import CALIBRATE, HALVES, KINDS, SHUFFLED, TEST, WHOLE, ContrastConfig
 from ladm.tasks.stages.scan import STAGE, Measurement, ScanConfig, fine_plan, paper_config
 
 LENGTH, LAYERS, HEADS = 400, 10, 2
@@ -38,20 +51,27 @@ PAIRS = sum(len(query.key_starts) for query in scoring_plan(CONFIG, LENGTH).quer
 FINE_PAIRS = sum(len(query.key_starts) for query in fine_plan(CONFIG, LENGTH).queries)
 PAPER_PAIRS = sum(len(query.key_starts) for query in scoring_plan(paper_config(CONFIG), LENGTH).queries)
 FAR = DISTANCES.index(20)
+KINDS = {
+    CALIBRATE: (WHOLE, SPLICED, SHUFFLED, INTERLEAVED, CRUMBS),
+    TEST: (WHOLE, SPLICED, SHUFFLED, HALVES, INTERLEAVED, "menus"),
+}
 GOOD = (4, 5)
 """Layers in which whole windows have more distant attention than spliced and halved ones."""
 
 
 def measurement(chance: np.random.Generator, domain: str, number: int, kind: str, half: str) -> Measurement:
     pfs = chance.uniform(0.7, 1.3, size=(LAYERS, PAIRS))
-    if kind not in (WHOLE, SHUFFLED):
+    if kind not in (WHOLE, SHUFFLED, "menus"):
         pfs[list(GOOD)] *= 0.6
     profile = chance.normal(size=(len(SETTING.profile_layers), HEADS, len(FEATURES)))
-    if kind not in (WHOLE, SHUFFLED):
+    if kind not in (WHOLE, SHUFFLED, "menus"):
         profile[1, 0, FAR:] -= 1.5
         profile[1, 0, :FAR] += 100  # pieces meet: not to be looked at
     if kind == SHUFFLED:
         profile[-1, :, 3:9] -= 2
+    text = {name: float(chance.uniform(0.4, 0.6)) for name in COLUMNS}
+    if kind == "menus":
+        text = {name: value * 3 for name, value in text.items()}
     return Measurement(
         base=f"{domain}{number}",
         domain=domain,
@@ -62,6 +82,7 @@ def measurement(chance: np.random.Generator, domain: str, number: int, kind: str
         fine_nq=chance.uniform(0.7, 1.3, size=(LAYERS, FINE_PAIRS)).astype(np.float32) if kind == WHOLE else None,
         paper_nr=chance.uniform(0.5, 1.5, size=(LAYERS, PAPER_PAIRS)).astype(np.float32),
         profile_mhf=profile.astype(np.float32),
+        text=text,
         beside={"random": float(chance.random())} if number < 3 else {},
         seconds=1.0,
     )
@@ -75,7 +96,7 @@ def found() -> list[Measurement]:
         for domain in ("Books", "Dictionaries")
         for half, numbers in ((CALIBRATE, range(12)), (TEST, range(12, 20)))
         for number in numbers
-        for kind in KINDS
+        for kind in KINDS[half]
     ]
 
 
@@ -99,7 +120,9 @@ def test_auc_counts_pairs_within_domains(found: list[Measurement]) -> None:
         values[place] = 100 + number + 50 * (one.kind == WHOLE) if one.domain == "Books" else 7
     rows = {(row["contrast"], row["domain"]): row for row in table(SETTING, found, {choice: values}, ContrastConfig())}
     assert rows["spliced", "Books"]["auc"] == 1.0
-    assert (rows["spliced", "Books"]["auc_low"], rows["spliced", "Books"]["auc_high"]) == (1.0, 1.0)
+    # Eight documents that are all told do not tell how sure that is.
+    assert (rows["spliced", "Books"]["auc_low"], rows["spliced", "Books"]["auc_high"]) == (None, None)
+    assert rows["menus", "Books"]["auc"] == 1.0
     assert rows["spliced", "Dictionaries"]["auc"] == 0.5
     assert rows["spliced", ALL_DOMAINS]["auc"] == 0.75
     assert rows["spliced", "Books"]["pairs"] == 64
@@ -121,8 +144,14 @@ def test_intervals_hold_the_auc_and_are_reproduced(found: list[Measurement]) -> 
     assert rows == table(SETTING, found, scores, ContrastConfig())
     assert rows != table(SETTING, found, scores, ContrastConfig(seed=1))
     for row in rows:
-        assert row["auc_low"] <= row["auc"] <= row["auc_high"]
-    assert any(row["auc_high"] - row["auc_low"] > 0.2 for row in rows)
+        told = [row[name] for name in ("auc_low", "auc", "auc_high") if row[name] is not None]
+        assert told == sorted(told)
+        assert len(told) in (1, 3)
+    assert all(row["auc_low"] is not None for row in rows if (row["contrast"], row["domain"]) == ("spliced", "all"))
+    few = [one for one in found if int(one.base.removeprefix(one.domain)) < 14 and one.domain == "Books"]
+    for row in table(SETTING, few, {Choice("ladm", "made-up", "all", None): np.arange(len(few))}, ContrastConfig()):
+        assert (row["auc_low"], row["auc_high"]) == (None, None), "two documents"
+    assert any(row["auc_high"] - row["auc_low"] > 0.2 for row in rows if row["auc_low"] is not None)
 
 
 def test_scorers_measured_on_some_documents_are_compared_on_those(found: list[Measurement]) -> None:
@@ -192,6 +221,81 @@ def test_too_little_to_fit(found: list[Measurement]) -> None:
         choose_layers(SETTING, [one for one in found if one.half == TEST])
 
 
+def test_the_gate_and_the_dependency_against_every_scale(found: list[Measurement]) -> None:
+    config = ContrastConfig(lists="nothing")
+    chance = np.random.default_rng(3)
+    more = [
+        measurement(chance, domain, number, kind, CALIBRATE)
+        for domain in ("Books", "Dictionaries")
+        for number in range(20, 40)
+        for kind in KINDS[CALIBRATE]
+    ]
+    enough = [*found, *more]
+    assert gate_of(SETTING, config, found[:40]) is None, "too few real windows"
+    gate = gate_of(SETTING, config, enough)
+    assert gate is not None
+    assert gate.windows == len(real_windows(config, enough)) == 64
+    assert {one.domain for one in real_windows(ContrastConfig(), enough)} == {"Books"}, "lists are no real text"
+    against = fit_against(SETTING, config, enough)
+    assert set(against) == {SPLICED, INTERLEAVED, CRUMBS}
+    calibration = calibration_of(enough, against=against, gate=gate, dependency=fit_dependency(SETTING, enough, 0.5))
+    scores = all_scores(SETTING, enough, calibration)
+    rows = table(SETTING, enough, scores, config)
+    by = {(row["formula"], row["contrast"]): row["auc"] for row in rows if row["domain"] == ALL_DOMAINS}
+    assert by["calibrated", SPLICED] > 0.9
+    assert by["dependency", "menus"] < 0.9, "an odd text is nothing to dependency"
+    assert by["calibrated", "menus"] > 0.9
+    ranked = next(values for choice, values in scores.items() if choice.formula == "calibrated")
+    out = unlikeness(gate, enough, SETTING.profile_layers) > gate.threshold
+    assert np.isneginf(ranked[out]).all()
+    assert np.isfinite(ranked[~out]).all()
+    shares = held_back(gate, SETTING, enough)
+    assert [(one["domain"], one["windows"]) for one in shares] == [("Books", 8), ("Dictionaries", 8)]
+    assert held_back(None, SETTING, enough) == []
+    # Without a dependency the gate still holds back.
+    bare = calibration_of(enough, gate=gate)
+    (by_layers,) = (v for choice, v in all_scores(SETTING, enough, bare).items() if choice.formula == "calibrated")
+    assert np.isneginf(by_layers[out]).all()
+    # What is of no use is left out.
+    nothing = [dataclasses.replace(one, profile_mhf=chance.normal(size=one.profile_mhf.shape)) for one in enough]
+    assert set(fit_against(SETTING, config, nothing)) in (set(), set(against))
+    assert fit_against(SETTING, config, []) == {}
+
+
+def test_the_verdict_names_the_worst_contrast(found: list[Measurement]) -> None:
+    def row(formula: str, contrast: str, auc: float, scorer: str = "ladm") -> dict[str, Any]:
+        return {
+            "scorer": scorer,
+            "formula": formula,
+            "layers": "all",
+            "contrast": contrast,
+            "domain": "all",
+            "auc": auc,
+        }
+
+    rows = [
+        *(row("published", contrast, auc) for contrast, auc in (("spliced", 0.7), ("shuffled", 0.1), ("menus", 0.31))),
+        *(
+            row("calibrated", contrast, auc)
+            for contrast, auc in (("spliced", 0.97), ("shuffled", 0.2), ("menus", 0.98))
+        ),
+        *(row("order", contrast, auc) for contrast, auc in (("spliced", 0.9), ("shuffled", 0.8), ("menus", 0.9))),
+        row("gzip", "spliced", 1.0, "gzip"),
+    ]
+    worst = {one.choice[1]: (one.row["contrast"], one.row["auc"]) for one in worst_contrasts(rows)}
+    assert worst["order"] == ("shuffled", 0.8)
+    assert worst["calibrated"] == ("spliced", 0.97)
+    assert verdict(rows) == (
+        "verdict: rank by the calibration: its worst contrast is spliced (0.97); "
+        "published, all layers: menus (0.31), not fit to rank a crawl"
+    )
+    assert verdict(rows[:3]) == (
+        "verdict: nothing here is fit to rank a crawl; the best is published, all layers, "
+        "its worst contrast menus (0.31)"
+    )
+    assert verdict([]) == "verdict: none, since nothing was measured"
+
+
 def test_spearman_and_stability(found: list[Measurement]) -> None:
     assert spearman([1, 2, 3, 4], [10, 20, 30, 25]) == pytest.approx(0.8)
     assert np.isnan(spearman([1, 2], [1, 2]))
@@ -250,8 +354,8 @@ def test_shards_whose_keys_begin_alike_are_not_mixed_up(tmp_path: Path, monkeypa
         def __init__(self) -> None:
             self.record = SimpleNamespace(done=[], failures=[])
 
-        def offer(self, source: str, job: Job) -> None:
-            (one,) = job.inputs
+        def offer(self, request: Request) -> None:
+            (one,), job = request.job.inputs["windows"], request.job
             shards = [shard(f"measured {one.key}")]
             counts = Counts(received=1, kept=1)
             key = STAGE.key(job)
@@ -266,7 +370,9 @@ def test_shards_whose_keys_begin_alike_are_not_mixed_up(tmp_path: Path, monkeypa
     config = load_config(None, [], str(tmp_path))
     model = ResolvedModel("mine", tmp_path, "digest", "tokenizer")
     question: Any = SimpleNamespace(
-        plan=Plan(config, "tokenize", [], model), console=SimpleNamespace(expect_windows=print), layers=(0,)
+        plan=Plan(config, "tokenize", ("tokenize",), [], model),
+        console=SimpleNamespace(expect_windows=print),
+        layers=(0,),
     )
     monkeypatch.setattr(evaluate, "read_measurements", lambda store, shards, *_: [one.key for one in shards])
     asked = ScanConfig(span=16, d_afs=2, d_cds=2, kinds=(WHOLE,), layers=(0,))

@@ -1,0 +1,137 @@
+"""The windows that the gate's verdict is tested on, and what was measured of them.
+
+Real: the first 1,024 tokens of every whole document of the bundled sample. Junk: one text of each kind (`junk.py`),
+made of those documents, the domains by turns. All that a calibration's gate and dependency read of them lies in
+tests/data/gate-1024.npz, so that the tests need no model. To measure anew, after a change of the sample, of the makers
+of junk or of what is measured:
+
+    python tests/scorers/gate_windows.py
+
+Dimensions in names: W windows, L tokens, N layers, H heads, F features of the profile, C columns of the text.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+import ladm.flows.sample
+from ladm.tasks.evaluation.contrast_set import JUNK, Coder, SourceWindow, junk_source
+from ladm.tasks.evaluation.junk import junk_ids
+from ladm.tasks.models.resolve import ResolvedModel, resolve_model
+from ladm.tasks.scorers.text import NAMES, text_columns
+from ladm.tasks.tokenizing.tokenizer import load_tokenizer
+from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
+
+FILE = Path(__file__).parents[1] / "data" / "gate-1024.npz"
+LENGTH = 1024
+LAYERS = (14, 15, 16, 17, 18)
+REAL = "whole"
+SEED = 18
+_OTHERS = 4  # documents of the domain that a text of junk takes words from, beside its own
+
+
+class Text(NamedTuple):
+    """A window."""
+
+    name: str
+    """Title of the document, or the kind of junk."""
+    domain: str
+    kind: str
+    ids_l: npt.NDArray[np.int32]
+
+
+class Measured(NamedTuple):
+    """What lies in the file."""
+
+    names: list[str]
+    domains: list[str]
+    kinds: list[str]
+    profile_wnhf: npt.NDArray[np.float32]
+    text: list[dict[str, float]]
+    """Of each window, the columns of the text by name."""
+
+
+def coder_of(model: ResolvedModel) -> Coder:
+    """The model's tokenizer."""
+    tokenizer = load_tokenizer(model)
+    return Coder(
+        lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
+        lambda ids: str(tokenizer.decode(ids.tolist(), skip_special_tokens=False)),
+    )
+
+
+def texts(model: ResolvedModel) -> list[Text]:
+    """The real windows, and the junk."""
+    tokenizer, coder = load_tokenizer(model), coder_of(model)
+    real = []
+    for path in sorted(Path(ladm.flows.sample.__file__).parent.glob("*.jsonl.zst")):
+        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            records = [json.loads(line) for line in io.TextIOWrapper(stream, encoding="utf-8", newline="\n")]
+        for record in records:
+            meta = record["meta"]
+            (cut,) = cut_documents([record["text"]], tokenizer, WindowConfig(length=LENGTH))
+            if cut.windows and meta["kind"] == REAL:
+                ids_L = cut.windows[0].input_ids.astype(np.int32)
+                real.append(Text(meta["title"], meta["pile_set_name"], REAL, ids_L))
+    domains = sorted({one.domain for one in real})
+    made = []
+    for place, kind in enumerate(JUNK):
+        own = [one for one in real if one.domain == domains[place % len(domains)]]
+        base, *others = (SourceWindow(one.name, one.domain, one.ids_l) for one in own[place % 2 :])
+        source = junk_source(base, others[:_OTHERS], coder)
+        made.append(Text(kind, base.domain, kind, junk_ids(kind, source, SEED)))
+    return [*real, *made]
+
+
+def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, dict[str, float]]]:
+    """Of each window its profile_NHF and the columns of its text, by the model."""
+    import torch
+
+    from ladm.tasks.scorers.attention import one_pass
+    from ladm.tasks.scorers.calculator import load_calculator
+    from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
+    from ladm.tasks.scorers.ladm import LadmConfig
+
+    calculator = load_calculator(model.path, LadmConfig(dtype="float32", device="cpu"))
+    plan, decode, found = profile_plan(LENGTH), coder_of(model).decode, []
+    for window in windows:
+        passed = one_pass(calculator, {plan: LAYERS}, torch.as_tensor(window.ids_l[None].astype(np.int64)))
+        profile_NHF = profile_features(plan, passed.pfs[plan])[0]
+        found.append((profile_NHF, text_columns(window.ids_l, decode(window.ids_l))))
+    return found
+
+
+def stored() -> Measured:
+    """What was measured, as it lies in the file."""
+    with np.load(FILE) as file:
+        columns = [dict(zip(NAMES, row, strict=True)) for row in file["text_WC"].tolist()]
+        named = (file[name].tolist() for name in ("names", "domains", "kinds"))
+        return Measured(*named, file["profile_WNHF"].astype(np.float32), columns)
+
+
+def main() -> None:
+    """Measure all windows and write the file."""
+    model = resolve_model("embedded", print)
+    windows = texts(model)
+    found = measure(model, windows)
+    FILE.parent.mkdir(exist_ok=True)
+    np.savez_compressed(
+        FILE,
+        names=[one.name for one in windows],
+        domains=[one.domain for one in windows],
+        kinds=[one.kind for one in windows],
+        profile_WNHF=np.stack([profile for profile, _ in found]).astype(np.float16),
+        text_WC=np.array([[columns[name] for name in NAMES] for _, columns in found]),
+    )
+    print(f"{len(windows)} windows, {FILE.stat().st_size / 1024:.0f} KiB: {FILE}")
+
+
+if __name__ == "__main__":
+    main()

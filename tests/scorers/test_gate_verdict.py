@@ -1,0 +1,92 @@
+"""The gate's verdict on thirteen kinds of junk, text by text, beside real documents that nothing was fitted on.
+
+By the shipped calibration, on what `gate_windows.py` measured once: no model is needed.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+import orjson
+import pytest
+from gate_windows import LAYERS, LENGTH, REAL, Measured, stored
+
+from ladm.tasks.evaluation.contrast_set import JUNK
+from ladm.tasks.scorers.calibration import Calibration, profile_scores
+from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Gated, Windows, fit_gate, gate_features, gated, ranking_score
+
+MEASURED = stored()
+SHIPPED = Calibration.model_validate(
+    orjson.loads((files("ladm.tasks.scorers") / "calibrations" / f"smollm2-135m-{LENGTH}.json").read_bytes())
+)
+
+
+def features_of(measured: Measured, place: int) -> np.ndarray:
+    profile_NF = measured.profile_wnhf[place].astype(np.float64).mean(axis=1)
+    return gate_features(profile_NF, measured.text[place])
+
+
+def verdict(place: int) -> Gated:
+    """What the shipped gate makes of a window."""
+    assert SHIPPED.gate is not None
+    assert SHIPPED.gate.layers == LAYERS
+    return gated(SHIPPED.gate, features_of(MEASURED, place))
+
+
+def score(place: int) -> float:
+    """What a window is ranked by; minus infinity where it is held back."""
+    found = verdict(place)
+    assert SHIPPED.gate is not None
+    dependency = profile_scores(SHIPPED.weights, MEASURED.profile_wnhf[place], LAYERS)["dependency"]
+    return -np.inf if found.held_back else ranking_score(SHIPPED.gate, dependency, found.unlikeness)
+
+
+def places(*, real: bool) -> list[int]:
+    return [place for place, kind in enumerate(MEASURED.kinds) if (kind == REAL) is real]
+
+
+def named(place: int) -> str:
+    return f"{MEASURED.domains[place]}: {MEASURED.names[place]}"
+
+
+def test_the_windows_are_real_texts_of_several_domains_and_every_kind_of_junk() -> None:
+    assert len(places(real=True)) >= 12
+    assert len({MEASURED.domains[place] for place in places(real=True)}) >= 4
+    assert [MEASURED.kinds[place] for place in places(real=False)] == list(JUNK)
+    assert {MEASURED.domains[place] for place in places(real=False)} <= {MEASURED.domains[p] for p in places(real=True)}
+
+
+@pytest.mark.parametrize("place", places(real=True), ids=named)
+def test_a_real_text_is_not_held_back(place: int) -> None:
+    found = verdict(place)
+    assert not found.held_back, f"unlikeness {found.unlikeness:.2f}"
+
+
+@pytest.mark.parametrize("place", places(real=False), ids=named)
+def test_junk_is_held_back_or_ranked_below_every_real_text_of_its_domain(place: int) -> None:
+    real = {named(one): score(one) for one in places(real=True) if MEASURED.domains[one] == MEASURED.domains[place]}
+    worst = min(real, key=lambda name: real[name])
+    assert score(place) < real[worst], f"{score(place):.2f}, and {worst} has {real[worst]:.2f}"
+
+
+def test_a_gate_fitted_on_the_real_texts_alone_knows_junk_from_texts_it_has_not_seen() -> None:
+    real = places(real=True)
+    assert len(real) > FEWEST_WINDOWS
+    unlike: dict[int, float] = {}
+    for place in real:
+        others = [one for one in real if one != place]
+        reference = Windows(
+            np.stack([features_of(MEASURED, one) for one in others]),
+            [MEASURED.domains[one] for one in others],
+            [MEASURED.names[one] for one in others],
+        )
+        gate = fit_gate(LAYERS, reference)
+        assert gate is not None
+        unlike[place] = gated(gate, features_of(MEASURED, place)).unlikeness
+        if place == real[-1]:
+            unlike |= {one: gated(gate, features_of(MEASURED, one)).unlikeness for one in places(real=False)}
+    middle = float(np.median([unlike[place] for place in real]))
+    assert [named(place) for place in places(real=False) if unlike[place] <= middle] == []
+    above = [unlike[place] > unlike[one] for place in places(real=False) for one in real]
+    assert np.mean(above) > 0.95
