@@ -225,7 +225,7 @@ def score(options: argparse.Namespace) -> int:
     import orjson  # noqa: PLC0415
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from ladm.flows.config import explain  # noqa: PLC0415
+    from ladm.flows.complaints import explain  # noqa: PLC0415
     from ladm.flows.score_files import score_files  # noqa: PLC0415
     from ladm.tasks.scorers.ladm import LadmConfig  # noqa: PLC0415
 

@@ -145,3 +145,36 @@ def by_role(shards: Iterable[Shard], **roles: str) -> dict[str, list[Shard]]:
     """The inputs of a job: role → the shards that lie in the folder of that name, in their order."""
     found = list(shards)
     return {role: [shard for shard in found if shard.path.startswith(f"{folder}/")] for role, folder in roles.items()}
+
+
+def gated_calibration(model: Path, length: int, span: int, threshold: float = 1e6) -> Any:
+    """A calibration of both layers of the tiny model, with a gate that takes a window's distance as it comes."""
+    from ladm.tasks.models.resolve import resolve_model
+    from ladm.tasks.scorers.calibration import Calibration, ProfileWeights
+    from ladm.tasks.scorers.distance_profile import FEATURES
+    from ladm.tasks.scorers.gate import COLUMNS, Gate
+
+    layers, heads = (0, 1), 4
+    size = len(layers) * len(FEATURES) + len(COLUMNS)
+    weights = tuple(tuple(tuple(0.1 for _ in FEATURES) for _ in range(heads)) for _ in layers)
+    gate = Gate(
+        layers=layers,
+        mean=(0.0,) * size,
+        scale=(1.0,) * size,
+        whitening=tuple((0.0,) * place + (1.0,) for place in range(size)),
+        centre=0.0,
+        spread=1.0,
+        threshold=threshold,
+    )
+    return Calibration(
+        model=str(model),
+        model_digest=resolve_model(str(model)).digest,
+        window_length=length,
+        span=span,
+        d_afs=2,
+        d_cds=2,
+        layers=layers,
+        ablation="none",
+        dependency=ProfileWeights(layers=layers, weights=weights),
+        gate=gate,
+    )

@@ -33,7 +33,7 @@ def test_the_samples_calibration_is_for_its_own_model_and_setting_only() -> None
     assert load_config(overrides=["scorer.ablation=none"]).scorer.ablation == "none"
     assert load_config(overrides=["scorer.layers=all"]).scorer.layers == "all"
     other = load_config(overrides=["scorer.model=./other"]).scorer
-    assert (other.layers, other.ablation, other.span) == ("all", "none", 32)
+    assert (other.layers, other.ablation, other.span) == ("fitting", "none", 32)
     assert load_config(overrides=["scorer.model=./other", "scorer.layers=[3]"]).scorer.layers == (3,)
 
 

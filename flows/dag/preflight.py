@@ -66,33 +66,28 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         if model.tokenizer_digest is None:
             raise ConfigError(f"scorer.model: {config.scorer.model!r} has no tokenizer; give a model that has one")
         if scored:
-            config, calibration = with_calibration(config, model, tell)
+            asked = config.scorer.layers
+            config, calibration = with_calibration(config, model)
             scorer: LadmConfig = calibration.applied(config.scorer) if calibration else config.scorer
             check_window_length(scorer, config.window.length)
             layers, left_out = check_model(scorer, config.window.length, model_facts(model))
             check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:
                 tell(left_out_line(scorer, left_out, config.window.length))
+            if asked == FITTING and calibration is None and tell:
+                tell(none_fits_line(scorer, config.window.length))
         if until == NAMES[-1]:
             exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
     stages = told_stages(config, until)
     return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports)
 
 
-def with_calibration(
-    config: RunConfig, model: ResolvedModel, tell: Callable[[str], None] | None
-) -> tuple[RunConfig, Calibration | None]:
+def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig, Calibration | None]:
     """The configuration with its choice of layers settled, and the calibration that it means, if any."""
     scorer: LadmConfig = config.scorer
     length, calibration = config.window.length, None
     if scorer.layers == FITTING:
         calibration = fitting_calibration(scorer, model.digest, length)
-        if calibration is None and tell:
-            tell(
-                f"scorer.layers: no calibration is shipped for {scorer.model!r}, windows of {length} tokens and these "
-                "spans, so documents are ranked by the published formula over all layers, which junk may win; make one "
-                "with `ladm evaluate`"
-            )
         scorer = scorer.model_copy(update={"layers": CALIBRATED if calibration else "all"})
     elif scorer.layers == CALIBRATED:
         calibration = load_calibration(scorer.calibration, scorer.model, model.digest, length)
@@ -103,6 +98,15 @@ def with_calibration(
     check_rank_by(config, given)
     check_columns_are_made(config.select.where, scorer.beside.names, given)
     return config, calibration
+
+
+def none_fits_line(scorer: LadmConfig, length: int) -> str:
+    """Tells, in a line, that no calibration fits, and what that means."""
+    return (
+        f"scorer.layers: no calibration is shipped for {scorer.model!r}, windows of {length} tokens and these spans; "
+        "documents are ranked by the published formula over all layers, which junk may win; make one with "
+        "`ladm evaluate`"
+    )
 
 
 def check_until(config: RunConfig, until: str) -> None:

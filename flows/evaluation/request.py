@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ladm.flows.config import RunConfig, explain
+from ladm.flows.complaints import explain
+from ladm.flows.config import RunConfig
 from ladm.flows.console import Console
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import check_device_is_here, check_model, preflight

@@ -54,16 +54,13 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
     """
     rules = job.config.get(GATE_RULES)
     config = SelectConfig.model_validate({name: one for name, one in job.config.items() if name != GATE_RULES})
-    scores, measures, documents, short, drop_lists = (
-        job.all(role) for role in ("scores", "measures", "documents", "short", "drops")
-    )
-    measures = [*measures, *job.all("gates")]
+    scores, measures = job.all("scores"), [*job.all("measures"), *job.all("gates")]
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "scores", store, scores, SCORES)
         duck.view_of_measures(connection, "measures", store, measures, all_columns())
-        duck.view_of_shards(connection, "documents", store, documents, DOCUMENTS)
-        duck.view_of_shards(connection, "counted_short_documents", store, short, SHORT)
-        duck.view_of_shards(connection, "drop_lists", store, drop_lists, DROP_LIST)
+        duck.view_of_shards(connection, "documents", store, job.all("documents"), DOCUMENTS)
+        duck.view_of_shards(connection, "counted_short_documents", store, job.all("short"), SHORT)
+        duck.view_of_shards(connection, "drop_lists", store, job.all("drops"), DROP_LIST)
         _select(connection, config, rules)
         ranking = _write_ranking(connection, store, key, config)
         files = [_write_file(connection, store, key, "allocation", ALLOCATION, "role, domain, bucket_min")]

@@ -40,7 +40,7 @@ def test_answers(filled: Path, ladm: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("view", "rows"),
-    [("documents", 9), ("windows", 7), ("scores", 7), ("ranking", 7), ("quarantine", 0), ("stages", 12), ("runs", 1)],
+    [("documents", 9), ("windows", 7), ("scores", 7), ("ranking", 7), ("quarantine", 0), ("stages", 14), ("runs", 1)],
 )
 def test_every_view_is_there(filled: Path, ladm: Cli, view: str, rows: int) -> None:
     for form in ("table", "csv", "json"):

@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Answer, Corpus, run_arguments, write_jsonl
+from conftest import Answer, Corpus, gated_calibration, run_arguments, write_jsonl
 from test_damage import flip_a_byte
 
 from ladm.flows.dag.stages import BY_NAME, FOLDERS, NAMES, TABLE
+from ladm.flows.runs.read import record_files
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts
 
@@ -34,13 +35,16 @@ def is_welcome(text: str, meta: dict[str, Any]) -> bool:
     return len(text.split()) not in (400, 25)
 
 
-def everything(corpus: Corpus, folder: Path) -> list[str]:
+def everything(corpus: Corpus, folder: Path, model: Path) -> list[str]:
     """Settings that ask for every stage, and short documents and a benchmark file for them to work on."""
     if not (corpus.folder / "notes.jsonl").exists():
         write_jsonl(corpus.folder / "notes.jsonl", "Poems", 5, [20, 30, 25, 15])
     against = folder / "benchmark.txt"
     against.write_text("a passage of a benchmark that no document of this corpus holds at all")
-    return [*EVERYTHING, f"decontaminate.against=[{against}]"]
+    calibration = folder / "calibration.json"
+    calibration.write_text(gated_calibration(model, 256, 16).model_dump_json())
+    calibrated = ["scorer.layers=calibrated", f"scorer.calibration={calibration}"]
+    return [*EVERYTHING, *calibrated, f"decontaminate.against=[{against}]"]
 
 
 def products(store: Path, record: dict[str, Any]) -> dict[str, bytes]:
@@ -49,7 +53,7 @@ def products(store: Path, record: dict[str, Any]) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes().replace(folder.name.encode(), b"<run>")
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("run.json", "jobs.parquet", "changes.parquet")
+        if path.is_file() and f"runs/{folder.name}/{path.name}" not in record_files(folder.name)
     }
 
 
@@ -73,14 +77,15 @@ def test_what_a_row_takes_stands_above_it() -> None:
     assert set(NAMES) <= set(FOLDERS) | {"export"}
 
 
-def test_every_stage_is_asked_for_and_adds_up(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+def test_every_stage_is_asked_for_and_adds_up(tmp_path: Path, tiny_model: Path, corpus: Corpus, ladm: Cli) -> None:
     store = tmp_path / "store"
-    settings = everything(corpus, tmp_path)
+    settings = everything(corpus, tmp_path, tiny_model)
     first = ladm(*run_arguments(corpus, store, *settings))
     assert first.code == 0, first.err
     stages = first.record["stages"]
     assert set(stages) == {row.stage.name for row in TABLE if row.scope != "evaluation"} - {"card"}
-    assert stages["measure"]["in"] == 3 * stages["score"]["in"]
+    assert stages["measure"]["in"] == 5 * stages["score"]["in"]  # three scorers, the text, the attention
+    assert stages["gate"]["kept"] == stages["score"]["in"]
     assert stages["short"]["in"] == stages["ingest"]["kept"] == 13
     assert stages["filter"]["dropped"] == {"is_welcome": 1}
     assert stages["short"]["dropped"]["is_welcome"] == 1
@@ -91,11 +96,11 @@ def test_every_stage_is_asked_for_and_adds_up(tmp_path: Path, corpus: Corpus, la
 
 @pytest.mark.parametrize("row", [row.name for row in TABLE if row.scope != "evaluation"])
 def test_a_damaged_file_of_any_stage_is_made_again_and_nothing_twice(
-    tmp_path: Path, corpus: Corpus, ladm: Cli, row: str
+    tmp_path: Path, tiny_model: Path, corpus: Corpus, ladm: Cli, row: str
 ) -> None:
     """Repaired jobs offer nothing that was offered before: no document is in the result twice, or missing."""
     store = tmp_path / "store"
-    settings = everything(corpus, tmp_path)
+    settings = everything(corpus, tmp_path, tiny_model)
     sound = ladm(*run_arguments(corpus, store, *settings)).record
     expected = ranked_ids(store, sound)
     stage = BY_NAME[row].stage.name
@@ -123,9 +128,9 @@ def test_a_scorer_that_is_added_puts_no_window_through_the_model_again(
     assert (added.record["stages"]["measure"]["run"], added.record["stages"]["score"]["cached"]) == (2, 2)
     # together in one pass where nothing is there yet, and each by itself afterwards
     both = ladm(*run_arguments(corpus, tmp_path / "other", "scorer.beside=[longattn, longfilter]")).record
-    assert both["stages"]["measure"]["run"] == 4
+    assert both["stages"]["measure"]["run"] == 6  # the columns of the text, too
     one = ladm(*run_arguments(corpus, tmp_path / "other", "scorer.beside=[longattn]")).record
-    assert (one["stages"]["measure"]["cached"], one["windows_scored"]) == (2, 0)
+    assert (one["stages"]["measure"]["cached"], one["windows_scored"]) == (4, 0)
     query = "select window_id, longattn, longfilter, gzip from scores order by all"
     rows = json.loads(ladm("sql", query, "--store", tmp_path / "other", "--format", "json").out)
     assert len(rows) == 7

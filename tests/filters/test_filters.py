@@ -259,7 +259,7 @@ def test_a_filter_that_changes_is_asked_again_and_only_what_falls_otherwise_is_s
 
     asked = "filters=['my_filters:is_welcome']"
     first = ladm(*run_arguments(corpus, store, asked)).record
-    assert ran(first) == {"filter": 2, "tokenize": 2, "score": 2, "rank": 1, "export": 2}
+    assert ran(first) == {"filter": 2, "tokenize": 2, "score": 2, "measure": 2, "rank": 1, "export": 2}
     file = mine / "my_filters.py"
     file.write_text(f"{MINE}\n# the same, said otherwise\n")
     same = ladm(*run_arguments(corpus, store, asked)).record
@@ -267,7 +267,7 @@ def test_a_filter_that_changes_is_asked_again_and_only_what_falls_otherwise_is_s
     file.write_text(MINE.replace("words == 400", "words in (400, 500)"))
     os.utime(file, (1, 1))  # an older file, too
     other = ladm(*run_arguments(corpus, store, asked)).record
-    assert ran(other) == {"filter": 2, "tokenize": 1, "score": 1, "rank": 1, "export": 2}
+    assert ran(other) == {"filter": 2, "tokenize": 1, "score": 1, "measure": 1, "rank": 1, "export": 2}
     assert other["stages"]["filter"]["dropped"] == {"is_welcome: four hundred 'words'": 2}
     # another name: another reason, and nothing else
     named = ladm(*run_arguments(corpus, store, "filters=[{function: 'my_filters:is_welcome', name: mine}]")).record

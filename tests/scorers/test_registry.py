@@ -16,7 +16,7 @@ from ladm.tasks.scorers import gzip_ratio, longattn, longfilter, prolong, random
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.evidence import Evidence, Snippet
 from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
-from ladm.tasks.scorers.registry import BESIDE, BesideConfig
+from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.snippets import read_snippets
 from ladm.tasks.scorers.window_scores import score_windows
 
@@ -146,7 +146,7 @@ def test_all_side_by_side_equal_each_alone_and_leave_the_ladm_score_as_it_is(fol
     for one, other in zip(together, alone, strict=True):
         assert one.cds_per_layer == pytest.approx(other.cds_per_layer, rel=1e-5)
         assert one.layers == [1]
-        assert list(one.beside) == list(BESIDE)
+        assert list(one.beside) == list(settings)
     for name, own in settings.items():
         config = plain.model_copy(update={"beside": BesideConfig.model_validate({name: own})})
         scores = score_windows(calculator, config, ids_BL, None, text_of)

@@ -394,7 +394,7 @@ REFUSED = [
     ("sum(sum(score)) over () > 1", "sum is over many rows"),
     ("rank() over w > 1", 'window "w" does not exist'),
     ("sum(sum(score) over ()) over () > 1", "window function calls cannot be nested"),
-    ("gzip_ratio > 0.5", "there is no column 'gzip_ratio'; did you mean gzip? There are doc_id, domain, score,"),
+    ("gzip_ratoi > 0.5", "there is no column 'gzip_ratoi'; did you mean gzip_ratio? There are doc_id, domain, score,"),
     ("scroe > 0.5", "there is no column 'scroe'; did you mean score?"),
     ("rowid > 5", "there is no column 'rowid'"),
     ("text like '%x%'", "there is no column 'text'"),
@@ -426,7 +426,7 @@ def test_what_is_not_one_harmless_condition_is_refused_in_one_line(where: str, m
         check_condition(where)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 400
+    assert len(str(error.value)) < 700
 
 
 def test_no_function_that_duckdb_does_not_vouch_for_is_allowed() -> None:
@@ -503,7 +503,7 @@ def test_ranking_takes_what_its_condition_reads_and_no_more() -> None:
         select = {"where": where, "rank_by": "ladm"}
         values = {"sources": "x", "scorer": {"beside": {"gzip": {}}, "layers": "calibrated"}, "select": select}
         config = RunConfig.model_validate(values)
-        return {take.role for take in BY_NAME["rank"].takes if take.when(config)} - {"short", "drops"}
+        return {take.role for take in BY_NAME["rank"].takes if take.when(config)} - {"short", "drops", "gates"}
 
     assert taken(None) == {"scores"}
     assert taken("score > 1 and cds > 1 and order_score > 1 and domain = 'gzip' -- meta") == {"scores"}

@@ -1,0 +1,59 @@
+"""What is wrong with a configuration, in one line: the field, the complaint, and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """All of pydantic's complaints as one line: field, what is wrong, and the fix."""
+    return "; ".join(dict.fromkeys(_explain_one(complaint, model) for complaint in error.errors()))
+
+
+def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
+    # pydantic names the models it tried, in capitals, among the fields; an unknown key is the last, and the user's own
+    own = complaint["loc"][-1:] if complaint["type"] == "extra_forbidden" else ()
+    tried = complaint["loc"][: len(complaint["loc"]) - len(own)]
+    parts = [*(part for part in tried if not (isinstance(part, str) and part[:1].isupper())), *own]
+    field = ".".join(str(part) for part in parts) or "configuration"
+    message = str(complaint["msg"]).removeprefix("Value error, ")
+    if complaint["type"] == "extra_forbidden":
+        known = _known_fields(model, complaint["loc"][:-1])
+        close = difflib.get_close_matches(str(parts[-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+        return f"{field}: unknown key; {hint}"
+    if complaint["type"] == "missing":
+        return f"{field}: missing; give it a value"
+    if message.startswith(f"{field}:"):
+        return message
+    given = "" if complaint["type"] == "value_error" else f", not {_short(complaint['input'])}"
+    return f"{field}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _known_fields(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    within = [model]
+    for part in path:
+        if isinstance(part, str) and part in within[0].model_fields:
+            within = _models_within(within[0].model_fields[part].annotation)
+            if not within:
+                return []
+        else:  # an index, or the name of one class among several
+            within = [one for one in within if one.__name__ == part] or within
+    return list(within[0].model_fields)
+
+
+def _models_within(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for inner in typing.get_args(annotation) for model in _models_within(inner)]
