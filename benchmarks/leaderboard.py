@@ -263,13 +263,14 @@ def report(windows: Sequence[Pooled], calibration: Calibration, options: argpars
     about_gate = f"Its gate holds back {held} of the {len(real)} real windows." if gate else "It has no gate."
     given = f" --corpus {options.corpus}" if options.corpus not in (SHARED, SAMPLE) else ""
     lines = "\n".join(row for *_, row in sorted(rows))
+    kinds, domains = sorted({window.kind for window in windows} - {"whole"}), len({window.domain for window in windows})
     return f"""# Leaderboard: what each scorer selects from a pool of which half is junk
 
 Written by `python benchmarks/leaderboard.py --length {options.length} --documents {options.documents}{given}`.
 
-SmolLM2-135M (embedded) in float32, windows of {options.length:,} tokens. {len(windows)} windows of
-{len({window.domain for window in windows})} domains, half of them the first windows of real documents that the
-calibration was not made from, half made of the same documents: {", ".join(JUNK)}, spliced and interleaved.
+SmolLM2-135M (embedded) in float32, windows of {options.length:,} tokens. {len(windows)} windows of {domains} domains,
+half of them the first windows of real documents that the calibration was not made from, half made of the same documents:
+{", ".join(kinds)}.
 The budget is a quarter of the real tokens, the same share of every domain. {about_gate}
 
 | ranked by | junk, of the selected tokens | splices and interleaved | worst contrast (AUC) |
