@@ -269,7 +269,7 @@ def report(windows: Sequence[Pooled], calibration: Calibration, options: argpars
 Written by `python benchmarks/leaderboard.py --length {options.length} --documents {options.documents}{given}`.
 
 SmolLM2-135M (embedded) in float32, windows of {options.length:,} tokens. {len(windows)} windows of {domains} domains,
-half of them the first windows of real documents that the calibration was not made from, half made of the same documents:
+half of them the first windows of real documents that the calibration was not made from, half made of the same ones:
 {", ".join(kinds)}.
 The budget is a quarter of the real tokens, the same share of every domain. {about_gate}
 
