@@ -51,6 +51,8 @@ class _Pass:
     wanted: Wanted
     last: int | None
     """The layer after which it may end; None: it must run to its end."""
+    cut_by: SpanPlan | None = None
+    """The plan by whose spans attention is cut in every layer, whatever is measured there."""
     measured: dict[tuple[SpanPlan, int], Tensor] = field(default_factory=dict)
     """(plan, layer) → pfs_BHP."""
 
@@ -66,7 +68,13 @@ class _Measured(Exception):  # noqa: N818  (no error: all that was asked for is 
 _current: contextvars.ContextVar[_Pass | None] = contextvars.ContextVar("ladm_pass", default=None)
 
 
-def one_pass(calculator: Calculator, wanted: Wanted, ids_BL: Tensor, targets: Sequence[int] = ()) -> Passed:
+def one_pass(
+    calculator: Calculator,
+    wanted: Wanted,
+    ids_BL: Tensor,
+    targets: Sequence[int] = (),
+    cut_by: SpanPlan | None = None,
+) -> Passed:
     """Puts B windows through the model once and measures all that is wanted of it.
 
     Args:
@@ -75,6 +83,9 @@ def one_pass(calculator: Calculator, wanted: Wanted, ids_BL: Tensor, targets: Se
         ids_BL: windows of one length.
         targets: places in the window, each at least 1, of tokens whose probability, given all tokens before them, is
             wanted. Without any, the pass ends at the last layer that is measured.
+        cut_by: where attention is computed in blocks (on a CPU), cut it in every layer as this plan's spans ask, and no
+            other's. Blocks differ by float rounding. So passes with one `cut_by` find the same to the last bit,
+            whatever else each of them measures.
 
     Returns:
         What was found, in float32.
@@ -83,7 +94,7 @@ def one_pass(calculator: Calculator, wanted: Wanted, ids_BL: Tensor, targets: Se
         ModelError: a layer asked for has no full causal attention to read.
     """
     layers = sorted({layer for plan_layers in wanted.values() for layer in plan_layers})
-    this_pass = _Pass(wanted, None if targets or not layers else layers[-1])
+    this_pass = _Pass(wanted, None if targets or not layers else layers[-1], cut_by)
     log_p_BT = None
     token = _current.set(this_pass)
     try:
@@ -150,10 +161,10 @@ def _attention(
                 f"choose full-attention layers{_full_layers(module)}, or set window.length to {reach} or less"
             )
         return sliding_attention(query, key, value, scale, reach).transpose(1, 2).contiguous(), None
-    if this_pass is None or layer is None or not plans:
+    if this_pass is None or layer is None or not (plans or this_pass.cut_by):
         return causal_attention(query, key, value, scale).transpose(1, 2).contiguous(), None
     is_last = layer == this_pass.last
-    out_BHLD, found = attend_and_measure(query, key, value, scale, plans, output=not is_last)
+    out_BHLD, found = attend_and_measure(query, key, value, scale, plans, output=not is_last, cut_by=this_pass.cut_by)
     this_pass.measured |= {(plan, layer): pfs_BHP for plan, pfs_BHP in zip(plans, found, strict=True)}
     if is_last:
         raise _Measured

@@ -37,7 +37,14 @@ _FINEST_TRIANGLE = 256  # rows; see `_cuts`
 
 
 def attend_and_measure(
-    q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, scale: float, plans: Sequence[SpanPlan], *, output: bool
+    q_BHLD: Tensor,
+    k_BKLD: Tensor,
+    v_BKLD: Tensor,
+    scale: float,
+    plans: Sequence[SpanPlan],
+    *,
+    output: bool,
+    cut_by: SpanPlan | None = None,
 ) -> tuple[Tensor | None, list[Tensor]]:
     """One layer's causal attention, and the pairwise focus scores (PFS) of each head that `plans` ask for.
 
@@ -48,6 +55,8 @@ def attend_and_measure(
         scale: logits are q·k·scale.
         plans: which spans to measure, and over which keys their softmax runs; several share one attention.
         output: whether the attention's own output is needed. The last layer measured needs none.
+        cut_by: the plan by which attention is cut into blocks, where it is, though nothing of it is measured here and
+            no output is needed; the rounding of all that is found is then the same whatever `plans` are. None: `plans`.
 
     Returns:
         (out_BHLD, or None without `output`; a pfs_BHP a plan, float32: all pairs of it, query span by query span).
@@ -61,12 +70,13 @@ def attend_and_measure(
     out_BHLD: Tensor | None = None
     lse_BHL: Tensor | None = None  # over all keys up to the row itself
     lse_before: dict[tuple[int, int], Tensor] = {}  # query span → lse_BHS of its rows over the keys before the span
-    strict = sorted({_rows(query, plan) for plan in plans if not plan.own_keys for query in plan.queries})
+    cutting = plans if cut_by is None else [cut_by]
+    strict = sorted({_rows(query, plan) for plan in cutting if not plan.own_keys for query in plan.queries})
     if kernel is None:
         out_BHLD = causal_attention(q_BHLD, k_BKLD, v_BKLD, scale) if output else None
-    elif output and strict:
+    elif (output or cut_by) and strict:
         out_BHLD, lse_BHL, lse_before = _cut_attention(kernel, q_BHLD, k_BKLD, v_BKLD, scale, strict)
-    elif output or any(plan.own_keys and _covers_most(plan) for plan in plans):
+    elif output or cut_by or any(plan.own_keys and _covers_most(plan) for plan in plans):
         out_BHLD, lse_BHL = kernel(q_BHLD, k_BKLD, v_BKLD, True, scale)
 
     def lse_of(query: QuerySpan, plan: SpanPlan) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ladm.tasks.errors import AccountError
-from ladm.tasks.scorers.attention import Passed, Wanted, one_pass
+from ladm.tasks.scorers.attention import Passed, one_pass
 from ladm.tasks.scorers.calculator import Calculator, token_ids, windows_at_once
 from ladm.tasks.scorers.calibration import ProfileWeights, profile_layers, profile_scores
 from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
@@ -63,7 +63,7 @@ def score_windows(
     profiled = profile_layers(weights)
     wanted = Wants(config, length, layers, profiled, needs)
     scores: list[WindowScore] = []
-    for batch_BL, passed in _passes(calculator, config, wanted.of_a_pass, ids_BL, needs.targets):
+    for batch_BL, passed in _passes(calculator, config, wanted, ids_BL):
         found = wanted.read(passed)
         cds_BN = np.stack([dependency_scores(config, wanted.plan, found.mean_pfs(layer)) for layer in layers], axis=1)
         for number, ids_L in enumerate(batch_BL.numpy()):
@@ -93,7 +93,7 @@ def measure_windows(
     needs = config.beside.needs(ids_BL.shape[1])
     wanted = Wants(config, ids_BL.shape[1], (), (), needs)
     measured: list[dict[str, dict[str, Any]]] = []
-    for batch_BL, passed in _passes(calculator, config, wanted.of_a_pass, ids_BL, needs.targets):
+    for batch_BL, passed in _passes(calculator, config, wanted, ids_BL):
         found = wanted.read(passed)
         for number, ids_L in enumerate(batch_BL.numpy()):
             measured.append(config.beside.measured(found.evidence(calculator, number, ids_L, text_of)))
@@ -168,7 +168,7 @@ class Found:
 
 
 def _passes(
-    calculator: Calculator, config: LadmConfig, wanted: Wanted, ids_BL: Tensor, targets: Sequence[int]
+    calculator: Calculator, config: LadmConfig, wants: Wants, ids_BL: Tensor
 ) -> Iterator[tuple[Tensor, Passed]]:
     """Put windows through the model, as many at once as is allowed, and half as many where memory runs out."""
     done, (count, length) = 0, ids_BL.shape
@@ -176,7 +176,7 @@ def _passes(
         size = windows_at_once(calculator, config, length)
         batch_BL = ids_BL[done : done + size]
         try:
-            passed = one_pass(calculator, wanted, batch_BL, targets)
+            passed = one_pass(calculator, wants.of_a_pass, batch_BL, wants.needs.targets, cut_by=wants.plan)
         except torch.OutOfMemoryError:
             size = min(size, count - done)
             if size == 1:

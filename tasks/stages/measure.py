@@ -32,11 +32,12 @@ ROWS_WITHOUT_MODEL = 64
 
 
 def measure_key_config(scorer: LadmConfig, name: str, needs: Needs) -> dict[str, Any]:
-    """What one scorer's columns are computed with: its settings, and of the model's pass what it looks at."""
+    """What one scorer's columns are computed with: its settings, and of the model's pass what their last bit hangs on.
+
+    That is the grid of spans, too: by it attention is cut into blocks, and so rounded, for whoever shares the pass.
+    """
     key = {"scorer": name, "settings": getattr(scorer.beside, name).model_dump(mode="json", exclude_none=True)}
-    if needs.layers:
-        key |= scorer.model_dump(mode="json", include=_SPANS)
-    return key | ({"dtype": scorer.dtype} if needs.model else {})
+    return key | (scorer.model_dump(mode="json", include=_SPANS | {"dtype"}) if needs.model else {})
 
 
 def scorer_of(job: Job) -> LadmConfig:

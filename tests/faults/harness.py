@@ -24,11 +24,13 @@ from typing import Any
 import pyarrow.parquet as pq
 from conftest import Answer
 
+from ladm.flows.dag.stages import NAMES
 from ladm.flows.runs.read import record_files
 
 FORKING = """
 import json, os, select, signal, sys
 from pathlib import Path
+sys.path.insert(0, {here!r})
 from ladm.flows.orchestration.environment import quiet_prefect
 quiet_prefect(Path({cache!r}))
 import ladm.flows.cli, ladm.flows.config, ladm.flows.console, ladm.flows.dag.curate, ladm.tasks.scorers.attention
@@ -67,7 +69,6 @@ while True:
             os._exit(code)  # the libraries' own ends are not made for a process that was forked
         print("started", pid, flush=True)
 """
-STAGES = ("ingest", "length", "tokenize", "score", "rank", "export")
 PATIENCE = 1200.0
 
 
@@ -106,7 +107,7 @@ class Forker:
         self.started = 0
         self.codes: dict[int, int] = {}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", FORKING.format(cache=str(folder))],
+            [sys.executable, "-c", FORKING.format(cache=str(folder), here=str(Path(__file__).parent))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -201,7 +202,7 @@ def files_in(store: Path) -> list[Path]:
 
 def stage_reached(store: Path) -> str:
     """The last stage of which there is data."""
-    there = [stage for stage in STAGES if any((store / stage).glob("*/*"))]
+    there = [stage for stage in NAMES if any((store / stage).glob("*/*"))]
     return there[-1] if there else "start"
 
 

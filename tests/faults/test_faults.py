@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Answer, write_jsonl
+from conftest import Answer, gated_calibration, write_jsonl
 from harness import (
     Forker,
     Ledger,
@@ -28,10 +28,27 @@ from harness import (
 )
 from test_damage import flip_a_byte
 
+from ladm.flows.dag.stages import TABLE
 from ladm.flows.orchestration.environment import prefect_server
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
+EVERYTHING = {
+    "select.replay": "{share: 0.2, seed: 3}",
+    "deduplicate": "{near: false}",
+    "filters": "['welcome:is_welcome']",
+    "scorer.beside": "[gzip, longfilter]",
+    "scorer.layers": "calibrated",
+    "select.rank_by": "longfilter",
+    "export": "[{format: parquet, part_bytes: 8000}, {format: jsonl.zst, part_bytes: 8000}]",
+}
+"""Settings that ask for every stage of a run, and for exports of several parts."""
+ANOTHER_SCORE = ("scorer.span=8", "scorer.layers=all", "scorer.calibration=null")
+"""Settings by which every window is scored in another way."""
+UNCALIBRATED = ("scorer.layers=all", "scorer.calibration=null")
+"""Settings that take any model: a calibration is refused with another model than its own."""
+RUN_FOLDERS = tuple(dict.fromkeys(row.stored_in for row in TABLE if row.scope != "evaluation"))
+"""The folders that the stages of a run write to."""
 KILLS = 20
 INTERRUPTS = 5
 SEED = 7
@@ -110,7 +127,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, forker: Fo
         "scorer.d_cds": 2,
         "select.budget_tokens": 8000,
         "execution.retry_seconds": 0.01,
+        "scorer.calibration": folder / "calibration.json",
+        "decontaminate.against": f"[{folder}/benchmark.txt]",
+        **EVERYTHING,
     }
+    (folder / "calibration.json").write_text(gated_calibration(tiny_model, 256, 16).model_dump_json())
+    (folder / "benchmark.txt").write_text("a passage of a benchmark that no document of this corpus holds at all")
     arguments = ["run", "--json", "--store", str(folder / "store")]
     arguments += [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
     undisturbed = forker.start(arguments).end()
@@ -118,7 +140,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, forker: Fo
     store = folder / "store"
     scene = Scene(folder, corpus, arguments, results(store), ranked(store), len(files_in(store)), forker)
     assert undisturbed.record["quarantined"]["records"] == 1
-    assert 30 < len(scene.rows) < 60  # a few are too short
+    assert 30 < len(scene.rows) < 55  # a few are too short
+    assert all(any(files_in(store / name)) for name in RUN_FOLDERS)
+    assert len(list(store.glob("runs/*/export/**/*.parquet"))) > 2
     store.rename(folder / "undisturbed")
     return scene
 
@@ -199,7 +223,7 @@ def test_interrupted_at_any_moment(scene: Scene, store: Path, ledger: Ledger) ->
 
 
 def test_two_runs_of_different_settings_at_once(scene: Scene, store: Path, ledger: Ledger) -> None:
-    other_settings = scene.with_settings("scorer.span=8", "select.budget_tokens=5000")
+    other_settings = scene.with_settings(*ANOTHER_SCORE, "select.budget_tokens=5000")
     alone = scene.run(other_settings)
     assert alone.code == 0, alone.err
     other_rows, other_results = ranked(store), results(store)
@@ -256,7 +280,7 @@ def test_the_store_is_damaged(scene: Scene, filled: Path, ledger: Ledger, damage
     dice = random.Random(f"{SEED} {damage}")
     victims = [
         dice.choice(sorted(path for path in (filled / stage).glob("*/*") if path.is_file()))
-        for stage in ("ingest", "length", "tokenize", "score", "rank", "export", "quarantine", "records")
+        for stage in (*RUN_FOLDERS, "quarantine", "records")
     ]
     before = {path: path.read_bytes() for path in victims}
     for path in victims:
@@ -267,7 +291,7 @@ def test_the_store_is_damaged(scene: Scene, filled: Path, ledger: Ledger, damage
         else:
             flip_a_byte(path, dice.random())
     # Another span reads all windows again. To the first settings, the first results.
-    assert scene.run(scene.with_settings("scorer.span=8")).code == 0
+    assert scene.run(scene.with_settings(*ANOTHER_SCORE)).code == 0
     again = scene.run(scene.arguments)
     assert again.code == 0, again.err
     for path, content in before.items():
@@ -376,7 +400,7 @@ def test_scores_that_are_no_numbers(scene: Scene, store: Path, model: Path, ledg
         lines = rare.read_text().splitlines()
         lines[1] = lines[1].replace('"text": "', '"text": "§ ')
         rare.write_text("\n".join(lines) + "\n")
-        ended = scene.run(scene.arguments)
+        ended = scene.run(scene.with_settings(*UNCALIBRATED, "filters=[]"))
         assert ended.code == 0, ended.err
         assert ended.record["stages"]["score"]["quarantined"] == 1
         (bad,) = [
@@ -388,7 +412,7 @@ def test_scores_that_are_no_numbers(scene: Scene, store: Path, model: Path, ledg
         rows = ranked(store)
         assert bad["doc_id"] not in {doc_id for _, _, doc_id, _ in rows}
         ledger.note(f"{value} scores", ["Rare"] * 2, [domain for domain, *_ in rows if domain == "Rare"])
-        assert len(rows) == len(scene.rows) + 2
+        assert {doc_id for _, _, doc_id, _ in scene.rows} <= {doc_id for _, _, doc_id, _ in rows}
     finally:
         rare.unlink()
 
@@ -396,21 +420,30 @@ def test_scores_that_are_no_numbers(scene: Scene, store: Path, model: Path, ledg
 def test_the_model_is_damaged(scene: Scene, filled: Path, model: Path, ledger: Ledger) -> None:
     weights = model / "model.safetensors"
     whole = weights.read_bytes()
+    uncalibrated = scene.with_settings(*UNCALIBRATED)
+    assert scene.run(uncalibrated).code == 0
+    rows, made = ranked(filled), results(filled)
     # One bit: another model, whose scores are never mixed with the old ones.
     flip_a_byte(weights, 0.9)
-    other = scene.run(scene.arguments)
+    calibrated = scene.run(scene.arguments)
+    assert (calibrated.code, calibrated.err.count("\n")) == (2, 1), calibrated.err
+    other = scene.run(uncalibrated)
     assert other.code in (0, 1), other.err
     assert other.record["stages"]["score"]["cached"] == 0
     ledger.note("damaged models", [], [])
     # Cut off: refused in one line, before any work.
     weights.write_bytes(whole[:-100])
-    refused = scene.run(scene.arguments)
+    refused = scene.run(uncalibrated)
     assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
     assert "model.safetensors is damaged, cut short" in refused.err
     ledger.note("damaged models", [], [])
     weights.write_bytes(whole)
-    again = scene.run(scene.arguments)
+    again = scene.run(uncalibrated)
     assert again.code == 0, again.err
+    assert again.record["windows_scored"] == 0
+    ledger.note("damaged models", rows, ranked(filled), results(filled) == made)
+    assert results(filled) == made
+    again = scene.run(scene.arguments)
     assert again.record["windows_scored"] == 0
     ledger.note("damaged models", scene.rows, ranked(filled), as_undisturbed(scene, filled))
     assert as_undisturbed(scene, filled)
