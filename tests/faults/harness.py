@@ -222,6 +222,7 @@ def results(store: Path) -> dict[str, bytes]:
 
 
 def ranked(store: Path) -> list[Any]:
-    """The rows of the latest run's ranking: document, rank, and whether it is selected."""
-    table = pq.read_table(run_folder(store) / "ranking.parquet", columns=["domain", "rank", "doc_id", "selected"])
+    """The rows of the latest run's ranking: document, rank, whether it is selected, and its role."""
+    columns = ["domain", "rank", "doc_id", "selected", "role"]
+    table = pq.read_table(run_folder(store) / "ranking.parquet", columns=columns)
     return [tuple(row.values()) for row in table.to_pylist()]
