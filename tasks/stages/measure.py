@@ -20,7 +20,7 @@ from ladm.tasks.schema import MEASURED
 from ladm.tasks.scorers.evidence import Needs
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
-from ladm.tasks.scorers.registry import columns_of, gather_without_model
+from ladm.tasks.scorers.registry import columns_of, gather_without_model, version_of
 from ladm.tasks.scorers.window_batches import batches_to_score, in_passes
 from ladm.tasks.storage.store import Store
 
@@ -34,6 +34,8 @@ ROWS_WITHOUT_MODEL = 64
 def measure_key_config(scorer: LadmConfig, name: str, needs: Needs) -> dict[str, Any]:
     """What one scorer's columns are computed with: its settings, and of the model's pass what it looks at."""
     key = {"scorer": name, "settings": getattr(scorer.beside, name).model_dump(mode="json", exclude_none=True)}
+    if (version := version_of(name)) > 1:
+        key["version"] = version
     if needs.layers:
         key |= scorer.model_dump(mode="json", include=_SPANS)
     return key | ({"dtype": scorer.dtype} if needs.model else {})
@@ -41,7 +43,7 @@ def measure_key_config(scorer: LadmConfig, name: str, needs: Needs) -> dict[str,
 
 def scorer_of(job: Job) -> LadmConfig:
     """The configuration that a job's scorer runs under, with that scorer beside it and no other."""
-    own = {"scorer", "settings"}
+    own = {"scorer", "settings", "version"}
     settings = {name: value for name, value in job.config.items() if name not in own}
     beside = {job.config["scorer"]: job.config["settings"]}
     environment = {name: value for name, value in job.environment.items() if name != "together"}
