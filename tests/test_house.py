@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,12 @@ def test_tasks_know_nothing_of_flows() -> None:
         if name.startswith("ladm.tasks") and other.startswith("ladm.flows")
     ]
     assert wrong == []
+
+
+def test_no_module_is_called_like_one_of_python() -> None:
+    """But for a stage, which goes by the name that users know it by."""
+    alike = {name for name in modules() if name.rpartition(".")[2] in sys.stdlib_module_names}
+    assert alike == {"ladm.tasks.stages.tokenize"}
 
 
 def too_long(path: Path) -> list[str]:
