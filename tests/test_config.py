@@ -10,6 +10,7 @@ from conftest import Answer, Corpus, run_arguments
 
 from ladm.flows.config import load_config
 from ladm.tasks.errors import ConfigError
+from ladm.tasks.exporters.formats import EXPORTERS
 
 Cli = Callable[..., Answer]
 
@@ -73,8 +74,8 @@ def test_set_reaches_into_sections_and_lists() -> None:
         ("sources.7.uri=x", "--set: sources.7.uri: '7' is no entry of a list of 1, counted from 0"),
         ("export=[parquet, parquet]", "export: a format is named twice; name each once"),
         (
-            "export=csv",
-            "export.0: format should be one of parquet, jsonl.zst, datasets, mds, megatron, npy, not {'format': 'csv'}",
+            "export=doc",
+            f"export.0: format should be one of {', '.join(EXPORTERS)}, not {{'format': 'doc'}}",
         ),
         ("export=[{format: npy, pack: {lenght: 8}}]", "export.0.pack.lenght: unknown key; did you mean 'length'?"),
         ("export=[{format: parquet, eos: 3}]", "export.0.eos: unknown key; known keys: format, part_bytes, shuffle"),

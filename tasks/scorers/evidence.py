@@ -1,7 +1,8 @@
 """What a scorer asks of a window, and what it gets: the interface of the scorers that stand beside `ladm`.
 
 A scorer is a module with `CONFIG`, the class of its settings, `needs(config, length)` and `score(config, evidence)`,
-both plain arithmetic; one that gives several values lists them in `COLUMNS`. It is added in `registry.py`.
+both plain arithmetic; one that gives several values lists them in `COLUMNS`, and one that gives other numbers
+than before raises its `VERSION`. It is added in `registry.py`.
 What several scorers need of the window's own forward pass is asked for once: one pass serves `ladm` and all of them.
 Only what is conditioned on *less* than the window (a snippet) needs passes of its own, short ones.
 """

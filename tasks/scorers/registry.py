@@ -47,6 +47,11 @@ def columns_of(name: str) -> list[pa.Field]:
     return fields
 
 
+def version_of(name: str) -> int:
+    """The version of a scorer, which its module raises when it gives other numbers: they are then measured again."""
+    return int(getattr(BESIDE[name], "VERSION", 1))
+
+
 def all_columns() -> list[pa.Field]:
     """The columns that all scorers give, and the gate's distance."""
     return [*(field for name in BESIDE for field in columns_of(name)), GATED.field("gate_distance")]

@@ -22,6 +22,7 @@ from test_export import inputs_of, job_of, made_up
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.formats import EXPORTERS
 from ladm.tasks.exporters.parquet import ParquetExporter
+from ladm.tasks.exporters.tokens import TokenExport
 from ladm.tasks.job import Job, Outcome, Stage, run_job
 from ladm.tasks.manifest import Counts, Manifest, Shard
 from ladm.tasks.models.resolve import resolve_model
@@ -64,8 +65,8 @@ def in_small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def export_of(store: Store, model: Any, form: str) -> Job:
-    of_text = form in ("parquet", "jsonl.zst", "datasets")
-    options: dict[str, Any] = {} if of_text else {"eos": 0, "pack": {"length": 64}}
+    of_tokens = issubclass(EXPORTERS[form].entry, TokenExport)
+    options: dict[str, Any] = {"eos": 0, "pack": {"length": 64}} if of_tokens else {}
     job = job_of(store, inputs_of(store, made_up(200)), format=form, validation=0.3, part_bytes=20_000, **options)
     return job.model_copy(update={"identity": [model.tokenizer_digest], "environment": {"model": model.reference}})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from tiny_models import SHAPE, windows
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from ladm.tasks.job import Job
 from ladm.tasks.scorers import gzip_ratio, longattn, longfilter, prolong, random_order
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.evidence import Evidence, Snippet
@@ -19,6 +21,7 @@ from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.snippets import read_snippets
 from ladm.tasks.scorers.window_scores import score_windows
+from ladm.tasks.stages.measure import measure_key_config, scorer_of
 
 LENGTH = 320
 
@@ -126,6 +129,20 @@ def test_snippets_and_targets_against_plain_passes(folder: Path) -> None:
     np.testing.assert_allclose(found[one], log_p(folder, ids_L[10:40])[-5:], rtol=1e-4)
     joined = np.concatenate([ids_L[:12], ids_L[100:118]])
     np.testing.assert_allclose(found[two], log_p(folder, joined)[-17:], rtol=1e-4)
+
+
+def test_a_scorer_that_gives_other_numbers_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = LadmConfig.model_validate({"beside": ["gzip", "random"]})
+
+    def key(name: str) -> dict[str, Any]:
+        return measure_key_config(scorer, name, scorer.beside.needs_of(name))
+
+    first, other = key("gzip"), key("random")
+    assert "version" not in first
+    monkeypatch.setattr(gzip_ratio, "VERSION", 2, raising=False)
+    assert (key("gzip"), key("random")) == ({**first, "version": 2}, other)
+    job = Job(stage="measure", label="x", store="x", config=key("gzip"))
+    assert scorer_of(job).beside.names == ("gzip",)
 
 
 def test_all_side_by_side_equal_each_alone_and_leave_the_ladm_score_as_it_is(folder: Path) -> None:
