@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ladm.tasks.printable import printable
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """All of pydantic's complaints as one line: field, what is wrong, and the fix."""
@@ -21,7 +23,7 @@ def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
     own = complaint["loc"][-1:] if complaint["type"] == "extra_forbidden" else ()
     tried = complaint["loc"][: len(complaint["loc"]) - len(own)]
     parts = [*(part for part in tried if not (isinstance(part, str) and part[:1].isupper())), *own]
-    field = ".".join(str(part) for part in parts) or "configuration"
+    field = printable(".".join(str(part) for part in parts)) or "configuration"
     message = str(complaint["msg"]).removeprefix("Value error, ")
     if complaint["type"] == "extra_forbidden":
         known = _known_fields(model, complaint["loc"][:-1])

@@ -86,6 +86,8 @@ def do(plan: Plan, console: Console) -> RunRecord:
     plan = with_gate_file(plan)
     record = RunRecord(plan, previous=read.latest_record(Store(plan.config.store)))
     token = progress.listener.set(console.advance)
+    for note in plan.notes:
+        console.say(note)
     try:
         with marks.in_use(plan.config.store, record.run_id, console.say), runner_of(plan) as runner:
             dag = Dag(plan, console, runner, stage_tasks(plan), record)

@@ -38,6 +38,8 @@ class Plan:
     """Of each filter of the configuration, what tells it from other versions of itself."""
     exports: list[ExportConfig] = field(default_factory=list)
     """What is exported, with all that a format of tokens needs settled; empty when the run ends before that."""
+    notes: list[str] = field(default_factory=list)
+    """What the run says first: lines of text."""
 
     gate_file: Shard | None = None
     """The file of the store that holds the calibration's gate; None where there is no gate."""

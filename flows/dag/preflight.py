@@ -60,6 +60,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     model = calibration = None
     layers: list[int] = []
     left_out: list[int] = []
+    notes: list[str] = []
     exports: list[ExportConfig] = []
     if scored or "tokenizer" in needs:
         model = resolve_model(config.scorer.model, tell)
@@ -74,12 +75,12 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             check_beside(scorer, model_facts(model), config.window.length)
             if left_out and tell:
                 tell(left_out_line(scorer, left_out, config.window.length))
-            if asked == FITTING and calibration is None and tell:
-                tell(none_fits_line(scorer, config.window.length))
+            if asked == FITTING and calibration is None:
+                notes.append(none_fits_line(scorer, config.window.length))
         if until == NAMES[-1]:
             exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
     stages = told_stages(config, until)
-    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports)
+    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports, notes)
 
 
 def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig, Calibration | None]:
@@ -95,7 +96,7 @@ def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig
         scorer = calibration.stated(scorer)
     config = config.model_copy(update={"scorer": scorer})
     given = (*calibration.gives, *(["gate"] if calibration.gate else [])) if calibration else ()
-    check_rank_by(config, given)
+    check_rank_by(config, given if calibration else None)
     check_columns_are_made(config.select.where, scorer.beside.names, given)
     return config, calibration
 
@@ -136,13 +137,17 @@ def check_device_is_here(config: RunConfig) -> None:
         check_device(config.scorer.device)
 
 
-def check_rank_by(config: RunConfig, by_calibration: Collection[str]) -> None:
-    """Refuse to rank by a score that neither the calibration nor a scorer beside it gives."""
+def check_rank_by(config: RunConfig, by_calibration: Collection[str] | None) -> None:
+    """Refuse to rank by a score that neither the calibration, if there is one, nor a scorer beside it gives."""
     by = config.select.rank_by
-    given = ("ladm", *(name for name in by_calibration if name in ("dependency", "order")), *config.scorer.beside.names)
+    given = (
+        "ladm",
+        *(name for name in by_calibration or () if name in ("dependency", "order")),
+        *config.scorer.beside.names,
+    )
     if by in given:
         return
-    if not by_calibration:
+    if by_calibration is None:
         raise ConfigError("select.rank_by: order comes with a calibration; set scorer.layers=calibrated")
     which = repr(config.scorer.calibration) if config.scorer.calibration else "the shipped one"
     raise ConfigError(

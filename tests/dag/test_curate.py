@@ -41,7 +41,8 @@ def test_first_run_then_second_then_changes(tmp_path: Path, corpus: Corpus, ladm
     stages = record["stages"]
     assert record["status"] == "completed"
     assert did(record) == {
-        "ingest": (2, 0), "length": (2, 0), "tokenize": (2, 0), "score": (2, 0), "rank": (1, 0), "export": (2, 0),
+        "ingest": (2, 0), "length": (2, 0), "tokenize": (2, 0), "score": (2, 0), "measure": (2, 0),
+        "rank": (1, 0), "export": (2, 0),
     }  # fmt: skip
     assert (stages["ingest"]["in"], stages["ingest"]["kept"]) == (9, 9)
     assert stages["length"]["dropped"] == {"fewer bytes than the window has tokens": 1}
@@ -56,7 +57,8 @@ def test_first_run_then_second_then_changes(tmp_path: Path, corpus: Corpus, ladm
     # nothing changed: nothing is done, and the result is there again
     second = ladm(*run_arguments(corpus, store)).record
     assert did(second) == {
-        "ingest": (0, 2), "length": (0, 2), "tokenize": (0, 2), "score": (0, 2), "rank": (0, 1), "export": (0, 2),
+        "ingest": (0, 2), "length": (0, 2), "tokenize": (0, 2), "score": (0, 2), "measure": (0, 2),
+        "rank": (0, 1), "export": (0, 2),
     }  # fmt: skip
     assert second["windows_scored"] == 0
     assert ranking_rows(store, second) == ranking_rows(store, record)
@@ -64,7 +66,8 @@ def test_first_run_then_second_then_changes(tmp_path: Path, corpus: Corpus, ladm
     # another budget: only ranking and export
     other_budget = ladm(*run_arguments(corpus, store, "select.budget_tokens=4000")).record
     assert did(other_budget) == {
-        "ingest": (0, 2), "length": (0, 2), "tokenize": (0, 2), "score": (0, 2), "rank": (1, 0), "export": (2, 0),
+        "ingest": (0, 2), "length": (0, 2), "tokenize": (0, 2), "score": (0, 2), "measure": (0, 2),
+        "rank": (1, 0), "export": (2, 0),
     }  # fmt: skip
     assert other_budget["stages"]["rank"]["selected_documents"] > stages["rank"]["selected_documents"]
 
@@ -77,7 +80,8 @@ def test_first_run_then_second_then_changes(tmp_path: Path, corpus: Corpus, ladm
     changed(corpus.folder / "poems.jsonl", lambda text: text.replace("river", "ocean"))
     one_changed = ladm(*run_arguments(corpus, store)).record
     assert did(one_changed) == {
-        "ingest": (1, 1), "length": (1, 1), "tokenize": (1, 1), "score": (1, 1), "rank": (1, 0), "export": (2, 0),
+        "ingest": (1, 1), "length": (1, 1), "tokenize": (1, 1), "score": (1, 1), "measure": (1, 1),
+        "rank": (1, 0), "export": (2, 0),
     }  # fmt: skip
     assert {job["source"][-12:] for job in one_changed["shards"] if job["stage"] == "score" and not job["cached"]} == {
         "/poems.jsonl"
@@ -87,7 +91,8 @@ def test_first_run_then_second_then_changes(tmp_path: Path, corpus: Corpus, ladm
     changed(corpus.folder / "poems.jsonl", lambda text: text)
     only_dated = ladm(*run_arguments(corpus, store)).record
     assert did(only_dated) == {
-        "ingest": (1, 1), "length": (0, 2), "tokenize": (0, 2), "score": (0, 2), "rank": (0, 1), "export": (0, 2),
+        "ingest": (1, 1), "length": (0, 2), "tokenize": (0, 2), "score": (0, 2), "measure": (0, 2),
+        "rank": (0, 1), "export": (0, 2),
     }  # fmt: skip
 
     # one score shard's data lost: only that shard is scored again, and the ranking comes out the same
@@ -193,7 +198,8 @@ def test_a_shard_that_fails_for_good(
     monkeypatch.setattr(window_scores, "score_windows", working)
     again = ladm(*run_arguments(corpus, store)).record
     assert did(again) == {
-        "ingest": (0, 2), "length": (0, 2), "tokenize": (0, 2), "score": (1, 1), "rank": (1, 0), "export": (2, 0),
+        "ingest": (0, 2), "length": (0, 2), "tokenize": (0, 2), "score": (1, 1), "measure": (0, 2),
+        "rank": (1, 0), "export": (2, 0),
     }  # fmt: skip
     assert again["windows_scored"] == 3
     assert ranking_rows(store, again) == ranking_rows(tmp_path / "undisturbed", undisturbed)

@@ -193,7 +193,7 @@ def test_a_disk_that_damages_everything_ends_the_run(
     monkeypatch.setattr(Store, "writing", contextlib.contextmanager(damaging))
     answer = ladm(*run_arguments(corpus, store))
     assert answer.code == 1
-    assert {failure["stage"] for failure in answer.record["failures"]} == {"score"}
+    assert {failure["stage"] for failure in answer.record["failures"]} == {"score", "measure"}
     assert all("damaged or missing in the store: tokenize/" in one["error"] for one in answer.record["failures"])
     assert not (store / "latest").exists()
     monkeypatch.undo()

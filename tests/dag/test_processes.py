@@ -108,8 +108,8 @@ def test_an_evaluation_killed_goes_on_and_gives_the_same_table(tmp_path: Path, c
     table, log = (whole := start([*evaluate, *undisturbed])).communicate(timeout=300)
     assert whole.returncode == 0, log
 
-    killed = start([*evaluate, *store], HANGING_SCAN.format(hang_at=14))
-    wait_for(lambda: len(list((tmp_path / "store").glob("scan/*/*.parquet"))) == 3)  # of four windows each
+    killed = start([*evaluate, *store], HANGING_SCAN.format(hang_at=20))
+    wait_for(lambda: len(list((tmp_path / "store").glob("scan/*/*.parquet"))) == 3)  # of five or six windows each
     time.sleep(1)
     killed.kill()
     killed.communicate(timeout=60)

@@ -300,8 +300,9 @@ def test_the_store_is_damaged(scene: Scene, filled: Path, ledger: Ledger, damage
     again = scene.run(scene.arguments)
     assert again.code == 0, again.err
     for path, content in before.items():
-        # One bit is found where a file is read. With replay, exports read what was ingested, and no list after it.
-        read_again = damage != "flipped" or path.parts[-3] not in ("ingest", "length", "filter")
+        # One bit is found where a file is read: windows by the other score, what ranks by the ranking, and what is
+        # published. Nothing reads what went into a drop list that is whole.
+        read_again = damage != "flipped" or path.parts[-3] in ("tokenize", "score", "gate", "rank", "export")
         if read_again and path.suffix != ".json":
             assert path.read_bytes() == content, path
         ledger.note(f"{damage} files", scene.rows, ranked(filled), as_undisturbed(scene, filled))

@@ -198,7 +198,12 @@ def test_the_image_gets_every_package() -> None:
     copied = {source for _, *sources, _ in lines for source in sources}
     assert all((root / source).exists() for source in copied)
     project = tomllib.loads((root / "pyproject.toml").read_text())
-    assert {package.split(".")[0] for package in project["tool"]["setuptools"]["packages"]} <= copied
+    (where,) = project["tool"]["setuptools"]["packages"]["find"]["where"]
+    linked = {
+        link.resolve().relative_to(root).parts[0] for link in (root / where / "ladm").iterdir() if link.is_symlink()
+    }
+    assert linked == {"flows", "tasks", "sql"}
+    assert {where, *linked} <= copied
     assert {"constraints.txt", project["project"]["readme"], *project["project"]["license-files"]} <= copied
 
 

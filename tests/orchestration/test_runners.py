@@ -16,7 +16,7 @@ import pytest
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 from test_processes import start, wait_for
 
-from ladm.flows.dag import plan as preflight
+from ladm.flows.dag import preflight
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import RUNNER_PACKAGES
 from ladm.flows.orchestration.runners import LOST_WORKERS, check_reachable, runner_of

@@ -178,7 +178,8 @@ def test_runs_of_changing_files(place: Place, corpus: Corpus, ladm: Cli, tmp_pat
     assert first.code == 0, first.err
     record = first.record
     assert did(record) == {
-        "ingest": (3, 0), "length": (3, 0), "tokenize": (3, 0), "score": (3, 0), "rank": (1, 0), "export": (2, 0),
+        "ingest": (3, 0), "length": (3, 0), "tokenize": (3, 0), "score": (3, 0), "measure": (3, 0),
+        "rank": (1, 0), "export": (2, 0),
     }  # fmt: skip
     assert record["windows_scored"] == 9
 
@@ -200,7 +201,8 @@ def test_runs_of_changing_files(place: Place, corpus: Corpus, ladm: Cli, tmp_pat
     place.fs.rm(f"{place.prefix}/raw/letters.jsonl")
     changed = ladm(*on_s3(place, corpus)).record
     assert did(changed) == {
-        "ingest": (2, 1), "length": (2, 1), "tokenize": (2, 1), "score": (2, 1), "rank": (1, 0), "export": (2, 0),
+        "ingest": (2, 1), "length": (2, 1), "tokenize": (2, 1), "score": (2, 1), "measure": (2, 1),
+        "rank": (1, 0), "export": (2, 0),
     }  # fmt: skip
     fresh = {Path(job["source"]).name for job in changed["shards"] if job["stage"] == "score" and not job["cached"]}
     assert fresh == {"notes.jsonl", "poems.jsonl"}
@@ -210,7 +212,7 @@ def test_runs_of_changing_files(place: Place, corpus: Corpus, ladm: Cli, tmp_pat
     (lost,) = (job for job in changed["shards"] if job["stage"] == "score" and job["source"].endswith("poems.jsonl"))
     place.fs.rm(f"{place.prefix}/store/{lost['shards'][0]['path']}")
     mended = ladm(*on_s3(place, corpus)).record
-    assert ran(mended) == {"ingest": 0, "length": 0, "tokenize": 0, "score": 1, "rank": 0, "export": 0}
+    assert ran(mended) == {"ingest": 0, "length": 0, "tokenize": 0, "score": 1, "measure": 0, "rank": 0, "export": 0}
     assert mended["windows_scored"] == 2
 
     _check_sql(place, mended, ladm)
