@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -55,8 +55,7 @@ def attend_and_measure(
         scale: logits are q·k·scale.
         plans: which spans to measure, and over which keys their softmax runs; several share one attention.
         output: whether the attention's own output is needed. The last layer measured needs none.
-        cut_by: the plan by which attention is cut into blocks, where it is, though nothing of it is measured here and
-            no output is needed; the rounding of all that is found is then the same whatever `plans` are. None: `plans`.
+        cut_by: the plan by whose spans attention is cut, so that all is rounded alike; None: by those of `plans`.
 
     Returns:
         (out_BHLD, or None without `output`; a pfs_BHP a plan, float32: all pairs of it, query span by query span).
@@ -70,8 +69,9 @@ def attend_and_measure(
     out_BHLD: Tensor | None = None
     lse_BHL: Tensor | None = None  # over all keys up to the row itself
     lse_before: dict[tuple[int, int], Tensor] = {}  # query span → lse_BHS of its rows over the keys before the span
-    cutting = plans if cut_by is None else [cut_by]
-    strict = sorted({_rows(query, plan) for plan in cutting if not plan.own_keys for query in plan.queries})
+    strict = sorted(
+        {_rows(query, plan) for plan in ([cut_by] if cut_by else plans) if not plan.own_keys for query in plan.queries}
+    )
     if kernel is None:
         out_BHLD = causal_attention(q_BHLD, k_BKLD, v_BKLD, scale) if output else None
     elif (output or cut_by) and strict:
@@ -89,14 +89,19 @@ def attend_and_measure(
             return _sampled_lse(q_BHLD, k_BKLD, scale, query.start, plan)
         return _sampled_lse_by_kernel(kernel, q_BHLD, k_BKLD, v_BKLD, scale, query.start, plan)
 
-    found = []
-    for plan in plans:
-        pfs = []
-        for alike in _alike(plan, q_BHLD):
-            lse_BHNS = torch.stack([lse_of(query, plan) for query in alike], dim=2)
-            pfs.append(_focus(q_BHLD, k_BKLD, lse_BHNS, scale, alike, plan).flatten(2))
-        found.append(torch.cat(pfs, dim=2))
+    found = [_pfs_of(q_BHLD, k_BKLD, scale, plan, lse_of) for plan in plans]
     return out_BHLD if output else None, found
+
+
+def _pfs_of(
+    q_BHLD: Tensor, k_BKLD: Tensor, scale: float, plan: SpanPlan, lse_of: Callable[[QuerySpan, SpanPlan], Tensor]
+) -> Tensor:
+    """pfs_BHP of all pairs of a plan, query span by query span, by the lse_BHS of each query span's rows."""
+    pfs = []
+    for alike in _alike(plan, q_BHLD):
+        lse_BHNS = torch.stack([lse_of(query, plan) for query in alike], dim=2)
+        pfs.append(_focus(q_BHLD, k_BKLD, lse_BHNS, scale, alike, plan).flatten(2))
+    return torch.cat(pfs, dim=2)
 
 
 def _cut_attention(

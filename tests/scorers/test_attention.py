@@ -213,11 +213,11 @@ def test_out_of_memory_halves_the_batch(gqa: Path, monkeypatch: pytest.MonkeyPat
     tried: list[int] = []
     measure, most = window_scores.one_pass, 2
 
-    def small_memory(*arguments: Any) -> Any:
+    def small_memory(*arguments: Any, **named: Any) -> Any:
         tried.append(len(arguments[2]))
         if tried[-1] > most:
             raise torch.OutOfMemoryError
-        return measure(*arguments)
+        return measure(*arguments, **named)
 
     monkeypatch.setattr(window_scores, "one_pass", small_memory)
     np.testing.assert_allclose(per_layer(calculator, CONFIG, ids_BL), expected, rtol=1e-4)

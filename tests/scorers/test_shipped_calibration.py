@@ -23,15 +23,15 @@ def test_a_shipped_calibration_has_its_evidence(name: str) -> None:
     assert calibration.last_layer + 0.25 <= 0.65 * 30
     assert len(set(calibration.documents)) == len(calibration.documents) >= 30
     rows = [row for row in calibration.expected if row["formula"] == "calibrated"]
-    by = {(row["contrast"], row["domain"]): row for row in rows}
-    assert {row["half"] for row in rows} == {"test"}
-    spliced = {domain: row["auc"] for (contrast, domain), row in by.items() if contrast == "spliced"}
-    assert len(spliced) == 11
-    assert by["spliced", "all"]["auc"] >= {4096: 0.97}.get(calibration.window_length, 0.9)
-    layers = [row for row in calibration.expected if row["formula"] == "calibrated-layers"]
-    (alone,) = [row["auc"] for row in layers if (row["contrast"], row["domain"]) == ("spliced", "all")]
-    assert by["spliced", "all"]["auc"] > alone, "documents are ranked by what is better"
-    assert {contrast for contrast, _ in by} == {"spliced", "shuffled", "halves", "lists"}
+    by = {(row["contrast"], row["domain"]): row["auc"] for row in rows}
+    assert {row["half"] for row in rows} == {"left out"}, "documents that the measured calibration was not made from"
+    assert by["spliced", "all"] >= 0.9
+    junk = {"repeated-page", "edited-page", "table", "log", "menus", "base64", "random-tokens", "sorted-words"}
+    assert all(by[kind, "all"] >= 0.95 for kind in junk)
+    assert by["lists", "Dictionaries"] >= 0.7
+    assert by["lists", "Changelogs"] >= 0.7
+    assert {"halves", "interleaved", "crumbs"} <= {contrast for contrast, _ in by}
+    assert calibration.gate is not None
 
 
 def test_it_is_found_by_model_and_window_length() -> None:
