@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Answer, Corpus, run_arguments
+from pydantic import ValidationError
 
-from ladm.flows.config import load_config
+from ladm.flows.config import RunConfig, load_config
 from ladm.tasks.errors import ConfigError
+from ladm.tasks.settings import Settings
 
 Cli = Callable[..., Answer]
 
@@ -91,6 +94,117 @@ def test_one_line_names_the_field_and_the_fix(override: str, line: str) -> None:
         load_config(overrides=[override])
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "field"),
+    [
+        ("export=[{format: parquet, shuffle: false}]", "export.0.shuffle"),
+        ("export=[{format: npy, pack: {length: true}}]", "export.0.pack.length"),
+        ("window.length=on", "window.length"),
+        ("select.gate=true", "select.gate"),
+        ("select.replay={share: yes}", "select.replay.share"),
+        ("select.quotas=[{domain: x, bucket: [false, 4], tokens: 4}]", "select.quotas.0.bucket"),
+        ("deduplicate={near: {seed: no}}", "deduplicate.near.seed"),
+        ("filters=[{repetition: {top_2_gram: off}}]", "filters.0.repetition.top_2_gram"),
+        ("scorer.beside={random: {seed: true}}", "scorer.beside.random.seed"),
+        ("scorer.layers=[true, 3]", "scorer.layers"),
+        ("max_quarantined=false", "max_quarantined"),
+        ("execution.retries=false", "execution.retries"),
+        ("sources=[{uri: a, max_record_bytes: true}]", "sources.0.max_record_bytes"),
+    ],
+)
+def test_true_and_false_are_no_numbers_and_no_seeds(setting: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(field)}: true and false .* are no numbers; give a number"):
+        load_config(overrides=[setting])
+
+
+def test_true_and_false_stay_what_they_are_where_they_are_meant() -> None:
+    settings = ["deduplicate={exact: false, near: true}", "select.gate=off", "filters=[{repetition: true}]"]
+    config = load_config(overrides=settings)
+    assert config.deduplicate is not None
+    assert (config.deduplicate.exact, config.deduplicate.near is None, config.select.gate) == (False, False, "off")
+    assert load_config(overrides=["deduplicate={near: false}"]).deduplicate != config.deduplicate
+    given = {"datatrove": "a.b.C", "arguments": {"strict": True}}
+    assert load_config(overrides=[f"filters=[{given}]"]).filters[0].arguments == {"strict": True}
+
+
+def test_no_number_of_the_configuration_takes_a_boolean() -> None:
+    """Whatever settings there will be."""
+
+    def settings_below(kind: type[Settings]) -> set[type[Settings]]:
+        return {kind}.union(*(settings_below(one) for one in kind.__subclasses__()))
+
+    seen = 0
+    for model in settings_below(RunConfig) | settings_below(Settings):
+        for name, field in model.model_fields.items():
+            if field.annotation in (int, float, int | None, float | None):
+                seen += 1
+                with pytest.raises(ValidationError) as refused:
+                    model.model_validate({name: True})
+                assert (name,) in [error["loc"] for error in refused.value.errors() if "no numbers" in error["msg"]]
+    assert seen > 40
+
+
+@pytest.mark.parametrize(
+    ("setting", "field"),
+    [
+        ("select.budget_tokens=18446744073709551615", "select.budget_tokens"),
+        ("select.budget_tokens=9223372036854775808", "select.budget_tokens"),
+        ("select.budget_tokens=999999999999999999999", "select.budget_tokens"),
+        ("select.budget_tokens='9223372036854775808'", "select.budget_tokens"),
+        ("select.budget_tokens=1e30", "select.budget_tokens"),
+        ("select.budget_tokens=10000000T", "select.budget_tokens"),
+        ("select.min_tokens_per_domain=1e19", "select.min_tokens_per_domain"),
+        ("export=[{format: parquet, shuffle: -99999999999999999999}]", "export.0.shuffle"),
+        ("sources=[{uri: a, max_record_bytes: 1e19}]", "sources.0.max_record_bytes"),
+    ],
+)
+def test_what_duckdb_cannot_hold_is_refused_at_once(setting: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(field)}: .* is too great; it is at most"):
+        load_config(overrides=[setting])
+
+
+def test_what_duckdb_holds_is_taken() -> None:
+    settings = ["select.budget_tokens=1000000000000000000", f"export=[{{format: parquet, shuffle: {2**63 - 1}}}]"]
+    config = load_config(overrides=settings)
+    assert (config.select.budget_tokens, config.export[0].shuffle) == (10**18, 2**63 - 1)
+
+
+@pytest.mark.parametrize("setting", ["select.gate=.inf", "select.gate=.nan", "execution.retry_seconds=1e999"])
+def test_what_is_not_finite_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="give a finite one"):
+        load_config(overrides=[setting])
+
+
+def test_a_million_and_a_billion_may_be_written_in_several_ways() -> None:
+    for million in ("1000000", "1_000_000", "'1_000_000'", "1e6", "1E+6", "1.0e+6", "1.0e6", "10e5", "1M", "1 M", "1m"):
+        assert load_config(overrides=[f"select.budget_tokens={million}"]).select.budget_tokens == 10**6, million
+    for billion in ("1_000_000_000", "1e9", "1B", "1b", "0.001T", "1000M"):
+        assert load_config(overrides=[f"select.budget_tokens={billion}"]).select.budget_tokens == 10**9, billion
+    select = load_config(
+        overrides=[
+            "select.quotas=[{domain: x, bucket: [1e3, 4_096], tokens: 2.5M}]",
+            "select.allocation=quotas",
+            "select.budget_tokens=3e6",
+        ]
+    ).select
+    assert (select.quotas[0].bucket, select.quotas[0].tokens) == ((1000, 4096), 2_500_000)
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("select.budget_tokens=1MB", "'1MB' is no whole number; a million is 1000000, 1_000_000, 1e6, 1M, and a bill"),
+        ("select.budget_tokens=1,000,000", "'1,000,000' is no whole number; a million is 1000000, 1_000_000, 1e6, 1M"),
+        ("select.budget_tokens=1e-3", "'1e-3' is no whole number; give one without a fraction"),
+        ("window.length=4M", "window.length: '4M' is no whole number; a million is 1000000, 1_000_000, 1e6"),
+        ("sources=[{uri: a, max_record_bytes: 1GB}]", "sources.0.max_record_bytes: '1GB' is no whole number"),
+    ],
+)
+def test_other_ways_to_write_a_number_are_refused_with_those_that_work(setting: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        load_config(overrides=[setting])
 
 
 @pytest.mark.parametrize(
