@@ -11,10 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ladm.flows.complaints import explain
+from ladm.flows.complaints import explain, short
+from ladm.flows.yaml_text import read_yaml
 from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.formats import AnyExport
@@ -186,7 +186,7 @@ def sample_config() -> dict[str, Any]:
     """The configuration of the bundled sample, with its files' folder filled in."""
     # Where the folder really is: a document's id holds the path of its file, and a link to it must make no difference.
     folder = Path(str(files("ladm.flows.sample"))).resolve()
-    values: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    values: dict[str, Any] = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
     for source in values["sources"]:
         source["uri"] = str(folder / source["uri"])
     return values
@@ -200,9 +200,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; a configuration is a YAML file") from None
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        values = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: the configuration is no mapping; see `ladm run --help` for an example")
     return values
@@ -214,9 +214,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not path.strip():
         raise ConfigError(f"--set: {override!r} is not of the form key=value, e.g. window.length=4096")
     try:
-        value = yaml.safe_load(raw)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError(f"--set: the value of {path} is not valid YAML: {raw!r}") from None
+        value = read_yaml(raw)
+    except ValueError as error:
+        raise ConfigError(f"--set: the value of {path} is not valid YAML: {short(raw)} ({error})") from None
     *parents, last = path.strip().split(".")
     place: Any = values
     for name in parents:

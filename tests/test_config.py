@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,6 +215,13 @@ def test_other_ways_to_write_a_number_are_refused_with_those_that_work(setting: 
         (b"\xff\xfe", "not UTF-8 text"),
         (b"a: [1", "not valid YAML"),
         (b"- 1", "the configuration is no mapping"),
+        (
+            b"window: {length: 256}\nsources: a\nwindow: {length: 9}",
+            "lines 1 and 3: the key 'window' stands there twice",
+        ),
+        (b"sources: a\nwindow:\n  take: all\n  length: 2\n  take: first", "lines 3 and 5: the key 'take' stands"),
+        (b"sources: [{uri: a, uri: b}]", "line 1: the key 'uri' stands there twice; leave one"),
+        (b"sources: &a [*a]", "line 1: an alias holds itself; write out what is meant"),
         (b"window: {length: 4096}", "sources: missing; give it a value"),
     ],
 )
@@ -225,6 +233,45 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, content: bytes | None
         load_config(str(path))
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_key_given_twice_in_a_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--set: the value of window .* the key 'length' stands there twice"):
+        load_config(overrides=["window={length: 2, take: all, length: 3}"])
+
+
+@pytest.mark.parametrize("start", ["[x, x]", "{x: [y]}", "some text, long enough to matter when there are many of it"])
+@pytest.mark.parametrize("link", ["[{}]", "{{k: [{}]}}", "{{<<: [{}]}}"])
+def test_aliases_that_explode_are_refused_at_once(tmp_path: Path, start: str, link: str) -> None:
+    lines = [f"a0: &a0 {start}"]
+    lines += [f"a{n}: &a{n} {link.format(', '.join([f'*a{n - 1}'] * 10))}" for n in range(1, 12)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join([*lines, "sources: *a11"]))
+    before = time.monotonic()
+    with pytest.raises(ConfigError, match=r"line \d+: what its aliases \(\*name\) stand for is more than 100,000 char"):
+        load_config(str(path))
+    with pytest.raises(ConfigError, match="aliases"):
+        load_config(overrides=[f"sources={{{', '.join([*lines, 'uri: *a11'])}}}"])
+    assert time.monotonic() - before < 5
+
+
+def test_aliases_that_stay_small_are_taken_and_share_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "sources:\n- &one {uri: a.jsonl, text: body}\n- {<<: *one, uri: b.jsonl}\n- *one\nwindow: {length: 512}\n"
+    )
+    config = load_config(str(path), ["sources.0.text=content"])
+    assert [(source.uri, source.text) for source in config.sources] == [
+        ("a.jsonl", "content"),
+        ("b.jsonl", "body"),
+        ("a.jsonl", "body"),
+    ]
+
+
+def test_very_many_complaints_stay_one_line_of_some_length() -> None:
+    with pytest.raises(ConfigError, match=r"sources\.0: .*; and 9950 more$") as refused:
+        load_config(overrides=[f"sources=[{', '.join('1' * 10_000)}]"])
+    assert len(str(refused.value)) < 20_000
 
 
 @pytest.mark.parametrize(
