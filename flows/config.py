@@ -21,12 +21,13 @@ from ladm.tasks.exporters.formats import AnyExport
 from ladm.tasks.exporters.jsonl import JsonlExport
 from ladm.tasks.exporters.parquet import ParquetExport
 from ladm.tasks.filters.config import FilterConfig, check_names, entry_of
+from ladm.tasks.places import expanded
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.redact import checked_uri
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
 from ladm.tasks.selection import SelectConfig
 from ladm.tasks.settings import Settings
-from ladm.tasks.stages.benchmarks import DecontaminateConfig
+from ladm.tasks.stages.benchmarks import DecontaminateConfig, source_entries
 from ladm.tasks.stages.dedup import DeduplicateConfig
 from ladm.tasks.stages.ingest import IngestConfig
 from ladm.tasks.stages.length import LengthConfig
@@ -108,14 +109,13 @@ class RunConfig(Settings):
     @field_validator("store")
     @classmethod
     def _no_secret_in_the_store(cls, store: str) -> str:
-        return checked_uri(store)
+        return checked_uri(expanded(store))
 
     @field_validator("sources", mode="before")
     @classmethod
     def _sources_from_uris(cls, sources: object) -> object:
         """Let `sources: data/*.jsonl` and a list of URIs stand for entries with only a `uri`."""
-        entries = sources if isinstance(sources, list) else [sources]
-        return [{"uri": entry} if isinstance(entry, str) else entry for entry in entries]
+        return source_entries(sources)
 
     @field_validator("filters", mode="before")
     @classmethod
@@ -178,8 +178,15 @@ def load_config(path: str | None = None, overrides: Sequence[str] = (), store: s
 
 
 def store_uri(option: str | None) -> str:
-    """The store that a command means: its `--store`, else $LADM_STORE, else a folder here."""
-    return option or os.environ.get("LADM_STORE") or DEFAULT_STORE
+    """The store that a command means: its `--store`, else $LADM_STORE, else a folder here.
+
+    Raises:
+        ConfigError: It names a variable that is not set.
+    """
+    try:
+        return expanded(option or os.environ.get("LADM_STORE") or DEFAULT_STORE)
+    except ValueError as error:
+        raise ConfigError(f"{'--store' if option else 'LADM_STORE'}: {error}") from None
 
 
 def sample_config() -> dict[str, Any]:

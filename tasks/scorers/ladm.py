@@ -21,6 +21,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from ladm.tasks.errors import AccountError, ConfigError
+from ladm.tasks.places import expanded
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 from ladm.tasks.settings import Settings
@@ -79,6 +80,11 @@ class LadmConfig(Settings):
         if self.calibration is not None and self.layers != CALIBRATED:
             raise ValueError("calibration is for layers: calibrated; set scorer.layers=calibrated or leave it out")
         return self
+
+    @field_validator("model", "calibration")
+    @classmethod
+    def _paths_as_in_a_shell(cls, path: str | None) -> str | None:
+        return path if path is None else expanded(path)
 
     @field_validator("beside", mode="before")
     @classmethod
