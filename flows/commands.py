@@ -189,12 +189,12 @@ def serve(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.set, options.store)
     lasting_prefect(cache_root())
-    from ladm.flows.orchestration.deploy import nightly  # noqa: PLC0415
+    from ladm.flows.orchestration.deploy import ending_at_sigterm, nightly  # noqa: PLC0415
     from ladm.flows.orchestration.deploy import serve as serve_deployment  # noqa: PLC0415
 
     deployment = nightly(config, options.cron, options.timezone, options.name)
     preflight(config, tell=_say)
-    with lasting_server(cache_root(), options.port) as address:
+    with ending_at_sigterm(), lasting_server(cache_root(), options.port) as address:
         print(f"serving curate/{options.name} at {options.cron!r} ({options.timezone}); Prefect: {address}", flush=True)
         serve_deployment(deployment)
     return DONE

@@ -5,7 +5,12 @@ That a schedule really starts runs is shown by test_nightly.py.
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,3 +145,30 @@ def test_what_was_left_out_is_left_out_of_a_deployment_too() -> None:
 
 def test_a_deployment_may_be_without_a_schedule(corpus: Corpus) -> None:
     assert nightly(load_config(None, corpus.settings), None, "UTC", "by-hand", "pool").schedules == []
+
+
+def test_sigterm_ends_serving_where_sigint_is_ignored(corpus: Corpus, tmp_path: Path) -> None:
+    """As it is in what a script puts in the background."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = arguments(corpus, "serve", "--cron", DAILY, "--port", str(port), "--store", str(tmp_path / "store"))
+    cache = tmp_path / "cache"
+    names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_API_DATABASE_CONNECTION_URL")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", "import sys; from ladm.flows.cli import main; sys.exit(main())", *command],
+        env={**environment, "LADM_CACHE": str(cache), "PREFECT_LOGGING_LEVEL": "INFO"},
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "log").open("wb"),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as serving:
+        try:
+            assert serving.stdout is not None
+            assert serving.stdout.readline().startswith(b"serving curate/nightly"), (tmp_path / "log").read_text()
+            time.sleep(1)
+            serving.terminate()
+            assert serving.wait(20) in (0, 128 + signal.SIGTERM)
+        finally:
+            serving.kill()
+    assert "Traceback" not in (tmp_path / "log").read_text()
