@@ -156,12 +156,13 @@ def test_sigterm_ends_serving_where_sigint_is_ignored(corpus: Corpus, tmp_path: 
     cache = tmp_path / "cache"
     names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_API_DATABASE_CONNECTION_URL")
     environment = {name: value for name, value in os.environ.items() if name not in names}
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    program += "from ladm.flows.cli import main; sys.exit(main())"
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", "import sys; from ladm.flows.cli import main; sys.exit(main())", *command],
+        [sys.executable, "-P", "-c", program, *command],
         env={**environment, "LADM_CACHE": str(cache), "PREFECT_LOGGING_LEVEL": "INFO"},
         stdout=subprocess.PIPE,
         stderr=(tmp_path / "log").open("wb"),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     ) as serving:
         try:
             assert serving.stdout is not None
