@@ -22,6 +22,14 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from ladm.flows.orchestration.secret import (
+    pass_on,
+    secret,
+    secret_to_sign_in,
+    servers_environment,
+    using,
+    write_sign_in,
+)
 from ladm.tasks.errors import UserError
 
 RECORDER = {
@@ -101,7 +109,7 @@ def begin_server(cache: Path) -> None:
 @contextlib.contextmanager
 def prefect_server(cache: Path) -> Iterator[None]:
     """While open, Prefect has a server: the user's own, or one of this process (started once, stopped at its end)."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
 
     if address := PREFECT_API_URL.value():
         if _launched.cache_info().currsize and not _own_server.cache_info().currsize:
@@ -111,7 +119,7 @@ def prefect_server(cache: Path) -> Iterator[None]:
         _check_reachable(address)
         yield
         return
-    with temporary_settings(updates={PREFECT_API_URL: f"{_own_server(cache)}/api"}):
+    with using(_own_server(cache), secret()):
         yield
 
 
@@ -143,12 +151,12 @@ def lasting_server(cache: Path, port: int) -> Iterator[str]:
         port: Where that server listens on the loopback interface.
 
     Yields:
-        Its address.
+        Its address, and how to sign in there.
 
     Raises:
         UserError: The user's server does not answer, or the port is taken.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
 
     if PREFECT_API_URL.value():
         yield users_server()
@@ -163,9 +171,9 @@ def lasting_server(cache: Path, port: int) -> Iterator[str]:
                 f"there, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
             ) from None
     address = _own_server(cache, port)
-    os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the processes that runs are done in
-    with temporary_settings(updates={PREFECT_API_URL: f"{address}/api"}):
-        yield address
+    pass_on(address, secret_to_sign_in())  # to the processes that runs are done in
+    with using(address, secret_to_sign_in()):
+        yield f"{address} (sign in with what {write_sign_in(cache, secret_to_sign_in())} holds)"
 
 
 def _check_reachable(address: str) -> None:
@@ -214,7 +222,11 @@ def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-            env={**RECORDER, **os.environ, **(lasting if port else short_lived)},
+            env={
+                **servers_environment({**RECORDER, **os.environ}, cache, secret_to_sign_in() if port else secret()),
+                **(lasting if port else short_lived),
+            },
+            cwd=cache,  # not where the user's .env, prefect.toml or pyproject.toml may lie
         )
     atexit.register(_stop, server)
     return server, log
