@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     settings = [f"{name}={value}" for name, value in given.items() if value is not None]
     config = load_config(options.config, [*options.set, *settings], options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
-        quiet_prefect(cache_root())
+        quiet_prefect(cache_root(), console.say)
         begin_server(cache_root())
         plan = preflight(config, options.until, console.say)
         with without_collection():
@@ -161,7 +161,7 @@ def evaluate(options: argparse.Namespace) -> int:
             options.thorough,
             console,
         )
-        quiet_prefect(cache_root())
+        quiet_prefect(cache_root(), console.say)
         from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.evaluation.evaluate import evaluate  # noqa: PLC0415
         from ladm.flows.evaluation.results import CONTRACT, print_evaluation, said, write_evaluation  # noqa: PLC0415
@@ -188,7 +188,7 @@ def serve(options: argparse.Namespace) -> int:
     from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
-    lasting_prefect(cache_root())
+    lasting_prefect(cache_root(), _say)
     from ladm.flows.orchestration.deploy import ending_at_sigterm, nightly  # noqa: PLC0415
     from ladm.flows.orchestration.deploy import serve as serve_deployment  # noqa: PLC0415
 
@@ -207,7 +207,7 @@ def deploy(options: argparse.Namespace) -> int:
     from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
-    lasting_prefect(cache_root())
+    lasting_prefect(cache_root(), _say)
     from ladm.flows.orchestration.deploy import deploy as hand_over  # noqa: PLC0415
     from ladm.flows.orchestration.deploy import nightly  # noqa: PLC0415
 

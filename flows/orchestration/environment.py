@@ -19,9 +19,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ladm.flows.orchestration.network import settle_network
 from ladm.flows.orchestration.secret import (
     pass_on,
     secret,
@@ -51,27 +52,32 @@ NO_AUTOMATIONS = {
 STARTUP_SECONDS = 300  # a machine that is busy takes minutes; a server that died is noticed at once
 
 
-def quiet_prefect(cache: Path) -> None:
+def quiet_prefect(cache: Path, tell: Callable[[str], None] | None = None) -> None:
     """Set Prefect's defaults for a run started by hand; must come before `prefect` is imported.
 
     What the user has set in the environment stays as it is.
 
     Args:
         cache: A folder for the database of the server that a run starts for itself.
+        tell: Gets a line for each proxy that cannot be used.
+
+    Raises:
+        UserError: The user's certificates cannot be read.
     """
-    _default_environment(
+    _settle(
+        tell,
         {
             "PREFECT_LOGGING_LEVEL": "CRITICAL",
             "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
             "PREFECT_LOGGING_TO_API_ENABLED": "false",
             **_discreet(cache, "prefect.db"),
-        }
+        },
     )
 
 
-def lasting_prefect(cache: Path) -> None:
+def lasting_prefect(cache: Path, tell: Callable[[str], None] | None = None) -> None:
     """The same for what is served or deployed: just as discreet, but its logs go to the server, for the UI."""
-    _default_environment({"PREFECT_SERVER_LOGGING_LEVEL": "ERROR", **_discreet(cache, "prefect-serve.db")})
+    _settle(tell, {"PREFECT_SERVER_LOGGING_LEVEL": "ERROR", **_discreet(cache, "prefect-serve.db")})
 
 
 def _discreet(cache: Path, database: str) -> dict[str, str]:
@@ -89,11 +95,13 @@ def _discreet(cache: Path, database: str) -> dict[str, str]:
     }
 
 
-def _default_environment(values: dict[str, str]) -> None:
+def _settle(tell: Callable[[str], None] | None, values: dict[str, str]) -> None:
+    """Set what the user has not set in the environment, and leave out of it what Prefect's client would stumble at."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
-    for name in ("NO_PROXY", "no_proxy"):  # a proxy knows nothing of our loopback interface
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+    for line in settle_network():
+        if tell:
+            tell(line)
 
 
 def begin_server(cache: Path) -> None:
