@@ -31,6 +31,7 @@ from ladm.flows.orchestration.secret import (
     using,
     write_sign_in,
 )
+from ladm.flows.orchestration.users_server import check_reachable
 from ladm.tasks.errors import UserError
 
 RECORDER = {
@@ -124,7 +125,8 @@ def prefect_server(cache: Path) -> Iterator[None]:
             # The address stands in a profile, which `begin_server` did not read.
             _stop(_launched(cache, 0)[0])
             _launched.cache_clear()
-        _check_reachable(address)
+        if not (_own_server.cache_info().currsize and address == f"{_own_server(cache)}/api"):  # a run within a run
+            check_reachable(address)
         yield
         return
     with using(_own_server(cache), secret()):
@@ -145,7 +147,7 @@ def users_server() -> str:
             "PREFECT_API_URL: no Prefect server is set; start one (`prefect server start`) and set its address, "
             "e.g. http://127.0.0.1:4200/api"
         )
-    _check_reachable(address)
+    check_reachable(address)
     parts = urllib.parse.urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
@@ -182,19 +184,6 @@ def lasting_server(cache: Path, port: int) -> Iterator[str]:
     pass_on(address, secret_to_sign_in())  # to the processes that runs are done in
     with using(address, secret_to_sign_in()):
         yield f"{address} (sign in with what {write_sign_in(cache, secret_to_sign_in())} holds)"
-
-
-def _check_reachable(address: str) -> None:
-    """Raise `UserError` unless something listens at the user's own Prefect server's address."""
-    parts = urllib.parse.urlsplit(address)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"PREFECT_API_URL: no Prefect server answers at {parts.hostname}:{parts.port} ({error}); "
-            "start it, or unset PREFECT_API_URL and ladm starts one for the run"
-        ) from None
 
 
 @functools.cache

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import functools
+import http.server
 import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,14 +19,25 @@ from typing import Any
 import pytest
 
 from ladm.flows.orchestration import environment, secret
+from ladm.tasks.errors import UserError
 
 REAL_POPEN = subprocess.Popen
 HEALTHY = """
 import http.server
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if "csrf" in self.path:
+            self.send_error(422, "CSRF protection is disabled")
+        else:
+            self.answer(b'"3.8.0"' if self.path.endswith("version") else b"true")
+    def do_POST(self):
+        self.answer(b"[]")
+    def answer(self, body):
         self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
     def log_message(self, *arguments):
         pass
 server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
@@ -190,3 +203,57 @@ def test_the_secret_of_a_lasting_server_may_be_the_users_own(monkeypatch: pytest
     assert secret.secret_to_sign_in() == "admin:pw"
     assert secret.secret() != "admin:pw"
     assert len(secret.secret()) > 30
+
+
+def answering(status: int, body: bytes, kind: str) -> type[http.server.BaseHTTPRequestHandler]:
+    """A web server that answers everything in one way."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "line"),
+    [
+        (404, b"no", "text/html", "is no Prefect server that this Prefect can use (HTTP 404 for /api/"),
+        (200, b"<html>", "text/html", "is no Prefect server that this Prefect can use ("),
+        (200, b"", "text/plain", "is no Prefect server that this Prefect can use ("),
+        (200, b'{"status": "ok"}', "application/json", "is no Prefect server that this Prefect can use ("),
+        (200, b"true", "application/json", "is no Prefect server that this Prefect can use ("),
+        (200, b'"2.0.1"', "application/json", "is no Prefect server that this Prefect can use ("),
+        (503, b"later", "text/plain", "is no Prefect server that this Prefect can use (HTTP 503 for"),
+        (401, b"{}", "application/json", "does not let us in (HTTP 401); set PREFECT_API_AUTH_STRING"),
+    ],
+)
+def test_what_is_no_prefect_server_is_refused_in_one_line(
+    status: int, body: bytes, kind: str, line: str, tmp_path: Path
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with http.server.HTTPServer(("127.0.0.1", 0), answering(status, body, kind)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/api"
+        try:
+            with (
+                temporary_settings({PREFECT_API_URL: address}),
+                pytest.raises(UserError, match=r"^PREFECT_API_URL: ") as refused,
+                environment.prefect_server(tmp_path),
+            ):
+                pass
+        finally:
+            server.shutdown()
+    assert line in str(refused.value)
+    assert f"127.0.0.1:{server.server_port}" in str(refused.value)
+    assert "\n" not in str(refused.value)
