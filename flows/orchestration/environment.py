@@ -31,6 +31,7 @@ from ladm.flows.orchestration.secret import (
     using,
     write_sign_in,
 )
+from ladm.flows.orchestration.server_process import LOCK
 from ladm.flows.orchestration.users_server import check_reachable
 from ladm.tasks.errors import UserError
 
@@ -222,6 +223,7 @@ def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
             env={
                 **servers_environment({**RECORDER, **os.environ}, cache, secret_to_sign_in() if port else secret()),
                 **(lasting if port else short_lived),
+                LOCK: str(cache / "prefect-server.lock"),
             },
             cwd=cache,  # not where the user's .env, prefect.toml or pyproject.toml may lie
         )
