@@ -85,6 +85,10 @@ def lasting_prefect(cache: Path, tell: Callable[[str], None] | None = None) -> N
 def _discreet(cache: Path, database: str) -> dict[str, str]:
     """Nothing told to anybody, and a database of our own."""
     cache.mkdir(parents=True, exist_ok=True)
+    try:
+        Path.home()
+    except RuntimeError:  # a user without one, as in a container: Prefect and others want to know it
+        os.environ["HOME"] = str(cache)
     return {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
