@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -347,3 +349,22 @@ def test_a_model_without_attention_is_refused(tmp_path: Path, corpus: Corpus, la
 def _model_of(corpus: Corpus) -> Path:
     (setting,) = [setting for setting in corpus.settings if setting.startswith("scorer.model=")]
     return Path(setting.partition("=")[2])
+
+
+@pytest.mark.parametrize("place", ["{pipe}", "file://{pipe}", "/dev/null", "{link}", "{socket}"])
+def test_a_source_that_is_no_regular_file_is_refused(
+    place: str, tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket")
+        name = place.format(**{name: tmp_path / name for name in ("pipe", "link", "socket")})
+        for setting, field in (
+            (f"sources=[{corpus.folder}/*.jsonl, {name}]", "sources[1].uri"),
+            (f"decontaminate.against={name}", "decontaminate.against[0].uri"),
+        ):
+            answer = ladm(*run_arguments(corpus, tmp_path / "store", setting))
+            assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1), answer.err
+            assert answer.err.startswith(f"ladm: {field}: '{name}' is no regular file but a pipe")
