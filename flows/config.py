@@ -93,6 +93,9 @@ class RunConfig(Settings):
     max_quarantined: float | None = Field(default=None, ge=0, le=1)
     """The run fails, and ranks nothing, if more than this share of what one stage got, or of the source files, had to
     be quarantined. No limit when not given."""
+    max_removed: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda share: share is None)
+    """The run fails, and ranks nothing, if more than this share of the files of the store's last completed run, or of
+    their documents, is gone: a mount that is missing, a prefix that was moved. No limit when not given."""
 
     @model_validator(mode="after")
     def _ranked_by_what_is_scored(self) -> RunConfig:
