@@ -24,7 +24,7 @@ from ladm.tasks.filters.config import FilterConfig, check_names, entry_of
 from ladm.tasks.places import expanded
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.redact import checked_uri
-from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
+from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig, without_made_with
 from ladm.tasks.selection import SelectConfig
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.benchmarks import DecontaminateConfig, source_entries
@@ -86,7 +86,7 @@ class RunConfig(Settings):
     """Which duplicates are not scored; none is looked for when not given."""
     decontaminate: DecontaminateConfig | None = None
     """Benchmark files whose passages no document may hold."""
-    scorer: ScorerConfig = ScorerConfig()
+    scorer: ScorerConfig = Field(default=ScorerConfig(), json_schema_extra=without_made_with)
     select: SelectConfig = SelectConfig()
     export: list[AnyExport] = Field(default=[ParquetExport(), JsonlExport()])
     execution: ExecutionConfig = ExecutionConfig()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.places import expanded
@@ -33,8 +33,25 @@ CALIBRATED = "calibrated"
 _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, not a model
 
 
+MADE_WITH = ("formula", "span", "d_afs", "d_cds", "ablation")
+"""What a calibration was made with, and gives where the configuration leaves it out."""
+
+
+def without_made_with(schema: dict[str, Any]) -> None:
+    """Leave out of a schema the defaults of `MADE_WITH`.
+
+    Prefect's form sends back every default that it shows, and a calibration would be told to be another one.
+    """
+    for name in MADE_WITH:
+        schema.get("properties", {}).get(name, {}).pop("default", None)
+        if isinstance(schema.get("default"), dict):
+            schema["default"].pop(name, None)
+
+
 class LadmConfig(Settings):
     """The `scorer:` section when `name: ladm`."""
+
+    model_config = ConfigDict(json_schema_extra=without_made_with)
 
     layers_by_name: ClassVar[tuple[str, ...]] = ("all", CALIBRATED)
     """Choices of layers that have a name."""

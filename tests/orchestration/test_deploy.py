@@ -20,11 +20,12 @@ from conftest import Answer, Corpus
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from ladm.flows.config import RunConfig, load_config
+from ladm.flows.config import RunConfig, ScorerConfig, load_config
 from ladm.flows.dag.curate import curate
 from ladm.flows.orchestration.deploy import anywhere, deploy, nightly
 from ladm.flows.orchestration.environment import prefect_server
 from ladm.tasks.models.cache import cache_root
+from ladm.tasks.scorers.ladm import MADE_WITH
 
 Cli = Callable[..., Answer]
 DAILY = "0 2 * * *"
@@ -141,6 +142,34 @@ def test_what_was_left_out_is_left_out_of_a_deployment_too() -> None:
     again = RunConfig.model_validate(given)
     assert again == config
     assert again.scorer.model_fields_set == {"layers", "beside"}
+
+
+def filled_in(schema: dict[str, Any], definitions: dict[str, Any], given: Any) -> Any:
+    """What Prefect's form sends back unchanged: what was given, and every default that its schema shows."""
+    if "$ref" in schema:
+        schema = {**definitions[schema["$ref"].rsplit("/", 1)[1]], **schema}
+    if given is None:
+        given = schema.get("default")
+    if isinstance(given, dict) and "properties" in schema:
+        found = {name: filled_in(one, definitions, given.get(name)) for name, one in schema["properties"].items()}
+        return {name: value for name, value in found.items() if value is not None}
+    return given
+
+
+@pytest.mark.parametrize("scorer", ["{layers: calibrated}", "{layers: fitting, beside: [gzip]}", None])
+@pytest.mark.parametrize("length", [1024, 4096])
+def test_the_form_of_a_calibrated_deployment_can_be_sent_as_it_stands(scorer: str | None, length: int) -> None:
+    settings = ["sources=/a.txt", f"window.length={length}", *([f"scorer={scorer}"] if scorer else [])]
+    config = load_config(None, settings, "/store")
+    if scorer is None:
+        config = config.model_copy(update={"scorer": ScorerConfig()})
+    deployment = nightly(config, None, "UTC", "by-hand", "pool")
+    schema = deployment._parameter_openapi_schema.model_dump()
+    sent = filled_in(schema["properties"]["config"], schema["definitions"], deployment.parameters["config"])
+    assert "execution" in sent  # the defaults are filled in
+    again = curate.validate_parameters({"config": sent})["config"]
+    assert not again.scorer.model_fields_set & set(MADE_WITH)
+    assert again.scorer.layers == config.scorer.layers
 
 
 def test_a_deployment_may_be_without_a_schedule(corpus: Corpus) -> None:
