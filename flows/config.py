@@ -24,7 +24,8 @@ from ladm.tasks.filters.config import FilterConfig, check_names, entry_of
 from ladm.tasks.places import expanded
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.redact import checked_uri
-from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig, without_made_with
+from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
+from ladm.tasks.scorers.made_with import without_made_with
 from ladm.tasks.selection import SelectConfig
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.benchmarks import DecontaminateConfig, source_entries

@@ -39,7 +39,8 @@ def check_reachable(address: str) -> None:
 def _problem() -> str | None:
     """What is wrong with the server that Prefect's client finds; `{shown}` stands for its address."""
     import httpx  # noqa: PLC0415
-    from prefect.client.orchestration import ServerType, get_client  # noqa: PLC0415
+    from prefect.client.base import ServerType  # noqa: PLC0415
+    from prefect.client.orchestration import get_client  # noqa: PLC0415
     from prefect.exceptions import PrefectException  # noqa: PLC0415
     from prefect.settings import (  # noqa: PLC0415
         PREFECT_API_REQUEST_TIMEOUT,

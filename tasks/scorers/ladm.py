@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.places import expanded
+from ladm.tasks.scorers.made_with import without_made_with, written
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 from ladm.tasks.settings import Settings
@@ -31,21 +32,6 @@ if TYPE_CHECKING:
 
 CALIBRATED = "calibrated"
 _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, not a model
-
-
-MADE_WITH = ("formula", "span", "d_afs", "d_cds", "ablation")
-"""What a calibration was made with, and gives where the configuration leaves it out."""
-
-
-def without_made_with(schema: dict[str, Any]) -> None:
-    """Leave out of a schema the defaults of `MADE_WITH`.
-
-    Prefect's form sends back every default that it shows, and a calibration would be told to be another one.
-    """
-    for name in MADE_WITH:
-        schema.get("properties", {}).get(name, {}).pop("default", None)
-        if isinstance(schema.get("default"), dict):
-            schema["default"].pop(name, None)
 
 
 class LadmConfig(Settings):
@@ -224,8 +210,8 @@ def measured_layers(config: LadmConfig, facts: ModelFacts, length: int) -> list[
         return whole
     if partial := sorted(set(wanted) - set(whole)):
         raise ConfigError(
-            f"scorer.layers: layers {_written(partial)} of {config.model!r} do not see all {length} tokens of a "
-            f"window (no full attention); set scorer.layers={_written(whole)}"
+            f"scorer.layers: layers {written(partial)} of {config.model!r} do not see all {length} tokens of a "
+            f"window (no full attention); set scorer.layers={written(whole)}"
         )
     return wanted
 
@@ -238,16 +224,9 @@ def layers_left_out(config: LadmConfig, facts: ModelFacts, layers: list[int]) ->
 def left_out_line(config: LadmConfig, left_out: list[int], length: int) -> str:
     """Tells, in a line, of layers that are left out of the score."""
     return (
-        f"scorer.layers: all leaves out layers {_written(left_out)} of {config.model!r}: "
+        f"scorer.layers: all leaves out layers {written(left_out)} of {config.model!r}: "
         f"they do not see all {length} tokens of a window (no full attention)"
     )
-
-
-def _written(layers: list[int]) -> str:
-    """Layers as `scorer.layers` takes them: `0-4,6`."""
-    ends = [layer for layer in layers if layer + 1 not in layers]
-    starts = [layer for layer in layers if layer - 1 not in layers]
-    return ",".join(str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True))
 
 
 def scoring_plan(config: LadmConfig, length: int) -> SpanPlan:

@@ -25,7 +25,7 @@ from ladm.flows.dag.curate import curate
 from ladm.flows.orchestration.deploy import anywhere, deploy, nightly
 from ladm.flows.orchestration.environment import prefect_server
 from ladm.tasks.models.cache import cache_root
-from ladm.tasks.scorers.ladm import MADE_WITH
+from ladm.tasks.scorers.made_with import MADE_WITH
 
 Cli = Callable[..., Answer]
 DAILY = "0 2 * * *"
