@@ -33,13 +33,13 @@ def run(options: argparse.Namespace) -> int:
         from ladm.flows.console import Console, print_summary  # noqa: PLC0415
         from ladm.flows.dag.preflight import preflight  # noqa: PLC0415
         from ladm.flows.orchestration.environment import begin_server, prefect_server, quiet_prefect  # noqa: PLC0415
-        from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
+        from ladm.tasks.models.cache import cache_root, ready_cache  # noqa: PLC0415
 
     given = {"max_quarantined": options.max_quarantined, "execution.runner": options.runner}
     settings = [f"{name}={value}" for name, value in given.items() if value is not None]
     config = load_config(options.config, [*options.set, *settings], options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
-        quiet_prefect(cache_root())
+        quiet_prefect(ready_cache(), console.say)
         begin_server(cache_root())
         plan = preflight(config, options.until, console.say)
         with without_collection():
@@ -149,7 +149,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from ladm.flows.console import Console  # noqa: PLC0415
     from ladm.flows.evaluation.request import question_of  # noqa: PLC0415
     from ladm.flows.orchestration.environment import prefect_server, quiet_prefect  # noqa: PLC0415
-    from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
+    from ladm.tasks.models.cache import cache_root, ready_cache  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
@@ -161,7 +161,7 @@ def evaluate(options: argparse.Namespace) -> int:
             options.thorough,
             console,
         )
-        quiet_prefect(cache_root())
+        quiet_prefect(ready_cache(), console.say)
         from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.evaluation.evaluate import evaluate  # noqa: PLC0415
         from ladm.flows.evaluation.results import CONTRACT, print_evaluation, said, write_evaluation  # noqa: PLC0415
@@ -185,16 +185,16 @@ def serve(options: argparse.Namespace) -> int:
     from ladm.flows.config import load_config  # noqa: PLC0415
     from ladm.flows.dag.preflight import preflight  # noqa: PLC0415
     from ladm.flows.orchestration.environment import lasting_prefect, lasting_server  # noqa: PLC0415
-    from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
+    from ladm.tasks.models.cache import cache_root, ready_cache  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
-    lasting_prefect(cache_root())
-    from ladm.flows.orchestration.deploy import nightly  # noqa: PLC0415
+    lasting_prefect(ready_cache(), _say)
+    from ladm.flows.orchestration.deploy import ending_at_sigterm, nightly  # noqa: PLC0415
     from ladm.flows.orchestration.deploy import serve as serve_deployment  # noqa: PLC0415
 
     deployment = nightly(config, options.cron, options.timezone, options.name)
     preflight(config, tell=_say)
-    with lasting_server(cache_root(), options.port) as address:
+    with ending_at_sigterm(), lasting_server(cache_root(), options.port) as address:
         print(f"serving curate/{options.name} at {options.cron!r} ({options.timezone}); Prefect: {address}", flush=True)
         serve_deployment(deployment)
     return DONE
@@ -204,10 +204,10 @@ def deploy(options: argparse.Namespace) -> int:
     """`ladm deploy`."""
     from ladm.flows.config import load_config  # noqa: PLC0415
     from ladm.flows.orchestration.environment import lasting_prefect, users_server  # noqa: PLC0415
-    from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
+    from ladm.tasks.models.cache import ready_cache  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
-    lasting_prefect(cache_root())
+    lasting_prefect(ready_cache(), _say)
     from ladm.flows.orchestration.deploy import deploy as hand_over  # noqa: PLC0415
     from ladm.flows.orchestration.deploy import nightly  # noqa: PLC0415
 

@@ -12,10 +12,15 @@ from pydantic import BaseModel, ValidationError
 
 from ladm.tasks.printable import printable
 
+MOST_COMPLAINTS = 50
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """All of pydantic's complaints as one line: field, what is wrong, and the fix."""
-    return "; ".join(dict.fromkeys(_explain_one(complaint, model) for complaint in error.errors()))
+    complaints = error.errors(include_url=False)
+    found = list(dict.fromkeys(_explain_one(complaint, model) for complaint in complaints[:MOST_COMPLAINTS]))
+    more = len(complaints) - MOST_COMPLAINTS
+    return "; ".join([*found, f"and {more} more"] if more > 0 else found)
 
 
 def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
@@ -34,11 +39,12 @@ def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
         return f"{field}: missing; give it a value"
     if message.startswith(f"{field}:"):
         return message
-    given = "" if complaint["type"] == "value_error" else f", not {_short(complaint['input'])}"
+    given = "" if complaint["type"] == "value_error" else f", not {short(complaint['input'])}"
     return f"{field}: {message[:1].lower()}{message[1:]}{given}"
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as Python writes it, cut where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 

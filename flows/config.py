@@ -11,22 +11,24 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ladm.flows.complaints import explain
+from ladm.flows.complaints import explain, short
+from ladm.flows.yaml_text import read_yaml
 from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.formats import AnyExport
 from ladm.tasks.exporters.jsonl import JsonlExport
 from ladm.tasks.exporters.parquet import ParquetExport
 from ladm.tasks.filters.config import FilterConfig, check_names, entry_of
+from ladm.tasks.places import expanded
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.redact import checked_uri
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
+from ladm.tasks.scorers.made_with import without_made_with
 from ladm.tasks.selection import SelectConfig
 from ladm.tasks.settings import Settings
-from ladm.tasks.stages.benchmarks import DecontaminateConfig
+from ladm.tasks.stages.benchmarks import DecontaminateConfig, source_entries
 from ladm.tasks.stages.dedup import DeduplicateConfig
 from ladm.tasks.stages.ingest import IngestConfig
 from ladm.tasks.stages.length import LengthConfig
@@ -85,13 +87,16 @@ class RunConfig(Settings):
     """Which duplicates are not scored; none is looked for when not given."""
     decontaminate: DecontaminateConfig | None = None
     """Benchmark files whose passages no document may hold."""
-    scorer: ScorerConfig = ScorerConfig()
+    scorer: ScorerConfig = Field(default=ScorerConfig(), json_schema_extra=without_made_with)
     select: SelectConfig = SelectConfig()
     export: list[AnyExport] = Field(default=[ParquetExport(), JsonlExport()])
     execution: ExecutionConfig = ExecutionConfig()
     max_quarantined: float | None = Field(default=None, ge=0, le=1)
     """The run fails, and ranks nothing, if more than this share of what one stage got, or of the source files, had to
     be quarantined. No limit when not given."""
+    max_removed: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda share: share is None)
+    """The run fails, and ranks nothing, if more than this share of the files of the store's last completed run, or of
+    their documents, is gone: a mount that is missing, a prefix that was moved. No limit when not given."""
 
     @model_validator(mode="after")
     def _ranked_by_what_is_scored(self) -> RunConfig:
@@ -108,14 +113,13 @@ class RunConfig(Settings):
     @field_validator("store")
     @classmethod
     def _no_secret_in_the_store(cls, store: str) -> str:
-        return checked_uri(store)
+        return checked_uri(expanded(store))
 
     @field_validator("sources", mode="before")
     @classmethod
     def _sources_from_uris(cls, sources: object) -> object:
         """Let `sources: data/*.jsonl` and a list of URIs stand for entries with only a `uri`."""
-        entries = sources if isinstance(sources, list) else [sources]
-        return [{"uri": entry} if isinstance(entry, str) else entry for entry in entries]
+        return source_entries(sources)
 
     @field_validator("filters", mode="before")
     @classmethod
@@ -178,15 +182,22 @@ def load_config(path: str | None = None, overrides: Sequence[str] = (), store: s
 
 
 def store_uri(option: str | None) -> str:
-    """The store that a command means: its `--store`, else $LADM_STORE, else a folder here."""
-    return option or os.environ.get("LADM_STORE") or DEFAULT_STORE
+    """The store that a command means: its `--store`, else $LADM_STORE, else a folder here.
+
+    Raises:
+        ConfigError: It names a variable that is not set.
+    """
+    try:
+        return expanded(option or os.environ.get("LADM_STORE") or DEFAULT_STORE)
+    except ValueError as error:
+        raise ConfigError(f"{'--store' if option else 'LADM_STORE'}: {error}") from None
 
 
 def sample_config() -> dict[str, Any]:
     """The configuration of the bundled sample, with its files' folder filled in."""
     # Where the folder really is: a document's id holds the path of its file, and a link to it must make no difference.
     folder = Path(str(files("ladm.flows.sample"))).resolve()
-    values: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    values: dict[str, Any] = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
     for source in values["sources"]:
         source["uri"] = str(folder / source["uri"])
     return values
@@ -200,9 +211,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; a configuration is a YAML file") from None
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        values = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: the configuration is no mapping; see `ladm run --help` for an example")
     return values
@@ -214,9 +225,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not path.strip():
         raise ConfigError(f"--set: {override!r} is not of the form key=value, e.g. window.length=4096")
     try:
-        value = yaml.safe_load(raw)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError(f"--set: the value of {path} is not valid YAML: {raw!r}") from None
+        value = read_yaml(raw)
+    except ValueError as error:
+        raise ConfigError(f"--set: the value of {path} is not valid YAML: {short(raw)} ({error})") from None
     *parents, last = path.strip().split(".")
     place: Any = values
     for name in parents:

@@ -16,11 +16,11 @@ from pydantic import Field
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Manifest, Shard, SourceFile, check_vouched, stage_key
 from ladm.tasks.schema import QUARANTINE
-from ladm.tasks.settings import Settings
+from ladm.tasks.settings import Closed
 from ladm.tasks.storage.store import Store, table_of
 
 
-class QuarantineEntry(Settings):
+class QuarantineEntry(Closed):
     """One record, or one whole file, that could not be used."""
 
     source: str
@@ -31,7 +31,7 @@ class QuarantineEntry(Settings):
     doc_id: str | None = None
 
 
-class Job(Settings):
+class Job(Closed):
     """All that one task needs: which stage, on which inputs, with which configuration."""
 
     stage: str

@@ -15,10 +15,10 @@ import orjson
 from pydantic import Field
 
 from ladm.tasks.errors import AccountError
-from ladm.tasks.settings import Settings
+from ladm.tasks.settings import Closed
 
 
-class SourceFile(Settings):
+class SourceFile(Closed):
     """One source file and what tells it from every other version of itself."""
 
     uri: str
@@ -29,7 +29,7 @@ class SourceFile(Settings):
     """Why the listed file cannot be opened at all (a dangling link); it is then quarantined."""
 
 
-class Shard(Settings):
+class Shard(Closed):
     """One Parquet file of the store: its key, its path below the store's root, its size and its checksum."""
 
     key: str
@@ -41,7 +41,7 @@ class Shard(Settings):
     were kept: such a file counts by its size alone, as it did then."""
 
 
-class Counts(Settings):
+class Counts(Closed):
     """Where a stage's records went; `received = kept + dropped + quarantined` always holds."""
 
     received: int = 0
@@ -83,7 +83,7 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
     return Counts(received=received, kept=kept, dropped=dropped, quarantined=quarantined)
 
 
-class Manifest(Settings):
+class Manifest(Closed):
     """What one task of one stage did: the files it wrote and the account of its records."""
 
     stage: str

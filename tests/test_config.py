@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Answer, Corpus, run_arguments
+from pydantic import ValidationError
 
-from ladm.flows.config import load_config
+from ladm.flows.config import RunConfig, load_config
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.formats import EXPORTERS
+from ladm.tasks.settings import Settings
 
 Cli = Callable[..., Answer]
 
@@ -95,12 +101,130 @@ def test_one_line_names_the_field_and_the_fix(override: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "field"),
+    [
+        ("export=[{format: parquet, shuffle: false}]", "export.0.shuffle"),
+        ("export=[{format: npy, pack: {length: true}}]", "export.0.pack.length"),
+        ("window.length=on", "window.length"),
+        ("select.gate=true", "select.gate"),
+        ("select.replay={share: yes}", "select.replay.share"),
+        ("select.quotas=[{domain: x, bucket: [false, 4], tokens: 4}]", "select.quotas.0.bucket"),
+        ("deduplicate={near: {seed: no}}", "deduplicate.near.seed"),
+        ("filters=[{repetition: {top_2_gram: off}}]", "filters.0.repetition.top_2_gram"),
+        ("scorer.beside={random: {seed: true}}", "scorer.beside.random.seed"),
+        ("scorer.layers=[true, 3]", "scorer.layers"),
+        ("max_quarantined=false", "max_quarantined"),
+        ("execution.retries=false", "execution.retries"),
+        ("sources=[{uri: a, max_record_bytes: true}]", "sources.0.max_record_bytes"),
+    ],
+)
+def test_true_and_false_are_no_numbers_and_no_seeds(setting: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(field)}: true and false .* are no numbers; give a number"):
+        load_config(overrides=[setting])
+
+
+def test_true_and_false_stay_what_they_are_where_they_are_meant() -> None:
+    settings = ["deduplicate={exact: false, near: true}", "select.gate=off", "filters=[{repetition: true}]"]
+    config = load_config(overrides=settings)
+    assert config.deduplicate is not None
+    assert (config.deduplicate.exact, config.deduplicate.near is None, config.select.gate) == (False, False, "off")
+    assert load_config(overrides=["deduplicate={near: false}"]).deduplicate != config.deduplicate
+    given = {"datatrove": "a.b.C", "arguments": {"strict": True}}
+    assert load_config(overrides=[f"filters=[{given}]"]).filters[0].arguments == {"strict": True}
+
+
+def test_no_number_of_the_configuration_takes_a_boolean() -> None:
+    """Whatever settings there will be."""
+
+    def settings_below(kind: type[Settings]) -> set[type[Settings]]:
+        return {kind}.union(*(settings_below(one) for one in kind.__subclasses__()))
+
+    seen = 0
+    for model in settings_below(RunConfig) | settings_below(Settings):
+        for name, field in model.model_fields.items():
+            if field.annotation in (int, float, int | None, float | None):
+                seen += 1
+                with pytest.raises(ValidationError) as refused:
+                    model.model_validate({name: True})
+                assert (name,) in [error["loc"] for error in refused.value.errors() if "no numbers" in error["msg"]]
+    assert seen > 40
+
+
+@pytest.mark.parametrize(
+    ("setting", "field"),
+    [
+        ("select.budget_tokens=18446744073709551615", "select.budget_tokens"),
+        ("select.budget_tokens=9223372036854775808", "select.budget_tokens"),
+        ("select.budget_tokens=999999999999999999999", "select.budget_tokens"),
+        ("select.budget_tokens='9223372036854775808'", "select.budget_tokens"),
+        ("select.budget_tokens=1e30", "select.budget_tokens"),
+        ("select.budget_tokens=10000000T", "select.budget_tokens"),
+        ("select.min_tokens_per_domain=1e19", "select.min_tokens_per_domain"),
+        ("export=[{format: parquet, shuffle: -99999999999999999999}]", "export.0.shuffle"),
+        ("sources=[{uri: a, max_record_bytes: 1e19}]", "sources.0.max_record_bytes"),
+    ],
+)
+def test_what_duckdb_cannot_hold_is_refused_at_once(setting: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(field)}: .* is too great; it is at most"):
+        load_config(overrides=[setting])
+
+
+def test_what_duckdb_holds_is_taken() -> None:
+    settings = ["select.budget_tokens=1000000000000000000", f"export=[{{format: parquet, shuffle: {2**63 - 1}}}]"]
+    config = load_config(overrides=settings)
+    assert (config.select.budget_tokens, config.export[0].shuffle) == (10**18, 2**63 - 1)
+
+
+@pytest.mark.parametrize("setting", ["select.gate=.inf", "select.gate=.nan", "execution.retry_seconds=1e999"])
+def test_what_is_not_finite_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="give a finite one"):
+        load_config(overrides=[setting])
+
+
+def test_a_million_and_a_billion_may_be_written_in_several_ways() -> None:
+    for million in ("1000000", "1_000_000", "'1_000_000'", "1e6", "1E+6", "1.0e+6", "1.0e6", "10e5", "1M", "1 M", "1m"):
+        assert load_config(overrides=[f"select.budget_tokens={million}"]).select.budget_tokens == 10**6, million
+    for billion in ("1_000_000_000", "1e9", "1B", "1b", "0.001T", "1000M"):
+        assert load_config(overrides=[f"select.budget_tokens={billion}"]).select.budget_tokens == 10**9, billion
+    select = load_config(
+        overrides=[
+            "select.quotas=[{domain: x, bucket: [1e3, 4_096], tokens: 2.5M}]",
+            "select.allocation=quotas",
+            "select.budget_tokens=3e6",
+        ]
+    ).select
+    assert (select.quotas[0].bucket, select.quotas[0].tokens) == ((1000, 4096), 2_500_000)
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("select.budget_tokens=1MB", "'1MB' is no whole number; a million is 1000000, 1_000_000, 1e6, 1M, and a bill"),
+        ("select.budget_tokens=1,000,000", "'1,000,000' is no whole number; a million is 1000000, 1_000_000, 1e6, 1M"),
+        ("select.budget_tokens=1e-3", "'1e-3' is no whole number; give one without a fraction"),
+        ("window.length=4M", "window.length: '4M' is no whole number; a million is 1000000, 1_000_000, 1e6"),
+        ("sources=[{uri: a, max_record_bytes: 1GB}]", "sources.0.max_record_bytes: '1GB' is no whole number"),
+    ],
+)
+def test_other_ways_to_write_a_number_are_refused_with_those_that_work(setting: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        load_config(overrides=[setting])
+
+
+@pytest.mark.parametrize(
     ("content", "line"),
     [
         (None, "cannot read the configuration (No such file or directory)"),
         (b"\xff\xfe", "not UTF-8 text"),
         (b"a: [1", "not valid YAML"),
         (b"- 1", "the configuration is no mapping"),
+        (
+            b"window: {length: 256}\nsources: a\nwindow: {length: 9}",
+            "lines 1 and 3: the key 'window' stands there twice",
+        ),
+        (b"sources: a\nwindow:\n  take: all\n  length: 2\n  take: first", "lines 3 and 5: the key 'take' stands"),
+        (b"sources: [{uri: a, uri: b}]", "line 1: the key 'uri' stands there twice; leave one"),
+        (b"sources: &a [*a]", "line 1: an alias holds itself; write out what is meant"),
         (b"window: {length: 4096}", "sources: missing; give it a value"),
     ],
 )
@@ -112,6 +236,45 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, content: bytes | None
         load_config(str(path))
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_key_given_twice_in_a_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--set: the value of window .* the key 'length' stands there twice"):
+        load_config(overrides=["window={length: 2, take: all, length: 3}"])
+
+
+@pytest.mark.parametrize("start", ["[x, x]", "{x: [y]}", "some text, long enough to matter when there are many of it"])
+@pytest.mark.parametrize("link", ["[{}]", "{{k: [{}]}}", "{{<<: [{}]}}"])
+def test_aliases_that_explode_are_refused_at_once(tmp_path: Path, start: str, link: str) -> None:
+    lines = [f"a0: &a0 {start}"]
+    lines += [f"a{n}: &a{n} {link.format(', '.join([f'*a{n - 1}'] * 10))}" for n in range(1, 12)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join([*lines, "sources: *a11"]))
+    before = time.monotonic()
+    with pytest.raises(ConfigError, match=r"line \d+: what its aliases \(\*name\) stand for is more than 100,000 char"):
+        load_config(str(path))
+    with pytest.raises(ConfigError, match="aliases"):
+        load_config(overrides=[f"sources={{{', '.join([*lines, 'uri: *a11'])}}}"])
+    assert time.monotonic() - before < 5
+
+
+def test_aliases_that_stay_small_are_taken_and_share_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "sources:\n- &one {uri: a.jsonl, text: body}\n- {<<: *one, uri: b.jsonl}\n- *one\nwindow: {length: 512}\n"
+    )
+    config = load_config(str(path), ["sources.0.text=content"])
+    assert [(source.uri, source.text) for source in config.sources] == [
+        ("a.jsonl", "content"),
+        ("b.jsonl", "body"),
+        ("a.jsonl", "body"),
+    ]
+
+
+def test_very_many_complaints_stay_one_line_of_some_length() -> None:
+    with pytest.raises(ConfigError, match=r"sources\.0: .*; and 9950 more$") as refused:
+        load_config(overrides=[f"sources=[{', '.join('1' * 10_000)}]"])
+    assert len(str(refused.value)) < 20_000
 
 
 @pytest.mark.parametrize(
@@ -187,3 +350,22 @@ def test_a_model_without_attention_is_refused(tmp_path: Path, corpus: Corpus, la
 def _model_of(corpus: Corpus) -> Path:
     (setting,) = [setting for setting in corpus.settings if setting.startswith("scorer.model=")]
     return Path(setting.partition("=")[2])
+
+
+@pytest.mark.parametrize("place", ["{pipe}", "file://{pipe}", "/dev/null", "{link}", "{socket}"])
+def test_a_source_that_is_no_regular_file_is_refused(
+    place: str, tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket")
+        name = place.format(**{name: tmp_path / name for name in ("pipe", "link", "socket")})
+        for setting, field in (
+            (f"sources=[{corpus.folder}/*.jsonl, {name}]", "sources[1].uri"),
+            (f"decontaminate.against={name}", "decontaminate.against[0].uri"),
+        ):
+            answer = ladm(*run_arguments(corpus, tmp_path / "store", setting))
+            assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1), answer.err
+            assert answer.err.startswith(f"ladm: {field}: '{name}' is no regular file but a pipe")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import stat
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from ladm.flows.config import FITTING, RunConfig
 from ladm.flows.dag.plan import Plan
@@ -54,6 +56,8 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     if scored and config.scorer.layers not in (CALIBRATED, FITTING):
         check_window_length(config.scorer, config.window.length)
     filters = check_filters(config)
+    for number, source in enumerate(config.sources):
+        check_is_no_stream(source.uri, f"sources[{number}].uri")
     files = list_sources(config.sources, config.ingest.identity)
     benchmarks = _list_benchmarks(config)
     _check_store(config.store)
@@ -164,11 +168,28 @@ def check_filters(config: RunConfig) -> list[str]:
     return [one.version for one in filters]
 
 
+def check_is_no_stream(uri: str, field: str) -> None:
+    """Refuse an entry that itself is a pipe, a device or a socket; one in a folder is quarantined like other files."""
+    path = uri.removeprefix("file://")
+    if "://" in path:
+        return
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return  # a glob, or nothing: its listing says so
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ConfigError(
+            f"{field}: {uri!r} is no regular file but a pipe, a device or a socket, and a run reads its sources more "
+            "than once; write what comes from there to a file and name that (compressed files are read as they are)"
+        )
+
+
 def _list_benchmarks(config: RunConfig) -> list[ListedFile]:
     """The files of `decontaminate.against`, each found to begin with a passage."""
     listed = []
     for number, entry in enumerate(config.decontaminate.against if config.decontaminate else []):
         place = f"decontaminate.against[{number}]"
+        check_is_no_stream(entry.uri, f"{place}.uri")
         files = list_files(entry, f"{place}.uri", config.ingest.identity)
         for file in files:
             check_benchmark(file, entry, place)

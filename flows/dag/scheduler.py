@@ -83,7 +83,7 @@ class Dag:
 
     def may_rank(self) -> bool:
         """Whether what is left may be ranked, or counts as what was asked for; else the run has failed."""
-        if too_many := self.record.too_many_quarantined():
+        if too_many := self.record.too_many_quarantined() or self.record.too_much_removed():
             self.fail(too_many)
             return False
         last = [row for row in self.rows.values() if not row.is_result and not row.along_with][-1]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -107,16 +107,41 @@ def serve(deployment: RunnerDeployment) -> None:
     """
     from prefect.runner import Runner  # noqa: PLC0415
 
+    ending: list[Callable[[], object]] = []
+
     class Served(Runner):
         """Stops at SIGTERM as it does at SIGINT: its own way loses the pausing and prints a traceback."""
 
         def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
+            ending[0]()
 
     runner = Served(limit=1, pause_on_shutdown=True)
     runner.add_deployment(deployment)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(runner.start())
+
+    async def until_ended() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        # Not by a SIGINT to itself, which a shell without job control has its background processes ignore.
+        ending.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        await runner.start()
+
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(until_ended())
+
+
+@contextlib.contextmanager
+def ending_at_sigterm() -> Iterator[None]:
+    """Until the block ends, SIGTERM ends the process, even as the first one of a container or where it was blocked."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def deploy(deployment: RunnerDeployment, pool: str) -> None:

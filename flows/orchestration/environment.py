@@ -19,9 +19,20 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ladm.flows.orchestration.network import settle_network
+from ladm.flows.orchestration.secret import (
+    pass_on,
+    secret,
+    secret_to_sign_in,
+    servers_environment,
+    using,
+    write_sign_in,
+)
+from ladm.flows.orchestration.server_process import LOCK
+from ladm.flows.orchestration.users_server import check_reachable
 from ladm.tasks.errors import UserError
 
 RECORDER = {
@@ -43,32 +54,41 @@ NO_AUTOMATIONS = {
 STARTUP_SECONDS = 300  # a machine that is busy takes minutes; a server that died is noticed at once
 
 
-def quiet_prefect(cache: Path) -> None:
+def quiet_prefect(cache: Path, tell: Callable[[str], None] | None = None) -> None:
     """Set Prefect's defaults for a run started by hand; must come before `prefect` is imported.
 
     What the user has set in the environment stays as it is.
 
     Args:
         cache: A folder for the database of the server that a run starts for itself.
+        tell: Gets a line for each proxy that cannot be used.
+
+    Raises:
+        UserError: The user's certificates cannot be read.
     """
-    _default_environment(
+    _settle(
+        tell,
         {
             "PREFECT_LOGGING_LEVEL": "CRITICAL",
             "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
             "PREFECT_LOGGING_TO_API_ENABLED": "false",
             **_discreet(cache, "prefect.db"),
-        }
+        },
     )
 
 
-def lasting_prefect(cache: Path) -> None:
+def lasting_prefect(cache: Path, tell: Callable[[str], None] | None = None) -> None:
     """The same for what is served or deployed: just as discreet, but its logs go to the server, for the UI."""
-    _default_environment({"PREFECT_SERVER_LOGGING_LEVEL": "ERROR", **_discreet(cache, "prefect-serve.db")})
+    _settle(tell, {"PREFECT_SERVER_LOGGING_LEVEL": "ERROR", **_discreet(cache, "prefect-serve.db")})
 
 
 def _discreet(cache: Path, database: str) -> dict[str, str]:
     """Nothing told to anybody, and a database of our own."""
     cache.mkdir(parents=True, exist_ok=True)
+    try:
+        Path.home()
+    except RuntimeError:  # a user without one, as in a container: Prefect and others want to know it
+        os.environ["HOME"] = str(cache)
     return {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -81,11 +101,13 @@ def _discreet(cache: Path, database: str) -> dict[str, str]:
     }
 
 
-def _default_environment(values: dict[str, str]) -> None:
+def _settle(tell: Callable[[str], None] | None, values: dict[str, str]) -> None:
+    """Set what the user has not set in the environment, and leave out of it what Prefect's client would stumble at."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
-    for name in ("NO_PROXY", "no_proxy"):  # a proxy knows nothing of our loopback interface
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+    for line in settle_network():
+        if tell:
+            tell(line)
 
 
 def begin_server(cache: Path) -> None:
@@ -101,17 +123,18 @@ def begin_server(cache: Path) -> None:
 @contextlib.contextmanager
 def prefect_server(cache: Path) -> Iterator[None]:
     """While open, Prefect has a server: the user's own, or one of this process (started once, stopped at its end)."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
 
     if address := PREFECT_API_URL.value():
         if _launched.cache_info().currsize and not _own_server.cache_info().currsize:
             # The address stands in a profile, which `begin_server` did not read.
             _stop(_launched(cache, 0)[0])
             _launched.cache_clear()
-        _check_reachable(address)
+        if not (_own_server.cache_info().currsize and address == f"{_own_server(cache)}/api"):  # a run within a run
+            check_reachable(address)
         yield
         return
-    with temporary_settings(updates={PREFECT_API_URL: f"{_own_server(cache)}/api"}):
+    with using(_own_server(cache), secret()):
         yield
 
 
@@ -129,7 +152,7 @@ def users_server() -> str:
             "PREFECT_API_URL: no Prefect server is set; start one (`prefect server start`) and set its address, "
             "e.g. http://127.0.0.1:4200/api"
         )
-    _check_reachable(address)
+    check_reachable(address)
     parts = urllib.parse.urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
@@ -143,12 +166,12 @@ def lasting_server(cache: Path, port: int) -> Iterator[str]:
         port: Where that server listens on the loopback interface.
 
     Yields:
-        Its address.
+        Its address, and how to sign in there.
 
     Raises:
         UserError: The user's server does not answer, or the port is taken.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
 
     if PREFECT_API_URL.value():
         yield users_server()
@@ -163,22 +186,9 @@ def lasting_server(cache: Path, port: int) -> Iterator[str]:
                 f"there, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
             ) from None
     address = _own_server(cache, port)
-    os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the processes that runs are done in
-    with temporary_settings(updates={PREFECT_API_URL: f"{address}/api"}):
-        yield address
-
-
-def _check_reachable(address: str) -> None:
-    """Raise `UserError` unless something listens at the user's own Prefect server's address."""
-    parts = urllib.parse.urlsplit(address)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"PREFECT_API_URL: no Prefect server answers at {parts.hostname}:{parts.port} ({error}); "
-            "start it, or unset PREFECT_API_URL and ladm starts one for the run"
-        ) from None
+    pass_on(address, secret_to_sign_in())  # to the processes that runs are done in
+    with using(address, secret_to_sign_in()):
+        yield f"{address} (sign in with what {write_sign_in(cache, secret_to_sign_in())} holds)"
 
 
 @functools.cache
@@ -214,7 +224,12 @@ def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-            env={**RECORDER, **os.environ, **(lasting if port else short_lived)},
+            env={
+                **servers_environment({**RECORDER, **os.environ}, cache, secret_to_sign_in() if port else secret()),
+                **(lasting if port else short_lived),
+                LOCK: str(cache / "prefect-server.lock"),
+            },
+            cwd=cache,  # not where the user's .env, prefect.toml or pyproject.toml may lie
         )
     atexit.register(_stop, server)
     return server, log

@@ -2,10 +2,14 @@
 
 It listens on the loopback interface only, on the port given or, for 0, a free one; writes the port to standard output;
 and ends as soon as its standard input does, which is when the process that started it is gone.
+
+Servers of one cache come up one after the other: the first one makes the tables of the database that they share.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import socket
 import sys
@@ -13,10 +17,23 @@ import threading
 
 from ladm.flows.imports import without_collection
 
+LOCK = "LADM_SERVER_LOCK"
+"""The environment variable that names the file which keeps servers of one cache apart while they come up."""
+
 
 def _end_with_parent() -> None:
     sys.stdin.buffer.read()
     os._exit(0)
+
+
+def alone(path: str | None) -> contextlib.ExitStack:
+    """A lock on a file, once no other process has it; closing it gives it up. No lock where there can be none."""
+    held = contextlib.ExitStack()
+    if path:
+        with contextlib.suppress(OSError):  # a file system without locks
+            file = held.enter_context(open(path, "ab"))  # noqa: PTH123, SIM115
+            fcntl.flock(file, fcntl.LOCK_EX)
+    return held
 
 
 def serve(port: int) -> None:
@@ -34,8 +51,17 @@ def serve(port: int) -> None:
             from prefect.server.api.server import create_app  # noqa: PLC0415
 
             app = create_app()
-        config = uvicorn.Config(app, log_level="error", lifespan="on")
-        uvicorn.Server(config).run(sockets=[listening])
+        held = alone(os.environ.get(LOCK))
+
+        class Server(uvicorn.Server):
+            """Gives up the lock once the database is as this version wants it."""
+
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets=sockets)
+                held.close()
+
+        with held:
+            Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listening])
 
 
 if __name__ == "__main__":

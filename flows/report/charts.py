@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -52,6 +54,8 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of its fonts' cache, and of fonts that it does not find
+
 
 @contextlib.contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
@@ -64,7 +68,10 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
 def _svg(figure: Figure, words: str) -> Markup:
     """The chart as an `svg` element that scales with its place, tells `words`, and has no colour of its own."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    with warnings.catch_warnings():
+        # that its own font lacks a character: the text stays text, and the browser has fonts of all scripts
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = out.getvalue()
     text = text[text.index("<svg") :]
     view = text[text.index("viewBox=") :].split('"', 2)[1]

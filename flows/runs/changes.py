@@ -8,7 +8,7 @@ that were scored (of a run that ends earlier: those that were cut).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,37 @@ def changed_files(previous: Mapping[str, Any], current: Mapping[str, Any]) -> di
     """The URIs of the files that were added, changed and removed between two runs, from their records."""
     of = _by_change(_files(previous), _files(current))
     return {change: uris for change, uris in of.items() if change != "unchanged"}
+
+
+def lost_more_than(limit: float, refresh: Mapping[str, Any]) -> str | None:
+    """What is gone, in one line, if it is more than a share of the previous run's files or of its documents.
+
+    Documents count as gone with their files, and where changed files hold fewer of them in all.
+    """
+    removed, changed, same = refresh["removed"], refresh["changed"], refresh["unchanged"]
+    fewer = max(0, changed.get("documents_before", 0) - changed["documents"])
+    shares = [
+        ("files", removed["files"], removed["files"] + changed["files"] + same["files"]),
+        (
+            "documents",
+            removed["documents"] + fewer,
+            removed["documents"] + changed.get("documents_before", 0) + same["documents"],
+        ),
+    ]
+    for what, gone, before in shares:
+        if gone > limit * before:
+            return (
+                f"{gone:,} of the {before:,} {what} of run {refresh['previous']} are gone, more than max_removed "
+                f"({limit:g}) allows{_named(removed['uris'] or changed['uris'])}; bring them back (a mount, a prefix), "
+                "or run once with --set max_removed=1 if they are meant to be gone"
+            )
+    return None
+
+
+def _named(uris: Sequence[str]) -> str:
+    """The first few of the files, in words."""
+    more = f" and {len(uris) - 3:,} more" if len(uris) > 3 else ""
+    return f": {', '.join(uris[:3])}{more}" if uris else ""
 
 
 def in_words(refresh: Mapping[str, Any]) -> str:

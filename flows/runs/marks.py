@@ -25,7 +25,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ladm.tasks.settings import Settings
+from ladm.tasks.settings import Closed
 from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.files import StoredFile
 from ladm.tasks.storage.store import Store
@@ -40,7 +40,7 @@ COLLECTOR = "gc-"
 """How the name of a collection begins, where a run has its id."""
 
 
-class Mark(Settings):
+class Mark(Closed):
     """Who uses a store."""
 
     run_id: str

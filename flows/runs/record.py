@@ -15,7 +15,7 @@ from ladm.flows.dag.jobs import config_sha256, versions
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import PRODUCTS, rows_of, rows_of_stage
-from ladm.flows.runs.changes import difference
+from ladm.flows.runs.changes import difference, lost_more_than
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Manifest, Shard, add_counts
 from ladm.tasks.storage.store import Store
@@ -118,6 +118,14 @@ class RunRecord:
                 )
                 return Failure(stage, "all shards", reason)
         return None
+
+    def too_much_removed(self) -> Failure | None:
+        """What fails the run where more of the last completed run's sources is gone than `max_removed` allows."""
+        limit = self.plan.config.max_removed
+        if limit is None or self.previous is None:
+            return None
+        reason = lost_more_than(limit, self.as_json()["refresh"])
+        return Failure("ingest", "all shards", reason) if reason else None
 
     def stage_summary(self, stage: str) -> dict[str, Any]:
         """How many jobs of a stage were run, cached and failed, and the account of its records."""

@@ -23,17 +23,48 @@ from typing import Any
 
 import orjson
 
-from ladm.tasks.errors import ModelError
+from ladm.tasks.errors import ConfigError, ModelError
+from ladm.tasks.places import expanded
 
 HASH_MEMO_BYTES = 1 << 20  # a smaller file is hashed again in a millisecond, so its edits can never be missed
 
 
 def cache_root() -> Path:
-    """The user's cache folder, which need not exist yet."""
-    if own := os.environ.get("LADM_CACHE"):
-        return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "ladm"
+    """The user's cache folder, which need not exist yet.
+
+    Raises:
+        ConfigError: There is no home folder to have it in, or its name holds a variable that is not set.
+    """
+    name = next((name for name in ("LADM_CACHE", "XDG_CACHE_HOME") if os.environ.get(name)), None)
+    try:
+        folder = Path(expanded(os.environ[name] if name else "~/.cache"))
+    except ValueError as error:
+        if name:
+            raise ConfigError(f"{name}: {error}") from None
+        raise ConfigError(
+            "LADM_CACHE: there is no home folder to keep models in; set LADM_CACHE to a folder that can be written"
+        ) from None
+    return folder.absolute() if name == "LADM_CACHE" else folder.absolute() / "ladm"
+
+
+def ready_cache() -> Path:
+    """The user's cache folder, made where it is not there, and found to be one that can be written.
+
+    Raises:
+        ConfigError: It cannot be; the message names LADM_CACHE.
+    """
+    folder = cache_root()
+    scratch = scratch_name(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch.touch()
+        scratch.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"LADM_CACHE: the cache {str(folder)!r} cannot be written ({error.strerror}); set LADM_CACHE to a folder "
+            "that can be"
+        ) from None
+    return folder
 
 
 def scratch_name(folder: Path) -> Path:

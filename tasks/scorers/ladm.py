@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ladm.tasks.errors import AccountError, ConfigError
+from ladm.tasks.places import expanded
+from ladm.tasks.scorers.made_with import without_made_with, written
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.spans import QuerySpan, SpanPlan
 from ladm.tasks.settings import Settings
@@ -34,6 +36,8 @@ _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, no
 
 class LadmConfig(Settings):
     """The `scorer:` section when `name: ladm`."""
+
+    model_config = ConfigDict(json_schema_extra=without_made_with)
 
     layers_by_name: ClassVar[tuple[str, ...]] = ("all", CALIBRATED)
     """Choices of layers that have a name."""
@@ -79,6 +83,11 @@ class LadmConfig(Settings):
         if self.calibration is not None and self.layers != CALIBRATED:
             raise ValueError("calibration is for layers: calibrated; set scorer.layers=calibrated or leave it out")
         return self
+
+    @field_validator("model", "calibration")
+    @classmethod
+    def _paths_as_in_a_shell(cls, path: str | None) -> str | None:
+        return path if path is None else expanded(path)
 
     @field_validator("beside", mode="before")
     @classmethod
@@ -201,8 +210,8 @@ def measured_layers(config: LadmConfig, facts: ModelFacts, length: int) -> list[
         return whole
     if partial := sorted(set(wanted) - set(whole)):
         raise ConfigError(
-            f"scorer.layers: layers {_written(partial)} of {config.model!r} do not see all {length} tokens of a "
-            f"window (no full attention); set scorer.layers={_written(whole)}"
+            f"scorer.layers: layers {written(partial)} of {config.model!r} do not see all {length} tokens of a "
+            f"window (no full attention); set scorer.layers={written(whole)}"
         )
     return wanted
 
@@ -215,16 +224,9 @@ def layers_left_out(config: LadmConfig, facts: ModelFacts, layers: list[int]) ->
 def left_out_line(config: LadmConfig, left_out: list[int], length: int) -> str:
     """Tells, in a line, of layers that are left out of the score."""
     return (
-        f"scorer.layers: all leaves out layers {_written(left_out)} of {config.model!r}: "
+        f"scorer.layers: all leaves out layers {written(left_out)} of {config.model!r}: "
         f"they do not see all {length} tokens of a window (no full attention)"
     )
-
-
-def _written(layers: list[int]) -> str:
-    """Layers as `scorer.layers` takes them: `0-4,6`."""
-    ends = [layer for layer in layers if layer + 1 not in layers]
-    starts = [layer for layer in layers if layer - 1 not in layers]
-    return ",".join(str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True))
 
 
 def scoring_plan(config: LadmConfig, length: int) -> SpanPlan:

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from ladm.tasks.errors import SourceError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard, SourceFile
+from ladm.tasks.places import expanded
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, read_records
 from ladm.tasks.schema import BENCHMARKS
 from ladm.tasks.settings import Settings
@@ -27,6 +28,25 @@ from ladm.tasks.stages.ingest import open_source
 from ladm.tasks.storage.store import Store
 
 TOO_FEW_WORDS = "fewer words than decontaminate.shortest"
+
+
+def source_entries(given: object) -> list[object]:
+    """What a URI, or a list of URIs and entries, stands for: entries, the variables of their URIs filled in.
+
+    Raises:
+        ValueError: A variable is not set; the message names the entry.
+    """
+    entries = given if isinstance(given, list) else [given]
+    found: list[object] = []
+    for number, one in enumerate(entries):
+        entry = {"uri": one} if isinstance(one, str) else one
+        if isinstance(entry, dict) and isinstance(entry.get("uri"), str):
+            try:
+                entry = {**entry, "uri": expanded(entry["uri"])}
+            except ValueError as error:
+                raise ValueError(f"entry {number}: {error}") from None
+        found.append(entry)
+    return found
 
 
 class DecontaminateConfig(Settings):
@@ -43,8 +63,7 @@ class DecontaminateConfig(Settings):
     @classmethod
     def _against_from_uris(cls, against: object) -> object:
         """Let a URI, and a list of URIs, stand for entries with only a `uri`."""
-        entries = against if isinstance(against, list) else [against]
-        return [{"uri": entry} if isinstance(entry, str) else entry for entry in entries]
+        return source_entries(against)
 
     @model_validator(mode="after")
     def _shortest_is_short(self) -> DecontaminateConfig:

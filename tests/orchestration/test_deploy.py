@@ -5,7 +5,12 @@ That a schedule really starts runs is shown by test_nightly.py.
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +20,12 @@ from conftest import Answer, Corpus
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from ladm.flows.config import RunConfig, load_config
+from ladm.flows.config import RunConfig, ScorerConfig, load_config
 from ladm.flows.dag.curate import curate
 from ladm.flows.orchestration.deploy import anywhere, deploy, nightly
 from ladm.flows.orchestration.environment import prefect_server
 from ladm.tasks.models.cache import cache_root
+from ladm.tasks.scorers.made_with import MADE_WITH
 
 Cli = Callable[..., Answer]
 DAILY = "0 2 * * *"
@@ -138,5 +144,61 @@ def test_what_was_left_out_is_left_out_of_a_deployment_too() -> None:
     assert again.scorer.model_fields_set == {"layers", "beside"}
 
 
+def filled_in(schema: dict[str, Any], definitions: dict[str, Any], given: Any) -> Any:
+    """What Prefect's form sends back unchanged: what was given, and every default that its schema shows."""
+    if "$ref" in schema:
+        schema = {**definitions[schema["$ref"].rsplit("/", 1)[1]], **schema}
+    if given is None:
+        given = schema.get("default")
+    if isinstance(given, dict) and "properties" in schema:
+        found = {name: filled_in(one, definitions, given.get(name)) for name, one in schema["properties"].items()}
+        return {name: value for name, value in found.items() if value is not None}
+    return given
+
+
+@pytest.mark.parametrize("scorer", ["{layers: calibrated}", "{layers: fitting, beside: [gzip]}", None])
+@pytest.mark.parametrize("length", [1024, 4096])
+def test_the_form_of_a_calibrated_deployment_can_be_sent_as_it_stands(scorer: str | None, length: int) -> None:
+    settings = ["sources=/a.txt", f"window.length={length}", *([f"scorer={scorer}"] if scorer else [])]
+    config = load_config(None, settings, "/store")
+    if scorer is None:
+        config = config.model_copy(update={"scorer": ScorerConfig()})
+    deployment = nightly(config, None, "UTC", "by-hand", "pool")
+    schema = deployment._parameter_openapi_schema.model_dump()
+    sent = filled_in(schema["properties"]["config"], schema["definitions"], deployment.parameters["config"])
+    assert "execution" in sent  # the defaults are filled in
+    again = curate.validate_parameters({"config": sent})["config"]
+    assert not again.scorer.model_fields_set & set(MADE_WITH)
+    assert again.scorer.layers == config.scorer.layers
+
+
 def test_a_deployment_may_be_without_a_schedule(corpus: Corpus) -> None:
     assert nightly(load_config(None, corpus.settings), None, "UTC", "by-hand", "pool").schedules == []
+
+
+def test_sigterm_ends_serving_where_sigint_is_ignored(corpus: Corpus, tmp_path: Path) -> None:
+    """As it is in what a script puts in the background."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = arguments(corpus, "serve", "--cron", DAILY, "--port", str(port), "--store", str(tmp_path / "store"))
+    cache = tmp_path / "cache"
+    names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_API_DATABASE_CONNECTION_URL")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    program += "from ladm.flows.cli import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", program, *command],
+        env={**environment, "LADM_CACHE": str(cache), "PREFECT_LOGGING_LEVEL": "INFO"},
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "log").open("wb"),
+    ) as serving:
+        try:
+            assert serving.stdout is not None
+            assert serving.stdout.readline().startswith(b"serving curate/nightly"), (tmp_path / "log").read_text()
+            time.sleep(1)
+            serving.terminate()
+            assert serving.wait(20) in (0, 128 + signal.SIGTERM)
+        finally:
+            serving.kill()
+    assert "Traceback" not in (tmp_path / "log").read_text()

@@ -11,8 +11,8 @@ from typing import Any
 
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 
-from ladm.flows.runs.changes import changed_files, difference, in_words
-from ladm.flows.runs.read import read_record
+from ladm.flows.runs.changes import changed_files, difference, in_words, lost_more_than
+from ladm.flows.runs.read import latest_run_id, read_record
 from ladm.tasks.storage.store import Store
 
 Cli = Callable[..., Answer]
@@ -116,3 +116,44 @@ def test_runs_of_changing_files_and_the_previous_one_stays_readable(tmp_path: Pa
     assert json.loads(before.out) == [
         {"domain": "Essays", "n": 2}, {"domain": "Letters", "n": 4}, {"domain": "Poems", "n": 3},
     ]  # fmt: skip
+
+
+def test_how_much_is_gone() -> None:
+    gone = difference(BEFORE, record("two", ("c", "1", "k4", 2, 1), ("d", "1", "k6", 5, 0)))  # 2 of 3, 14 of 16
+    assert lost_more_than(1, gone) is None
+    assert lost_more_than(0.9, gone) is None
+    by_documents = lost_more_than(0.7, gone)
+    assert by_documents is not None
+    assert by_documents.startswith(
+        "14 of the 16 documents of run one are gone, more than max_removed (0.7) allows: a, b;"
+    )
+    by_files = lost_more_than(0.5, gone)
+    assert by_files is not None
+    assert by_files.startswith("2 of the 3 files of run one are gone, more than max_removed (0.5) allows: a, b; bring")
+    emptied = difference(
+        BEFORE, record("two", ("a", "2", "k9", 1, 0), *[("b", "1", "k3", 4, 3), ("c", "1", "k4", 2, 1)])
+    )
+    assert lost_more_than(0.6, emptied) is None
+    assert "9 of the 16 documents of run one are gone" in str(lost_more_than(0.5, emptied))
+    assert lost_more_than(0, difference(BEFORE, BEFORE)) is None
+
+
+def test_a_run_whose_sources_vanished_fails_before_it_ranks(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    for number in range(4):
+        write_jsonl(corpus.folder / f"more-{number}.jsonl", "More", number, [300])
+    store = tmp_path / "store"
+    limited = run_arguments(corpus, store, "max_removed=0.2")
+    first = ladm(*limited)
+    assert first.code == 0, first.err
+    for path in sorted(corpus.folder.glob("*.jsonl"))[1:]:
+        path.unlink()
+    second = ladm(*limited)
+    assert second.code == 1
+    (failure,) = second.record["failures"]
+    assert "5 of the 6 files of run" in failure["error"]
+    assert "more than max_removed (0.2) allows" in failure["error"]
+    assert second.record["stages"]["rank"]["run"] == 0
+    assert latest_run_id(Store(str(store))) == first.record["run_id"]
+    meant = ladm(*run_arguments(corpus, store, "max_removed=1"))
+    assert meant.code == 0, meant.err
+    assert "max_removed" not in ladm(*run_arguments(corpus, store)).record["config"]
