@@ -8,6 +8,8 @@ damage must not be used either: tomorrow's repaired file would count it twice.
 
 from __future__ import annotations
 
+import base64
+import datetime
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -116,7 +118,7 @@ def record_of(
         parent, key = place
         text = parent.pop(key)
     try:
-        meta = orjson.dumps(fields, default=_plain).decode() if fields else None
+        meta = _json(fields, of_row=not raw) if fields else None
     except orjson.JSONEncodeError as error:  # nested deeper than orjson writes (254 levels)
         return BadRecord(line, offset, f"fields that cannot be kept as JSON: {error}", printable(raw))
     if not isinstance(text, str):
@@ -185,6 +187,37 @@ def _kind(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _plain(value: object) -> str:
-    """Write what JSON has no type for (bytes, decimals, durations) as a string."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+def _json(fields: dict[str, Any], of_row: bool) -> str:
+    """Write fields as JSON; those of a row (Parquet, Arrow) may hold what JSON has no form for."""
+    try:
+        return orjson.dumps(fields, default=_plain).decode()
+    except orjson.JSONEncodeError:
+        if not of_row:
+            raise
+    return orjson.dumps(_plain_inside(fields)).decode()  # keys of maps that are no text, say
+
+
+def _plain_inside(value: Any) -> Any:
+    """A value with text for every key, and for every value, that JSON has no form for."""
+    match value:
+        case dict():
+            return {key if isinstance(key, str) else _key(key): _plain_inside(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain_inside(one) for one in value]
+        case None | str() | bool() | int() | float():
+            return value
+    return _plain(value)
+
+
+def _key(key: object) -> str:
+    return orjson.dumps(key, default=_plain).decode().strip('"')
+
+
+def _plain(value: object) -> Any:
+    """Write what JSON has no type for: bytes in base64, all else (decimals, durations, dates) as text."""
+    match value:
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(value).decode("ascii")
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+    return str(value)

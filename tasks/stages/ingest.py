@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts, Shard, SourceFile, content_key
-from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, read_records
+from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
 from ladm.tasks.reading.sources import check_unchanged
 from ladm.tasks.schema import DOCUMENTS
 from ladm.tasks.settings import Settings
@@ -36,6 +36,14 @@ class IngestConfig(Settings):
 def ingest_key_config(source: SourceConfig, config: IngestConfig) -> dict[str, Any]:
     """What ingestion computes with: how records are read, not where the file lies (its identity says that)."""
     return {**source.model_dump(exclude={"uri"}), "shard_bytes": config.shard_bytes}
+
+
+def ingest_identity(uri: str, source: SourceConfig) -> list[str]:
+    """What more a file's key holds: Parquet and Arrow were once read without most of their columns."""
+    try:
+        return ["all columns"] if detect_format(uri, source) in ("parquet", "arrow") else []
+    except UnreadableFile:
+        return []
 
 
 def document_id(uri: str, line: int, text_sha256: str) -> str:
