@@ -19,8 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ladm.tasks.errors import SourceError
 from ladm.tasks.manifest import SourceFile
+from ladm.tasks.printable import printable
 from ladm.tasks.reading.readers import SourceConfig
-from ladm.tasks.storage.file_systems import file_system, io_errors, reason_of
+from ladm.tasks.storage.file_systems import file_system, io_errors, local_uri, reason_of
 
 CONTENT = "sha256:"
 
@@ -63,7 +64,9 @@ def check_unchanged(file: SourceFile) -> None:
     if file.version.startswith(CONTENT):
         now = now.model_copy(update={"version": _content_version(fs, now)})
     if (now.size, now.version) != (file.size, file.version):
-        raise SourceError(f"{file.uri}: changed while the run was reading it; run again, when nothing writes to it")
+        raise SourceError(
+            f"{printable(file.uri, 500)}: changed while the run was reading it; run again, when nothing writes to it"
+        )
 
 
 def list_files(source: SourceConfig, field: str, identity: str) -> list[SourceFile]:
@@ -117,7 +120,7 @@ def _is_private(name: str) -> bool:
 
 
 def _local_file(path: Path) -> SourceFile:
-    uri = str(path.parent.resolve() / path.name)
+    uri = local_uri(str(path.parent.resolve() / path.name))
     try:
         status = path.stat()
     except OSError as error:
@@ -166,7 +169,7 @@ def _content_version(fs: Any, file: SourceFile) -> str:
     if file.problem:
         return file.version
     digest = hashlib.sha256()
-    with fs.open(file.uri, "rb") as stream:
+    with fs.open(file_system(file.uri)[1], "rb") as stream:
         while block := stream.read(2**22):
             digest.update(block)
     return f"{CONTENT}{digest.hexdigest()}"
