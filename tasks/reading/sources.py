@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ladm.tasks.errors import SourceError
 from ladm.tasks.manifest import SourceFile
 from ladm.tasks.printable import printable
+from ladm.tasks.reading.folders import files_below, is_private, matching
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.storage.file_systems import file_system, io_errors, local_uri, reason_of
 
@@ -89,34 +89,16 @@ def list_files(source: SourceConfig, field: str, identity: str) -> list[SourceFi
 
 
 def _list_local(path: Path) -> list[SourceFile]:
-    if path.exists() or path.is_symlink():  # before globbing: a name may hold brackets
-        matches = [path]
-    else:
-        fs = LocalFileSystem()
-        matches = [Path(str(name)) for name in fs.glob(str(path))] if fsspec.utils.get_protocol(str(path)) else []
+    # Before globbing: a name may hold brackets.
+    matches = [path] if path.exists() or path.is_symlink() else matching(str(path))
     files: list[Path] = []
     for match in matches:
         if match.is_dir():
-            files += _walk(match)
+            files += files_below(match)
         else:
             files.append(match)
-    return [_local_file(file) for file in sorted(set(files))]
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    unreadable: list[Path] = []
-
-    def note(error: OSError) -> None:
-        unreadable.append(Path(str(error.filename)))
-
-    for parent, folders, names in os.walk(folder, onerror=note):
-        folders[:] = [name for name in folders if not _is_private(name)]  # which os.walk then does not enter
-        yield from (Path(parent) / name for name in names if not _is_private(name))
-    yield from unreadable  # as files with a problem: nobody knows what is missed in them
-
-
-def _is_private(name: str) -> bool:
-    return name.startswith((".", "_"))
+    found = {file.uri: file for file in map(_local_file, files)}  # a folder may be reached by several ways
+    return [found[uri] for uri in sorted(found, key=Path)]
 
 
 def _local_file(path: Path) -> SourceFile:
@@ -155,7 +137,7 @@ def _find_below(fs: Any, folder: str) -> dict[str, Any]:
     found = {}
     for name, info in fs.find(folder, detail=True).items():
         below = PurePosixPath(name.removeprefix(folder)).parts
-        if info["type"] != "directory" and not any(_is_private(part) for part in below):
+        if info["type"] != "directory" and not any(is_private(part) for part in below):
             found[name] = info
     return found
 

@@ -62,6 +62,58 @@ def test_a_dangling_link_is_listed_with_its_problem(tmp_path: Path) -> None:
     assert listed.file.problem == "dangling symbolic link"
 
 
+def linked(tmp_path: Path) -> Path:
+    """A folder with links: to a folder elsewhere, to that again, to one of its own, and back to where they lie."""
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere/books"
+    for path in (data / "own.jsonl", data / "deep/d.jsonl", elsewhere / "b.jsonl", elsewhere / "far/f.jsonl"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n")
+    (tmp_path / "outside.jsonl").write_text("{}\n")
+    for link, target in {
+        "books": "../elsewhere/books",
+        "more": "../elsewhere/books",
+        "again": "deep",
+        "here": ".",
+        "up": "..",
+        "deep/back": "../../data",
+        "circle": "circle",
+        "../elsewhere/books/far/round": "..",
+        "../elsewhere/books/home": "../../data",
+        ".hidden": "../elsewhere",
+    }.items():
+        (data / link).symlink_to(target)
+    return data
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    data = linked(tmp_path)
+    everything = ["circle", "d.jsonl", "own.jsonl", "b.jsonl", "f.jsonl"]
+    for uri in (data, f"{data}/"):
+        (found, problems) = (names(uri), [one.file.problem for one in list_sources([SourceConfig(uri=str(uri))])])
+        assert sorted(found) == sorted(everything)
+        assert [problem for problem in problems if problem] == ["dangling symbolic link"]
+    assert names(data / "*" / "*.jsonl") == ["d.jsonl", "b.jsonl"]
+    assert names(data / "b*" / "*.jsonl") == ["b.jsonl"]
+    assert names(data / "more" / "*.jsonl") == ["b.jsonl"]
+    assert names(data / "again" / "d.jsonl") == ["d.jsonl"]
+    assert sorted(names(data / "**" / "*.jsonl")) == sorted(everything[1:])
+    assert sorted(names(data / "**")) == sorted(everything)
+    assert sorted(names(data / "*")) == sorted(everything)
+    (listed,) = list_sources([SourceConfig(uri=str(data / "again"))])
+    assert listed.file.uri == str(data / "deep/d.jsonl")
+
+
+def test_many_links_across_are_no_endless_work(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/a{number}.jsonl").write_text("{}\n")
+    for number in range(12):
+        for other in range(12):
+            (tmp_path / f"{number}/to{other}").symlink_to(f"../{other}")
+    assert len(names(tmp_path)) == 12
+    assert len(names(tmp_path / "**" / "*.jsonl")) == 12
+
+
 @pytest.mark.parametrize("uri", ["nosuchprotocol://x/y", "s4://bucket/x"])
 def test_unknown_protocols_are_refused(uri: str) -> None:
     with pytest.raises(SourceError, match="is no path or URL"):
