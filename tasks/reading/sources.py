@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,8 +20,9 @@ from ladm.tasks.errors import SourceError
 from ladm.tasks.manifest import SourceFile
 from ladm.tasks.printable import printable
 from ladm.tasks.reading.folders import files_below, is_private, matching
+from ladm.tasks.reading.no_sources import fixed_part, is_below, stores_among, without_notes
 from ladm.tasks.reading.readers import SourceConfig
-from ladm.tasks.storage.file_systems import file_system, io_errors, local_uri, reason_of
+from ladm.tasks.storage.file_systems import file_system, io_errors, local_path, local_uri, reason_of
 
 CONTENT = "sha256:"
 
@@ -34,21 +35,35 @@ class ListedFile:
     config: SourceConfig
 
 
-def list_sources(sources: Sequence[SourceConfig], identity: str = "stat") -> list[ListedFile]:
-    """Every file that the sources name, each once, in the order of the sources and then by name.
+def list_sources(
+    sources: Sequence[SourceConfig],
+    identity: str = "stat",
+    own: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> list[ListedFile]:
+    """Every file that the sources name, in the order of the sources and then by name.
 
     Args:
         sources: The `sources:` entries. A URI is a file, a glob, or a folder: every file below it, but for names
             that begin with `.` or `_`, which editors, version control and Spark use for their own.
         identity: `stat` or `content`.
+        own: Folders of the run's own, whose files are never sources (`own_folders`).
+        tell: Gets a line where files of a store were left out.
 
     Raises:
-        SourceError: A source names no file at all, or its file system cannot be reached.
+        SourceError: A source names no file at all, its file system cannot be reached, or a file is named twice.
     """
     listed: dict[str, ListedFile] = {}
+    first: dict[str, int] = {}
     for number, source in enumerate(sources):
-        for file in list_files(source, f"sources[{number}].uri", identity):
-            listed.setdefault(file.uri, ListedFile(file, source))
+        field = f"sources[{number}].uri"
+        for file in list_files(source, field, identity, own, tell):
+            if file.uri in listed:
+                raise SourceError(
+                    f"{field}: {source.uri!r} names {printable(file.uri, 500)!r}, as sources[{first[file.uri]}] does; "
+                    "name each file by one entry, or give the other entry a link to it under another name"
+                )
+            listed[file.uri], first[file.uri] = ListedFile(file, source), number
     return list(listed.values())
 
 
@@ -69,32 +84,62 @@ def check_unchanged(file: SourceFile) -> None:
         )
 
 
-def list_files(source: SourceConfig, field: str, identity: str) -> list[SourceFile]:
+def list_files(
+    source: SourceConfig,
+    field: str,
+    identity: str,
+    own: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> list[SourceFile]:
     """The files of one entry, by name; `field` of the configuration is named where there are none (`SourceError`)."""
     try:
         fs, path = file_system(source.uri, impatient=True)
     except (ValueError, ImportError) as error:
         raise SourceError(f"{field}: {source.uri!r} is no path or URL that can be read ({error})") from None
     try:
-        files = _list_local(Path(path)) if isinstance(fs, LocalFileSystem) else _list_remote(fs, path)
+        files = _list_local(Path(path), own) if isinstance(fs, LocalFileSystem) else _list_remote(fs, path)
     except FileNotFoundError:
         files = []
     except io_errors(ValueError, NotImplementedError) as error:
         raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
     if not files:
         raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob")
+    is_local = isinstance(fs, LocalFileSystem)
+    files = _sources_among(files, fixed_part(path if is_local else fs.unstrip_protocol(path)), own, source, field, tell)
     if identity == "content":
         files = [file.model_copy(update={"version": _content_version(fs, file)}) for file in files]
     return files
 
 
-def _list_local(path: Path) -> list[SourceFile]:
+def _sources_among(
+    files: list[SourceFile],
+    named: str,
+    own: Sequence[str],
+    source: SourceConfig,
+    field: str,
+    tell: Callable[[str], None] | None,
+) -> list[SourceFile]:
+    """Files that were found, less those of a store or the cache."""
+    apart = [*own, *stores_among(files, named)]
+    kept = [file for file in files if not is_below(local_path(file.uri), apart)]
+    if not kept:
+        raise SourceError(
+            f"{field}: all that {source.uri!r} matches is part of a store or the cache, which is never read as a "
+            "source; copy the files to a folder of their own"
+        )
+    if tell and len(kept) < len(files):
+        where = next(one for one in apart if any(is_below(local_path(file.uri), [one]) for file in files))
+        tell(f"{field}: {len(files) - len(kept):,} files are no sources: part of the store {printable(where, 500)}")
+    return without_notes(kept)
+
+
+def _list_local(path: Path, own: Sequence[str]) -> list[SourceFile]:
     # Before globbing: a name may hold brackets.
-    matches = [path] if path.exists() or path.is_symlink() else matching(str(path))
+    matches = [path] if path.exists() or path.is_symlink() else matching(str(path), own)
     files: list[Path] = []
     for match in matches:
         if match.is_dir():
-            files += files_below(match)
+            files += files_below(match, own)
         else:
             files.append(match)
     found = {file.uri: file for file in map(_local_file, files)}  # a folder may be reached by several ways

@@ -42,8 +42,7 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
             raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
         if impatient:
             options["config_kwargs"] = {"connect_timeout": 3, "retries": {"max_attempts": 1}}
-    if uri.startswith(ODD_NAME):
-        uri = os.fsdecode(unquote_to_bytes(uri.removeprefix(ODD_NAME)))
+    uri = local_path(uri)
     try:
         if "::" in uri:
             return _not_chained(uri, options)
@@ -60,6 +59,11 @@ def local_uri(path: str) -> str:
     except UnicodeEncodeError:
         return ODD_NAME + quote_from_bytes(os.fsencode(path))
     return path
+
+
+def local_path(uri: str) -> str:
+    """The path of a file that is known by its URL because its name is no UTF-8; any other address as it is."""
+    return os.fsdecode(unquote_to_bytes(uri.removeprefix(ODD_NAME))) if uri.startswith(ODD_NAME) else uri
 
 
 def _not_chained(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
