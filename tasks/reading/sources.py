@@ -22,9 +22,11 @@ from ladm.tasks.printable import printable
 from ladm.tasks.reading.folders import files_below, is_private, matching
 from ladm.tasks.reading.no_sources import fixed_part, is_below, stores_among, without_notes
 from ladm.tasks.reading.readers import SourceConfig
-from ladm.tasks.storage.file_systems import file_system, io_errors, local_path, local_uri, reason_of
+from ladm.tasks.storage.file_systems import file_system, io_errors, is_web, local_path, local_uri, opened, reason_of
 
 CONTENT = "sha256:"
+WEB_VERSIONS = ("ETag", "Last-Modified", "Content-MD5", "Digest")
+"""Headers by which a web server tells one version of a file from another."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def check_unchanged(file: SourceFile) -> None:
     fs, path = file_system(file.uri)
     now = _local_file(Path(path)) if isinstance(fs, LocalFileSystem) else _remote_file(fs, path, fs.info(path))
     if file.version.startswith(CONTENT):
-        now = now.model_copy(update={"version": _content_version(fs, now)})
+        now = now.model_copy(update={"version": _content_version(now)})
     if (now.size, now.version) != (file.size, file.version):
         raise SourceError(
             f"{printable(file.uri, 500)}: changed while the run was reading it; run again, when nothing writes to it"
@@ -107,7 +109,7 @@ def list_files(
     is_local = isinstance(fs, LocalFileSystem)
     files = _sources_among(files, fixed_part(path if is_local else fs.unstrip_protocol(path)), own, source, field, tell)
     if identity == "content":
-        files = [file.model_copy(update={"version": _content_version(fs, file)}) for file in files]
+        files = [file.model_copy(update={"version": _content_version(file)}) for file in files]
     return files
 
 
@@ -169,13 +171,23 @@ def _list_remote(fs: Any, path: str) -> list[SourceFile]:
     if any(mark in path for mark in "*?[") and not fs.exists(path):
         matches: dict[str, Any] = fs.glob(path, detail=True)
     else:
-        matches = {path: {"type": "directory"} if fs.isdir(path) else fs.info(path)}
+        matches = {path: _what_is(fs, path)}
     files: dict[str, Any] = {}
     for match, info in matches.items():
         files |= _find_below(fs, match) if info["type"] == "directory" else {match: info}
     # An object whose name ends with a slash is how consoles make an "empty folder".
     files = {name: info for name, info in files.items() if not name.endswith("/")}
     return [_remote_file(fs, name, info) for name, info in sorted(files.items())]
+
+
+def _what_is(fs: Any, path: str) -> dict[str, Any]:
+    """What a file system says of a path. On the web only an HTML page can list others, and is not asked for else."""
+    if is_web(fs):
+        info: dict[str, Any] = fs.info(path)
+        if not path.endswith("/") and info.get("mimetype") != "text/html":
+            return info
+        return {"type": "directory"} if fs.isdir(path) else info
+    return {"type": "directory"} if fs.isdir(path) else fs.info(path)
 
 
 def _find_below(fs: Any, folder: str) -> dict[str, Any]:
@@ -188,15 +200,22 @@ def _find_below(fs: Any, folder: str) -> dict[str, Any]:
 
 
 def _remote_file(fs: Any, name: str, info: dict[str, Any]) -> SourceFile:
-    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or fs.ukey(name)
-    return SourceFile(uri=fs.unstrip_protocol(name), size=int(info["size"]), version=str(version).strip('"'))
+    if is_web(fs) and not any(info.get(one) for one in WEB_VERSIONS):  # a page that lists files says nothing of them
+        info = fs.info(name)
+    known = ("ETag", "etag", "mtime", "LastModified", *WEB_VERSIONS[1:])
+    version = next((info[one] for one in known if info.get(one)), None)
+    file = SourceFile(uri=fs.unstrip_protocol(name), size=int(info.get("size") or 0), version=str(version).strip('"'))
+    if version is None:  # a web server that tells nothing: only what it sends is known
+        version = _content_version(file) if is_web(fs) else fs.ukey(name)
+        return file.model_copy(update={"version": str(version)})
+    return file
 
 
-def _content_version(fs: Any, file: SourceFile) -> str:
+def _content_version(file: SourceFile) -> str:
     if file.problem:
         return file.version
     digest = hashlib.sha256()
-    with fs.open(file_system(file.uri)[1], "rb") as stream:
+    with opened(file.uri) as stream:
         while block := stream.read(2**22):
             digest.update(block)
     return f"{CONTENT}{digest.hexdigest()}"

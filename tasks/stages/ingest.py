@@ -18,7 +18,7 @@ from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, det
 from ladm.tasks.reading.sources import check_unchanged
 from ladm.tasks.schema import DOCUMENTS
 from ladm.tasks.settings import Settings
-from ladm.tasks.storage.file_systems import file_system
+from ladm.tasks.storage.file_systems import opened
 from ladm.tasks.storage.store import Store, table_of
 
 PACKED_BYTES = 4 * 2**20
@@ -99,9 +99,7 @@ def open_source(source: SourceFile) -> BinaryIO:
     """Open a listed file for reading; `UnreadableFile` if the listing already found that it cannot be."""
     if source.problem:
         raise UnreadableFile(source.problem)
-    fs, path = file_system(source.uri)
-    opened: BinaryIO = fs.open(path, "rb")
-    return opened
+    return opened(source.uri)
 
 
 def _unreadable(source: SourceFile, damage: UnreadableFile, seen: int) -> Outcome:

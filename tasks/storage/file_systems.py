@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import fsspec
@@ -81,6 +82,30 @@ def _not_chained(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
 def is_s3(uri: str) -> bool:
     """Whether the URI is one of S3's."""
     return uri.startswith(("s3://", "s3a://"))
+
+
+def is_web(fs: Any) -> bool:
+    """Whether a file system is that of http and https."""
+    return "http" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def opened(uri: str) -> BinaryIO:
+    """Open a file for reading, so that any place in it can be gone to.
+
+    What a web server sends without saying how long it is, or only as a whole, is kept in a temporary file meanwhile.
+    """
+    fs, path = file_system(uri)
+    if not is_web(fs):
+        return cast(BinaryIO, fs.open(path, "rb"))
+    info = fs.info(path)
+    if info.get("size") and info.get("partial", True):
+        return cast(BinaryIO, fs.open(path, "rb"))
+    whole = tempfile.TemporaryFile(prefix="ladm-")  # noqa: SIM115  # closed by whoever reads it
+    with fs.open(path, "rb", block_size=0) as sent:
+        while block := sent.read(2**20):
+            whole.write(block)
+    whole.seek(0)
+    return cast(BinaryIO, whole)
 
 
 def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
