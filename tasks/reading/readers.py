@@ -88,7 +88,7 @@ def detect_format(name: str, config: SourceConfig) -> str:
         known = ", ".join(f".{known}" for known in FORMATS)
         raise UnreadableFile(
             f"no format known for the extension {'.' + extension if extension else '(none)'}: read are {known}, each "
-            f"also with {', '.join(CLAIMS)}; sources[].format names one whatever the extension"
+            f"also with {', '.join(CLAIMS)}; sources[].format names one whatever the extension (text for .md, .py)"
         )
     return FORMATS[extension]
 

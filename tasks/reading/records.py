@@ -43,11 +43,17 @@ class SourceConfig(Settings):
     """Dotted path to the text. A field whose own name holds the dots wins over the path."""
     domain: str | ConstDomain = "meta.pile_set_name"
     """Dotted path to the domain's name, or `{const: books}`. Records without one go to the domain `unknown`."""
-    format: Literal["auto", "jsonl", "parquet", "arrow", "txt"] = "auto"
-    """`auto` goes by the file name, less its compression suffix. Compression itself goes by the file's first bytes."""
+    format: Literal["auto", "jsonl", "parquet", "arrow", "txt", "text"] = "auto"
+    """`text`, or `txt`, reads any file (.py, .md, .html) as one document. `auto` goes by the file name,
+    less its compression suffix. Compression itself goes by the file's first bytes."""
     max_record_bytes: int = Field(default=134_217_728, ge=1)
     """A longer line (jsonl, counted as stored) or text (other formats, UTF-8) is quarantined, not held in memory. A
     document takes some twelve times its size while it is worked on: 12 GB for one of 1 GB."""
+
+    @field_validator("format")
+    @classmethod
+    def _text_is_txt(cls, name: str) -> str:
+        return "txt" if name == "text" else name
 
     @field_validator("uri")
     @classmethod
