@@ -17,6 +17,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from ladm.tasks.printable import printable
+from ladm.tasks.reading.decoders import BLOCK_BYTES, WatchedFile
 from ladm.tasks.reading.records import (
     BadRecord,
     ConstDomain,
@@ -26,7 +27,7 @@ from ladm.tasks.reading.records import (
     record_of,
 )
 from ladm.tasks.reading.rows import UnreadableValue, rows_of, told_apart
-from ladm.tasks.reading.streams import BLOCK_BYTES, WatchedFile, compression_of
+from ladm.tasks.reading.streams import compression_of
 
 BATCH_ROWS = 64  # a document of 128K tokens is about half a megabyte
 COLUMNS_CHARACTERS = 200  # of a refused file's columns, in the reason
