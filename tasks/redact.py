@@ -40,8 +40,15 @@ def checked_uri(uri: str) -> str:
     """The URI itself.
 
     Raises:
-        ValueError: It holds a password, or is signed: it would stand in run records, dataset cards and logs.
+        ValueError: It holds a password, or is signed: it would stand in run records, dataset cards and logs. Or it is
+            no UTF-8, which those are.
     """
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "the address is not UTF-8; give another name, or find the files by a folder or a glob"
+        ) from None
     if holds_secret(uri):
         raise ValueError(
             "the address holds a password, a token or a signature, which the records of a run would keep; leave it "

@@ -23,7 +23,7 @@ from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.shingles import minhash_version
 from ladm.tasks.stages.dedup import dedup_key_config
 from ladm.tasks.stages.filter import filter_key_config
-from ladm.tasks.stages.ingest import ingest_key_config
+from ladm.tasks.stages.ingest import ingest_identity, ingest_key_config
 from ladm.tasks.stages.length import length_key_config
 from ladm.tasks.stages.measure import measure_key_config
 from ladm.tasks.stages.rank import GATE_RULES
@@ -60,7 +60,7 @@ def config_sha256(config: dict[str, Any]) -> str:
 
 def ask_ingest(plan: Plan, listed: ListedFile) -> Ask:
     """Read one source file."""
-    return Ask(ingest_key_config(listed.config, plan.config.ingest))
+    return Ask(ingest_key_config(listed.config, plan.config.ingest), ingest_identity(listed.file.uri, listed.config))
 
 
 def ask_benchmarks(plan: Plan, listed: ListedFile) -> Ask:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ladm.flows.config import FITTING, RunConfig
 from ladm.flows.dag.plan import Plan
-from ladm.flows.dag.stages import NAMES, planned_rows, rows_of_stage, told_stages
+from ladm.flows.dag.stages import FOLDERS, NAMES, planned_rows, rows_of_stage, told_stages
 from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
@@ -17,6 +17,7 @@ from ladm.tasks.exporters.tokens import settled
 from ladm.tasks.filters.loading import load_filters, try_out
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
+from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
 from ladm.tasks.scorers.calibration import Calibration, fitting_calibration, load_calibration
 from ladm.tasks.scorers.ladm import (
@@ -58,8 +59,9 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     filters = check_filters(config)
     for number, source in enumerate(config.sources):
         check_is_no_stream(source.uri, f"sources[{number}].uri")
-    files = list_sources(config.sources, config.ingest.identity)
-    benchmarks = _list_benchmarks(config)
+    own = own_folders(config.store, ("latest", "runs", "records", "quarantine", *FOLDERS))
+    files = list_sources(config.sources, config.ingest.identity, own, tell)
+    benchmarks = _list_benchmarks(config, own)
     _check_store(config.store)
     model = calibration = None
     layers: list[int] = []
@@ -184,13 +186,13 @@ def check_is_no_stream(uri: str, field: str) -> None:
         )
 
 
-def _list_benchmarks(config: RunConfig) -> list[ListedFile]:
+def _list_benchmarks(config: RunConfig, own: Sequence[str]) -> list[ListedFile]:
     """The files of `decontaminate.against`, each found to begin with a passage."""
     listed = []
     for number, entry in enumerate(config.decontaminate.against if config.decontaminate else []):
         place = f"decontaminate.against[{number}]"
         check_is_no_stream(entry.uri, f"{place}.uri")
-        files = list_files(entry, f"{place}.uri", config.ingest.identity)
+        files = list_files(entry, f"{place}.uri", config.ingest.identity, own)
         for file in files:
             check_benchmark(file, entry, place)
         listed += [ListedFile(file, entry) for file in files]

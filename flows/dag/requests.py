@@ -10,6 +10,7 @@ from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import STAGES
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import record_path
+from ladm.tasks.printable import printable
 from ladm.tasks.storage.store import Store
 
 
@@ -26,7 +27,7 @@ class Requester:
         """A job for each of a row's files."""
         found = []
         for listed in row.files(self.plan):
-            job = self._job(row, row.asks(self.plan, listed), listed.file.uri.rsplit("/", 1)[-1], {})
+            job = self._job(row, row.asks(self.plan, listed), printable(listed.file.uri.rsplit("/", 1)[-1]), {})
             found.append(Request(row.name, listed.file.uri, job.model_copy(update={"source": listed.file})))
         return found
 

@@ -24,6 +24,7 @@ from ladm.flows.dag.stages import MODEL_STAGES
 from ladm.flows.runs.changes import CHANGES, in_words
 from ladm.flows.runs.record import Done, RunRecord
 from ladm.tasks.manifest import Counts
+from ladm.tasks.printable import printable
 
 EVERY_SECONDS = 5.0
 """Between two updates of the progress, so that the server is not kept busy by it."""
@@ -101,10 +102,15 @@ def tell_results(record: RunRecord, refresh: dict[str, Any] | None) -> None:
     lines = [f"# Run {record.run_id}: {record.status}", "", f"Results: `{folder}`", ""]
     if refresh:
         lines += [in_words(refresh), ""]
-        lines += [f"- {change}: `{uri}`" for change in CHANGES[:3] for uri in refresh[change]["uris"][:LISTED]]
+        lines += [
+            f"- {change}: `{printable(uri, 500)}`" for change in CHANGES[:3] for uri in refresh[change]["uris"][:LISTED]
+        ]
         lines.append("")
     failures = record.failures
-    lines += [f"- **failed**: {one.stage} `{one.label}` of `{one.source}`: {one.error}" for one in failures[:LISTED]]
+    lines += [
+        f"- **failed**: {one.stage} `{one.label}` of `{printable(one.source, 500)}`: {one.error}"
+        for one in failures[:LISTED]
+    ]
     if len(failures) > LISTED:
         lines.append(f"- and {len(failures) - LISTED} more")
     with _never_in_the_way():

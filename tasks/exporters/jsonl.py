@@ -47,5 +47,6 @@ def pile_record(row: dict[str, Any]) -> dict[str, Any]:
     The document's own metadata is kept under `meta.original`.
     """
     meta = {name: value for name, value in row.items() if name not in ("text", "domain", "meta")}
-    original = orjson.loads(row["meta"]) if row["meta"] else None
+    # As it stands: read and written once more it would be nested deeper than what is written may be.
+    original = orjson.Fragment(row["meta"]) if row["meta"] else None
     return {"text": row["text"], "meta": {"pile_set_name": row["domain"], **meta, "original": original}}

@@ -1,4 +1,4 @@
-"""Records of Parquet and Arrow files, read in small batches and only the columns that are needed.
+"""Records of Parquet and Arrow files, read in small batches, with all their columns, as JSON lines have all fields.
 
 The schema is judged once, before any row: a text column that is no string refuses the file, since no row of it could
 be used. Damage below the schema (a page, a record batch) refuses the file too, with its place, because what came
@@ -17,6 +17,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from ladm.tasks.printable import printable
+from ladm.tasks.reading.decoders import BLOCK_BYTES, WatchedFile
 from ladm.tasks.reading.records import (
     BadRecord,
     ConstDomain,
@@ -25,7 +26,8 @@ from ladm.tasks.reading.records import (
     UnreadableFile,
     record_of,
 )
-from ladm.tasks.reading.streams import BLOCK_BYTES, WatchedFile, compression_of
+from ladm.tasks.reading.rows import UnreadableValue, rows_of, told_apart
+from ladm.tasks.reading.streams import compression_of
 
 BATCH_ROWS = 64  # a document of 128K tokens is about half a megabyte
 COLUMNS_CHARACTERS = 200  # of a refused file's columns, in the reason
@@ -33,6 +35,8 @@ COLUMNS_CHARACTERS = 200  # of a refused file's columns, in the reason
 # How an Arrow stream ends (the IPC format, "Streaming Format"). A writer may also just stop, but then a truncated
 # file looks like a whole one, so a file without the mark is refused.
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+_BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
 
 _T = TypeVar("_T")
 
@@ -68,15 +72,15 @@ def read_parquet(file: BinaryIO, config: SourceConfig) -> Iterator[Record | BadR
             buffer_size=BLOCK_BYTES,
         ),
     )
-    columns = _decoded(watched, "damaged Parquet schema", lambda: _columns(source.schema_arrow, config))
+    text = _decoded(watched, "damaged Parquet schema", lambda: _text_column(source.schema_arrow, config))
     row = 0
     for group in range(source.num_row_groups):
         what = f"damaged Parquet file: row group {group + 1} of {source.num_row_groups}"
         rows = source.metadata.row_group(group).num_rows
-        batches = source.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
+        batches = source.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
         begin = row
         while (batch := _decoded(watched, what, partial(next, batches, None), row)) is not None:
-            yield from _records(batch, config, row)
+            yield from _records(batch, config, row, text)
             row += batch.num_rows
         if row - begin != rows:
             raise UnreadableFile(f"{what} has {row - begin} rows, not the {rows} that it claims", row)
@@ -105,18 +109,15 @@ def read_arrow(file: BinaryIO, config: SourceConfig) -> Iterator[Record | BadRec
     opened = pa.ipc.open_file if is_file else pa.ipc.open_stream
     what = "truncated or damaged Arrow file" if is_file else "not an Arrow file or stream, or one cut in its schema"
     source = _decoded(watched, what, lambda: opened(pa.PythonFile(watched, mode="r")))
-    columns = _decoded(watched, "damaged Arrow schema", lambda: _columns(source.schema, config))
-    chosen = pa.ipc.IpcReadOptions(included_fields=[source.schema.names.index(name) for name in columns])
-    watched.seek(0)
-    source = _decoded(watched, what, lambda: opened(pa.PythonFile(watched, mode="r"), options=chosen))
-    batches = _arrow_batches(source)
+    text = _decoded(watched, "damaged Arrow schema", lambda: _text_column(source.schema, config))
+    batches = _arrow_batches(source, text)
     row = 0
     for number in count(1):
         batch = _decoded(watched, f"damaged Arrow file: record batch {number}", partial(next, batches, None), row)
         if batch is None:
             break
         for begin in range(0, batch.num_rows, BATCH_ROWS):
-            yield from _records(batch.slice(begin, BATCH_ROWS), config, row + begin)
+            yield from _records(batch.slice(begin, BATCH_ROWS), config, row + begin, text)
         row += batch.num_rows
     if not is_file:
         stopped = watched.tell()
@@ -125,12 +126,18 @@ def read_arrow(file: BinaryIO, config: SourceConfig) -> Iterator[Record | BadRec
             raise UnreadableFile("truncated or damaged Arrow stream: its end-of-stream mark is not at its end", row + 1)
 
 
-def _arrow_batches(source: Any) -> Iterator[pa.RecordBatch]:
-    """Give a file's or a stream's record batches, each one checked."""
+def _arrow_batches(source: Any, text: int) -> Iterator[pa.RecordBatch]:
+    """Give a file's or a stream's record batches, each one checked.
+
+    The reader trusts the offsets inside, and would follow them anywhere. What beside the text is no UTF-8 does no harm.
+    """
     is_file = isinstance(source, pa.ipc.RecordBatchFileReader)
     batches = map(source.get_batch, range(source.num_record_batches)) if is_file else source
     for batch in batches:
-        batch.validate(full=True)  # the reader trusts the offsets inside, and would follow them anywhere
+        batch.validate()
+        for place, column in enumerate(batch.columns):
+            as_bytes = _BYTES.get(column.type) if place != text else None
+            (column.view(as_bytes) if as_bytes else column).validate(full=True)
         yield batch
 
 
@@ -154,8 +161,8 @@ def _decoded(watched: WatchedFile, what: str, read: Callable[[], _T], row: int |
         raise UnreadableFile(f"{what}: {error}", None if row is None else row + 1) from error
 
 
-def _columns(schema: pa.Schema, config: SourceConfig) -> list[str]:
-    """Choose the columns to read: those of the text and the domain, and `meta` and `id` if they are there."""
+def _text_column(schema: pa.Schema, config: SourceConfig) -> int:
+    """Find the column that holds the text; refuse a file that has none, or two of the text's or the domain's name."""
     names = schema.names
     paths = [config.text] if isinstance(config.domain, ConstDomain) else [config.text, config.domain]
     roots = [path if path in names else path.split(".")[0] for path in paths]
@@ -165,11 +172,11 @@ def _columns(schema: pa.Schema, config: SourceConfig) -> list[str]:
         text = printable(config.text)
         wrong = f"no column {text}" if kind is None else f"column {text} is {printable(str(kind), 60)}, not a string"
         raise UnreadableFile(f"{wrong}; sources[].text picks one of the columns found: {found or 'none'}")
-    columns = [name for name in dict.fromkeys([*roots, "meta", "id"]) if name in names]
-    for name in columns:
+    for name in roots:
         if names.count(name) > 1:
             raise UnreadableFile(f"two columns are named {printable(name)}")
-    return columns
+    place: int = names.index(roots[0])
+    return place
 
 
 def _type_at(schema: pa.Schema, path: str) -> pa.DataType | None:
@@ -192,17 +199,11 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _records(batch: pa.RecordBatch, config: SourceConfig, first: int) -> Iterator[Record | BadRecord]:
-    """Turn a batch's rows into records; where a value has no Python form, row by row, to lose only its row."""
-    try:
-        rows: list[dict[str, Any]] = batch.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException) as error:
-        if batch.num_rows > 1:
-            for index in range(batch.num_rows):
-                yield from _records(batch.slice(index, 1), config, first + index)
-            return
-        kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "a value that cannot be read"
-        yield BadRecord(first + 1, first, f"{kind}: {printable(str(error))}", "")
-        return
-    for index, fields in enumerate(rows):
-        yield record_of(fields, config, first + index + 1, first + index)
+def _records(batch: pa.RecordBatch, config: SourceConfig, first: int, text: int) -> Iterator[Record | BadRecord]:
+    """Turn a batch's rows into records."""
+    names = told_apart(batch.schema.names)
+    for row, fields in enumerate(rows_of(batch, names, text), first):
+        if isinstance(fields, UnreadableValue):
+            yield BadRecord(row + 1, row, printable(str(fields)), "")
+        else:
+            yield record_of(fields, config, row + 1, row)

@@ -4,11 +4,12 @@ Nothing is lost without a word. Every non-blank line, and every row, comes out a
 its place and the reason; a file that cannot be read to its end, or is not what its name says, raises
 `UnreadableFile`, and the caller then drops what it had of it. JSON is read strictly (`orjson`): NaN, lone surrogates,
 invalid UTF-8 and nesting beyond 1,024 levels are refused where they stand rather than far away, in a tokenizer or a
-Parquet writer. Of a key that is there twice the last value counts; a whole number beyond 64 bits is kept rounded.
+Parquet writer. Of a key that is there twice the last value counts; a whole number beyond 64 bits is kept as text.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -59,6 +60,9 @@ FORMATS = {
 _ARRAY = re.compile(rb"\s*\[\s*(?:\{|$)")
 _OBJECT = re.compile(rb"\s*\{\s*$")
 
+# A number of 19 digits or more, as `orjson` writes what it has rounded; it may as well stand in a string.
+_ROUNDED = re.compile(r"\de\+?(?:1[89]|[2-9]\d|[1-3]\d\d)")
+
 _JSON_KINDS = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
 
 
@@ -84,7 +88,7 @@ def detect_format(name: str, config: SourceConfig) -> str:
         known = ", ".join(f".{known}" for known in FORMATS)
         raise UnreadableFile(
             f"no format known for the extension {'.' + extension if extension else '(none)'}: read are {known}, each "
-            f"also with {', '.join(CLAIMS)}; sources[].format names one whatever the extension"
+            f"also with {', '.join(CLAIMS)}; sources[].format names one whatever the extension (text for .md, .py)"
         )
     return FORMATS[extension]
 
@@ -167,7 +171,16 @@ def _parse(line: Line, config: SourceConfig) -> Record | BadRecord:
     if not isinstance(fields, dict):
         kind = _JSON_KINDS.get(type(fields), "null")
         return BadRecord(line.number, line.offset, f"not a JSON object but {kind}", printable(raw))
-    return record_of(fields, config, line.number, line.offset, raw)
+    record = record_of(fields, config, line.number, line.offset, raw)
+    if isinstance(record, Record) and record.meta and _ROUNDED.search(record.meta):
+        return record_of(json.loads(raw, parse_int=_whole), config, line.number, line.offset, raw)
+    return record
+
+
+def _whole(digits: str) -> int | str:
+    """Read a whole number; one that 64 bits do not hold stays the text that it is."""
+    number = int(digits)
+    return number if -(2**63) <= number < 2**64 else digits
 
 
 def _json_reason(raw: bytes, error: orjson.JSONDecodeError) -> str:

@@ -8,6 +8,8 @@ damage must not be used either: tomorrow's repaired file would count it twice.
 
 from __future__ import annotations
 
+import base64
+import datetime
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,11 +43,17 @@ class SourceConfig(Settings):
     """Dotted path to the text. A field whose own name holds the dots wins over the path."""
     domain: str | ConstDomain = "meta.pile_set_name"
     """Dotted path to the domain's name, or `{const: books}`. Records without one go to the domain `unknown`."""
-    format: Literal["auto", "jsonl", "parquet", "arrow", "txt"] = "auto"
-    """`auto` goes by the file name, less its compression suffix. Compression itself goes by the file's first bytes."""
+    format: Literal["auto", "jsonl", "parquet", "arrow", "txt", "text"] = "auto"
+    """`text`, or `txt`, reads any file (.py, .md, .html) as one document. `auto` goes by the file name,
+    less its compression suffix. Compression itself goes by the file's first bytes."""
     max_record_bytes: int = Field(default=134_217_728, ge=1)
     """A longer line (jsonl, counted as stored) or text (other formats, UTF-8) is quarantined, not held in memory. A
     document takes some twelve times its size while it is worked on: 12 GB for one of 1 GB."""
+
+    @field_validator("format")
+    @classmethod
+    def _text_is_txt(cls, name: str) -> str:
+        return "txt" if name == "text" else name
 
     @field_validator("uri")
     @classmethod
@@ -116,7 +124,7 @@ def record_of(
         parent, key = place
         text = parent.pop(key)
     try:
-        meta = orjson.dumps(fields, default=_plain).decode() if fields else None
+        meta = _json(fields, of_row=not raw) if fields else None
     except orjson.JSONEncodeError as error:  # nested deeper than orjson writes (254 levels)
         return BadRecord(line, offset, f"fields that cannot be kept as JSON: {error}", printable(raw))
     if not isinstance(text, str):
@@ -185,6 +193,37 @@ def _kind(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _plain(value: object) -> str:
-    """Write what JSON has no type for (bytes, decimals, durations) as a string."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+def _json(fields: dict[str, Any], of_row: bool) -> str:
+    """Write fields as JSON; those of a row (Parquet, Arrow) may hold what JSON has no form for."""
+    try:
+        return orjson.dumps(fields, default=_plain).decode()
+    except orjson.JSONEncodeError:
+        if not of_row:
+            raise
+    return orjson.dumps(_plain_inside(fields)).decode()  # keys of maps that are no text, say
+
+
+def _plain_inside(value: Any) -> Any:
+    """A value with text for every key, and for every value, that JSON has no form for."""
+    match value:
+        case dict():
+            return {key if isinstance(key, str) else _key(key): _plain_inside(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain_inside(one) for one in value]
+        case None | str() | bool() | int() | float():
+            return value
+    return _plain(value)
+
+
+def _key(key: object) -> str:
+    return orjson.dumps(key, default=_plain).decode().strip('"')
+
+
+def _plain(value: object) -> Any:
+    """Write what JSON has no type for: bytes in base64, all else (decimals, durations, dates) as text."""
+    match value:
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(value).decode("ascii")
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+    return str(value)

@@ -9,20 +9,24 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ladm.tasks.errors import SourceError
 from ladm.tasks.manifest import SourceFile
+from ladm.tasks.printable import printable
+from ladm.tasks.reading.folders import files_below, is_private, matching
+from ladm.tasks.reading.no_sources import fixed_part, is_below, stores_among, without_notes
 from ladm.tasks.reading.readers import SourceConfig
-from ladm.tasks.storage.file_systems import file_system, io_errors, reason_of
+from ladm.tasks.storage.file_systems import file_system, io_errors, is_web, local_path, local_uri, opened, reason_of
 
 CONTENT = "sha256:"
+WEB_VERSIONS = ("ETag", "Last-Modified", "Content-MD5", "Digest")
+"""Headers by which a web server tells one version of a file from another."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +37,35 @@ class ListedFile:
     config: SourceConfig
 
 
-def list_sources(sources: Sequence[SourceConfig], identity: str = "stat") -> list[ListedFile]:
-    """Every file that the sources name, each once, in the order of the sources and then by name.
+def list_sources(
+    sources: Sequence[SourceConfig],
+    identity: str = "stat",
+    own: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> list[ListedFile]:
+    """Every file that the sources name, in the order of the sources and then by name.
 
     Args:
         sources: The `sources:` entries. A URI is a file, a glob, or a folder: every file below it, but for names
             that begin with `.` or `_`, which editors, version control and Spark use for their own.
         identity: `stat` or `content`.
+        own: Folders of the run's own, whose files are never sources (`own_folders`).
+        tell: Gets a line where files of a store were left out.
 
     Raises:
-        SourceError: A source names no file at all, or its file system cannot be reached.
+        SourceError: A source names no file at all, its file system cannot be reached, or a file is named twice.
     """
     listed: dict[str, ListedFile] = {}
+    first: dict[str, int] = {}
     for number, source in enumerate(sources):
-        for file in list_files(source, f"sources[{number}].uri", identity):
-            listed.setdefault(file.uri, ListedFile(file, source))
+        field = f"sources[{number}].uri"
+        for file in list_files(source, field, identity, own, tell):
+            if file.uri in listed:
+                raise SourceError(
+                    f"{field}: {source.uri!r} names {printable(file.uri, 500)!r}, as sources[{first[file.uri]}] does; "
+                    "name each file by one entry, or give the other entry a link to it under another name"
+                )
+            listed[file.uri], first[file.uri] = ListedFile(file, source), number
     return list(listed.values())
 
 
@@ -61,63 +79,77 @@ def check_unchanged(file: SourceFile) -> None:
     fs, path = file_system(file.uri)
     now = _local_file(Path(path)) if isinstance(fs, LocalFileSystem) else _remote_file(fs, path, fs.info(path))
     if file.version.startswith(CONTENT):
-        now = now.model_copy(update={"version": _content_version(fs, now)})
+        now = now.model_copy(update={"version": _content_version(now)})
     if (now.size, now.version) != (file.size, file.version):
-        raise SourceError(f"{file.uri}: changed while the run was reading it; run again, when nothing writes to it")
+        raise SourceError(
+            f"{printable(file.uri, 500)}: changed while the run was reading it; run again, when nothing writes to it"
+        )
 
 
-def list_files(source: SourceConfig, field: str, identity: str) -> list[SourceFile]:
+def list_files(
+    source: SourceConfig,
+    field: str,
+    identity: str,
+    own: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> list[SourceFile]:
     """The files of one entry, by name; `field` of the configuration is named where there are none (`SourceError`)."""
     try:
         fs, path = file_system(source.uri, impatient=True)
     except (ValueError, ImportError) as error:
         raise SourceError(f"{field}: {source.uri!r} is no path or URL that can be read ({error})") from None
     try:
-        files = _list_local(Path(path)) if isinstance(fs, LocalFileSystem) else _list_remote(fs, path)
+        files = _list_local(Path(path), own) if isinstance(fs, LocalFileSystem) else _list_remote(fs, path)
     except FileNotFoundError:
         files = []
     except io_errors(ValueError, NotImplementedError) as error:
         raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
     if not files:
         raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob")
+    is_local = isinstance(fs, LocalFileSystem)
+    files = _sources_among(files, fixed_part(path if is_local else fs.unstrip_protocol(path)), own, source, field, tell)
     if identity == "content":
-        files = [file.model_copy(update={"version": _content_version(fs, file)}) for file in files]
+        files = [file.model_copy(update={"version": _content_version(file)}) for file in files]
     return files
 
 
-def _list_local(path: Path) -> list[SourceFile]:
-    if path.exists() or path.is_symlink():  # before globbing: a name may hold brackets
-        matches = [path]
-    else:
-        fs = LocalFileSystem()
-        matches = [Path(str(name)) for name in fs.glob(str(path))] if fsspec.utils.get_protocol(str(path)) else []
+def _sources_among(
+    files: list[SourceFile],
+    named: str,
+    own: Sequence[str],
+    source: SourceConfig,
+    field: str,
+    tell: Callable[[str], None] | None,
+) -> list[SourceFile]:
+    """Files that were found, less those of a store or the cache."""
+    apart = [*own, *stores_among(files, named)]
+    kept = [file for file in files if not is_below(local_path(file.uri), apart)]
+    if not kept:
+        raise SourceError(
+            f"{field}: all that {source.uri!r} matches is part of a store or the cache, which is never read as a "
+            "source; copy the files to a folder of their own"
+        )
+    if tell and len(kept) < len(files):
+        where = next(one for one in apart if any(is_below(local_path(file.uri), [one]) for file in files))
+        tell(f"{field}: {len(files) - len(kept):,} files are no sources: part of the store {printable(where, 500)}")
+    return without_notes(kept)
+
+
+def _list_local(path: Path, own: Sequence[str]) -> list[SourceFile]:
+    # Before globbing: a name may hold brackets.
+    matches = [path] if path.exists() or path.is_symlink() else matching(str(path), own)
     files: list[Path] = []
     for match in matches:
         if match.is_dir():
-            files += _walk(match)
+            files += files_below(match, own)
         else:
             files.append(match)
-    return [_local_file(file) for file in sorted(set(files))]
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    unreadable: list[Path] = []
-
-    def note(error: OSError) -> None:
-        unreadable.append(Path(str(error.filename)))
-
-    for parent, folders, names in os.walk(folder, onerror=note):
-        folders[:] = [name for name in folders if not _is_private(name)]  # which os.walk then does not enter
-        yield from (Path(parent) / name for name in names if not _is_private(name))
-    yield from unreadable  # as files with a problem: nobody knows what is missed in them
-
-
-def _is_private(name: str) -> bool:
-    return name.startswith((".", "_"))
+    found = {file.uri: file for file in map(_local_file, files)}  # a folder may be reached by several ways
+    return [found[uri] for uri in sorted(found, key=Path)]
 
 
 def _local_file(path: Path) -> SourceFile:
-    uri = str(path.parent.resolve() / path.name)
+    uri = local_uri(str(path.parent.resolve() / path.name))
     try:
         status = path.stat()
     except OSError as error:
@@ -139,7 +171,7 @@ def _list_remote(fs: Any, path: str) -> list[SourceFile]:
     if any(mark in path for mark in "*?[") and not fs.exists(path):
         matches: dict[str, Any] = fs.glob(path, detail=True)
     else:
-        matches = {path: {"type": "directory"} if fs.isdir(path) else fs.info(path)}
+        matches = {path: _what_is(fs, path)}
     files: dict[str, Any] = {}
     for match, info in matches.items():
         files |= _find_below(fs, match) if info["type"] == "directory" else {match: info}
@@ -148,25 +180,42 @@ def _list_remote(fs: Any, path: str) -> list[SourceFile]:
     return [_remote_file(fs, name, info) for name, info in sorted(files.items())]
 
 
+def _what_is(fs: Any, path: str) -> dict[str, Any]:
+    """What a file system says of a path. On the web only an HTML page can list others, and is not asked for else."""
+    if is_web(fs):
+        info: dict[str, Any] = fs.info(path)
+        if not path.endswith("/") and info.get("mimetype") != "text/html":
+            return info
+        return {"type": "directory"} if fs.isdir(path) else info
+    return {"type": "directory"} if fs.isdir(path) else fs.info(path)
+
+
 def _find_below(fs: Any, folder: str) -> dict[str, Any]:
     found = {}
     for name, info in fs.find(folder, detail=True).items():
         below = PurePosixPath(name.removeprefix(folder)).parts
-        if info["type"] != "directory" and not any(_is_private(part) for part in below):
+        if info["type"] != "directory" and not any(is_private(part) for part in below):
             found[name] = info
     return found
 
 
 def _remote_file(fs: Any, name: str, info: dict[str, Any]) -> SourceFile:
-    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or fs.ukey(name)
-    return SourceFile(uri=fs.unstrip_protocol(name), size=int(info["size"]), version=str(version).strip('"'))
+    if is_web(fs) and not any(info.get(one) for one in WEB_VERSIONS):  # a page that lists files says nothing of them
+        info = fs.info(name)
+    known = ("ETag", "etag", "mtime", "LastModified", *WEB_VERSIONS[1:])
+    version = next((info[one] for one in known if info.get(one)), None)
+    file = SourceFile(uri=fs.unstrip_protocol(name), size=int(info.get("size") or 0), version=str(version).strip('"'))
+    if version is None:  # a web server that tells nothing: only what it sends is known
+        version = _content_version(file) if is_web(fs) else fs.ukey(name)
+        return file.model_copy(update={"version": str(version)})
+    return file
 
 
-def _content_version(fs: Any, file: SourceFile) -> str:
+def _content_version(file: SourceFile) -> str:
     if file.problem:
         return file.version
     digest = hashlib.sha256()
-    with fs.open(file.uri, "rb") as stream:
+    with opened(file.uri) as stream:
         while block := stream.read(2**22):
             digest.update(block)
     return f"{CONTENT}{digest.hexdigest()}"

@@ -9,17 +9,16 @@ so that the caller can retry them.
 
 from __future__ import annotations
 
-import io
 import lzma
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from ladm.tasks.reading.decoders import BLOCK_BYTES, WatchedFile, gzip_blocks, trailing, zstd_blocks
 from ladm.tasks.reading.records import UnreadableFile
 
-BLOCK_BYTES = 1 << 20
 HEAD_BYTES = 1024  # of a line too long to hold, kept for its excerpt
 XZ_MEMORY_BYTES = 256 << 20  # four times what `xz -9` needs to decompress
 
@@ -39,50 +38,6 @@ NOT_TEXT = {
     MAGIC["xz"]: "xz inside another compression; decompress it once",
 }
 """First bytes that no text begins with, met after decompression, and what they are."""
-
-
-class WatchedFile(io.RawIOBase):
-    """A file that remembers an error of its own, so that the decoder above it cannot pass it off as damage.
-
-    It does not close the file it wraps: that is for whoever opened it.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: Exception | None = None
-
-    def read(self, size: int = -1) -> bytes:
-        """Read as the wrapped file does, remembering its error."""
-        try:
-            return self._file.read(size)
-        except Exception as error:
-            self.error = error
-            raise
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seek as the wrapped file does, remembering its error."""
-        try:
-            return self._file.seek(offset, whence)
-        except Exception as error:
-            self.error = error
-            raise
-
-    def tell(self) -> int:
-        """Say where the wrapped file is."""
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that it can be sought in."""
-        return True
-
-    def raise_own_error(self) -> None:
-        """Raise the storage's error if there was one: then a decoder's failure says nothing about the file."""
-        if self.error is not None:
-            raise self.error
 
 
 class Line(NamedTuple):
@@ -155,15 +110,25 @@ def blocks_of(file: BinaryIO, name: str) -> Iterator[bytes]:
 def _arrow_blocks(watched: WatchedFile, codec: Any) -> Iterator[bytes]:
     """Decompress zstd, gzip or bz2, any number of frames, with the output bounded however small the input is."""
     stream = pa.CompressedInputStream(pa.PythonFile(watched, mode="r"), codec)
+    given = 0
     while True:
         try:
             block: bytes = stream.read(BLOCK_BYTES)
         except (OSError, pa.ArrowException) as error:
             watched.raise_own_error()
-            raise UnreadableFile(_decoder_reason(codec, str(error))) from error
+            reason = _decoder_reason(codec, str(error))
+            if (again := SLOWER.get((codec, reason.partition(":")[0]))) is None:
+                raise UnreadableFile(reason) from error
+            break
         if not block:
             return
+        given += len(block)
         yield block
+    watched.seek(0)
+    for block in again(watched):  # what was given already is left out
+        if len(block) > given:
+            yield block[given:]
+        given = max(0, given - len(block))
 
 
 def _decoder_reason(codec: str, message: str) -> str:
@@ -172,8 +137,19 @@ def _decoder_reason(codec: str, message: str) -> str:
         return f"truncated: the {codec} stream ends before its end mark"
     # The first frame began with the right bytes, or this codec had not been chosen: a bad beginning is a later one.
     if any(sign in message for sign in ("Unknown frame", "incorrect header check", "unknown compression", "no magic")):
-        return f"trailing bytes after the {codec} stream that are no part of it"
+        return trailing(codec)
+    if "too much memory" in message:
+        return f"{LONG_WINDOW}: {message}"
     return f"damaged {codec} stream: {message}"
+
+
+LONG_WINDOW = "long window"
+SLOWER: dict[tuple[str, str], Callable[[WatchedFile], Iterator[bytes]]] = {
+    ("zstd", LONG_WINDOW): zstd_blocks,
+    ("gzip", trailing("gzip")): gzip_blocks,
+    ("gzip", "truncated"): gzip_blocks,  # what Arrow says of a few zeros
+}
+"""(codec, what Arrow's decoder says) → the decoder that reads such a file from its beginning, if it is whole."""
 
 
 def _xz_blocks(watched: WatchedFile) -> Iterator[bytes]:
@@ -196,7 +172,7 @@ def _xz_blocks(watched: WatchedFile) -> Iterator[bytes]:
         while (data := data.lstrip(b"\0")) == b"" and (data := watched.read(BLOCK_BYTES)):
             pass
         if data and not MAGIC["xz"].startswith(data[:6]):
-            raise UnreadableFile("trailing bytes after the xz stream that are no part of it")
+            raise UnreadableFile(trailing("xz"))
 
 
 def text_blocks(blocks: Iterator[bytes]) -> tuple[int, Iterator[bytes]]:

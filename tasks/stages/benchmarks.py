@@ -20,6 +20,7 @@ from ladm.tasks.errors import SourceError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard, SourceFile
 from ladm.tasks.places import expanded
+from ladm.tasks.printable import printable
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, read_records
 from ladm.tasks.schema import BENCHMARKS
 from ladm.tasks.settings import Settings
@@ -89,12 +90,12 @@ def _passages(file: SourceFile, config: SourceConfig, field: str) -> Iterator[Re
             for record in read_records(opened, file.uri, config):
                 if not isinstance(record, Record):
                     raise SourceError(
-                        f"{field}: {file.uri}, record {record.line}: {record.reason}; set its `text` to the field that "
-                        "holds the passage, or take the record out"
+                        f"{field}: {printable(file.uri, 500)}, record {record.line}: {record.reason}; set its "
+                        "`text` to the field that holds the passage, or take the record out"
                     )
                 yield record
     except UnreadableFile as damage:
-        raise SourceError(f"{field}: {file.uri}: {damage.reason}") from None
+        raise SourceError(f"{field}: {printable(file.uri, 500)}: {damage.reason}") from None
 
 
 def benchmarks(job: Job, store: Store, key: str) -> Outcome:

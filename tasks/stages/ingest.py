@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 from typing import Any, BinaryIO, Literal
 
-import fsspec
 import pyarrow as pa
 
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts, Shard, SourceFile, content_key
-from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, read_records
+from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
 from ladm.tasks.reading.sources import check_unchanged
 from ladm.tasks.schema import DOCUMENTS
 from ladm.tasks.settings import Settings
+from ladm.tasks.storage.file_systems import opened
 from ladm.tasks.storage.store import Store, table_of
 
 PACKED_BYTES = 4 * 2**20
@@ -36,6 +36,14 @@ class IngestConfig(Settings):
 def ingest_key_config(source: SourceConfig, config: IngestConfig) -> dict[str, Any]:
     """What ingestion computes with: how records are read, not where the file lies (its identity says that)."""
     return {**source.model_dump(exclude={"uri"}), "shard_bytes": config.shard_bytes}
+
+
+def ingest_identity(uri: str, source: SourceConfig) -> list[str]:
+    """What more a file's key holds: Parquet and Arrow were once read without most of their columns."""
+    try:
+        return ["all columns"] if detect_format(uri, source) in ("parquet", "arrow") else []
+    except UnreadableFile:
+        return []
 
 
 def document_id(uri: str, line: int, text_sha256: str) -> str:
@@ -91,8 +99,7 @@ def open_source(source: SourceFile) -> BinaryIO:
     """Open a listed file for reading; `UnreadableFile` if the listing already found that it cannot be."""
     if source.problem:
         raise UnreadableFile(source.problem)
-    opened: BinaryIO = fsspec.open(source.uri, "rb").open()
-    return opened
+    return opened(source.uri)
 
 
 def _unreadable(source: SourceFile, damage: UnreadableFile, seen: int) -> Outcome:

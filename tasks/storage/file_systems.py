@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import fsspec
 
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.redact import holds_secret, one_line
+
+ODD_NAME = "file://localhost"
+"""What the URL of a local file begins with whose name is no UTF-8; the rest is its path, percent-encoded."""
+
+ARCHIVES = ("zip", "tar", "libarchive", "reference", "dir", "blockcache", "cached", "filecache", "simplecache")
+"""Protocols that mean something inside another address."""
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
@@ -35,16 +43,69 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
             raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
         if impatient:
             options["config_kwargs"] = {"connect_timeout": 3, "retries": {"max_attempts": 1}}
+    uri = local_path(uri)
     try:
+        if "::" in uri:
+            return _not_chained(uri, options)
         return cast(tuple[Any, str], fsspec.core.url_to_fs(uri, **options))
     except (OSError, TypeError, AttributeError, NotImplementedError) as error:
         # Raised by protocols that ask for more than an address, or look into an archive that is not there.
         raise ValueError(f"{type(error).__name__}: {reason_of(error)}") from error
 
 
+def local_uri(path: str) -> str:
+    """How a file on this machine is known: its path, or where its name is no UTF-8, its URL (`file://localhost/…%E9`)."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return ODD_NAME + quote_from_bytes(os.fsencode(path))
+    return path
+
+
+def local_path(uri: str) -> str:
+    """The path of a file that is known by its URL because its name is no UTF-8; any other address as it is."""
+    return os.fsdecode(unquote_to_bytes(uri.removeprefix(ODD_NAME))) if uri.startswith(ODD_NAME) else uri
+
+
+def _not_chained(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The file system of an address that holds `::`, by which fsspec would chain several: here it is part of a name."""
+    protocol, separator, rest = uri.partition("://")
+    if not separator:
+        protocol = "file"
+    elif "::" in protocol or "://" in rest or protocol in ARCHIVES:
+        raise ValueError("addresses chained by :: are not read; unpack an archive, and give the address of its files")
+    kind = fsspec.get_filesystem_class(protocol)
+    path = kind._strip_protocol(uri)  # as fsspec.core.url_to_fs does
+    return fsspec.filesystem(protocol, **kind._get_kwargs_from_urls(uri), **options), path
+
+
 def is_s3(uri: str) -> bool:
     """Whether the URI is one of S3's."""
     return uri.startswith(("s3://", "s3a://"))
+
+
+def is_web(fs: Any) -> bool:
+    """Whether a file system is that of http and https."""
+    return "http" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def opened(uri: str) -> BinaryIO:
+    """Open a file for reading, so that any place in it can be gone to.
+
+    What a web server sends without saying how long it is, or only as a whole, is kept in a temporary file meanwhile.
+    """
+    fs, path = file_system(uri)
+    if not is_web(fs):
+        return cast(BinaryIO, fs.open(path, "rb"))
+    info = fs.info(path)
+    if info.get("size") and info.get("partial", True):
+        return cast(BinaryIO, fs.open(path, "rb"))
+    whole = tempfile.TemporaryFile(prefix="ladm-")  # noqa: SIM115  # closed by whoever reads it
+    with fs.open(path, "rb", block_size=0) as sent:
+        while block := sent.read(2**20):
+            whole.write(block)
+    whole.seek(0)
+    return cast(BinaryIO, whole)
 
 
 def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:

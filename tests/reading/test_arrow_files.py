@@ -19,7 +19,7 @@ TABLE = pa.table(
         "text": [f"document {number} " * 9 for number in range(150)],
         "meta": [{"pile_set_name": "Books", "n": number} for number in range(150)],
         "id": list(range(150)),
-        "unread": [0.5] * 150,
+        "quality": [0.5] * 150,
     }
 )
 
@@ -71,7 +71,7 @@ def test_every_row_in_order_with_the_other_fields(form: str) -> None:
             offset=number,
             text=f"document {number} " * 9,
             domain="Books",
-            meta=f'{{"meta":{{"pile_set_name":"Books","n":{number}}},"id":{number}}}',
+            meta=f'{{"meta":{{"pile_set_name":"Books","n":{number}}},"id":{number},"quality":0.5}}',
         )
         for number in range(150)
     ]
@@ -150,6 +150,9 @@ def test_only_the_row_that_is_not_utf8_is_lost() -> None:
         "also good",
     ]
     assert found[1].line == 2
+    other = read(arrow(pa.table({"text": ["x"] * 3, "note": text}), stream=True), "a.arrow")
+    notes = [record.meta for record in other if isinstance(record, Record)]
+    assert notes == ['{"note":"good"}', r'{"note":"\\xff\\xfe"}', '{"note":"also good"}']
     # Arrow's own reader trusts its input, so there the whole batch is checked, and refused.
     assert "record batch 1" in refusal(arrow(pa.table({"text": text}), stream=True), "a.arrow").reason
 
@@ -174,8 +177,104 @@ def test_values_without_a_json_form_are_kept_as_strings() -> None:
     )
     (record,) = read(parquet(table), domain="day")
     assert record == Record(
-        1, 0, "x", "2024-05-01", '{"day":"2024-05-01","meta":{"d":"1.50","b":"\\\\xff","n":null},"id":"2024-05-01"}'
+        1, 0, "x", "2024-05-01", '{"meta":{"d":"1.50","b":"/w==","n":null},"id":"2024-05-01","day":"2024-05-01"}'
     )
+
+
+def test_all_columns_are_kept_as_json_lines_keep_all_fields() -> None:
+    import json
+
+    web = {
+        "text": "x",
+        "id": "<urn:1>",
+        "url": "https://example.org/",
+        "score": 0.5,
+        "license": "CC0",
+        "tags": ["a", None],
+    }
+    (line,) = read_records(io.BytesIO(json.dumps(web).encode()), "a.jsonl", SourceConfig(uri="x"))
+    assert isinstance(line, Record)
+    table = pa.table({name: [value] for name, value in web.items()})
+    for content, name in [
+        (parquet(table), "a.parquet"),
+        (arrow(table, stream=True), "a.arrow"),
+        (arrow(table, stream=False), "a.arrow"),
+    ]:
+        (record,) = read(content, name)
+        assert isinstance(record, Record)
+        assert record.meta == line.meta
+
+
+def meta_of(**columns: Any) -> Any:
+    """The metadata of the one row that these columns make, the same from Parquet and from Arrow."""
+    import json
+
+    found = [
+        json.loads(str(one.meta))
+        for content, name in [
+            (parquet(pa.table({"text": ["x"], **columns})), "a.parquet"),
+            (arrow(pa.table({"text": ["x"], **columns}), stream=True), "a.arrow"),
+        ]
+        for one in read(content, name)
+        if isinstance(one, Record)
+    ]
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_nested_columns_are_kept() -> None:
+    pairs, repeated, numbered = [[("a", 1), ("b", 2)]], [[("a", 1), ("a", 2)]], [[(7, b"\xff")]]
+    assert meta_of(
+        struct=pa.array([{"a": {"b": [1, 2]}, "c": b"ab"}]),
+        map=pa.array(pairs, pa.map_(pa.string(), pa.int64())),
+        repeated=pa.array(repeated, pa.map_(pa.string(), pa.int64())),
+        numbered=pa.array(numbered, pa.map_(pa.int32(), pa.binary())),
+        most=pa.array([2**64 - 1], pa.uint64()),
+        endless=pa.array([[float("inf"), float("-inf"), 1.5]]),
+    ) == {
+        "struct": {"a": {"b": [1, 2]}, "c": "YWI="},
+        "map": {"a": 1, "b": 2},
+        "repeated": [["a", 1], ["a", 2]],
+        "numbered": {"7": "/w=="},
+        "most": 2**64 - 1,
+        "endless": ["Infinity", "-Infinity", 1.5],
+    }
+
+
+@pytest.mark.parametrize("zone", ["Nowhere/Invalid", "tzutc()", "Etc/\x1b"])
+def test_a_time_zone_that_is_not_known_here_fails_nothing(zone: str) -> None:
+    when = pa.array([0], pa.timestamp("us", zone))
+    deep = pa.StructArray.from_arrays([when, pa.array(["Books"])], ["when", "pile_set_name"])
+    told = f"1970-01-01T00:00:00.000000Z[{zone}]"
+    assert meta_of(when=when, meta=deep, several=pa.ListArray.from_arrays([0, 1], when)) == {
+        "when": told,
+        "meta": {"when": told, "pile_set_name": "Books"},
+        "several": [told],
+    }
+    assert [record.domain for record in read(parquet(pa.table({"text": ["x"], "meta": deep}))) if record] == ["Books"]
+
+
+def test_dates_beyond_the_years_of_python_are_kept() -> None:
+    found = meta_of(
+        far=pa.array([10**15], pa.timestamp("ms")),
+        day=pa.array([2**30], pa.date32()),
+        span=pa.array([2**62], pa.duration("s")),
+        exact=pa.array([1_001], pa.timestamp("ns")),
+        east=pa.array([0], pa.timestamp("s", "+05:30")),
+    )
+    assert found["far"] == 10**15
+    assert found["day"] == 2**30
+    assert str(found["span"]) == str(2**62)
+    assert found["exact"] == "1970-01-01T00:00:00.000001001"
+    assert found["east"] == "1970-01-01T05:30:00+05:30"
+
+
+def test_columns_of_one_name_are_all_kept() -> None:
+    twice = pa.Table.from_arrays([pa.array(["x"]), pa.array([1]), pa.array([2])], ["text", "a", "a"])
+    for content, name in [(parquet(twice), "a.parquet"), (arrow(twice, stream=True), "a.arrow")]:
+        assert [record.meta for record in read(content, name) if isinstance(record, Record)] == ['{"a":1,"a_2":2}']
+    text = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], ["text", "text"])
+    assert "two columns are named text" in refusal(parquet(text)).reason
 
 
 @forms

@@ -59,6 +59,23 @@ def test_a_record_keeps_its_other_fields_as_json() -> None:
     assert one(b'{"text": "\\u0000 \\ud83d\\ude00"}').text == "\0 😀"
 
 
+@pytest.mark.parametrize("name", ["a.py", "README.md", "a.rst", "a.html", "Makefile", "a.tex.gz", "a.jsonl"])
+def test_any_file_is_a_text_where_the_entry_says_so(name: str) -> None:
+    assert one(b"# a\n<b>text</b>\n", name, format="text").text == "# a\n<b>text</b>\n"
+    assert SourceConfig(uri="x", format="text") == SourceConfig(uri="x", format="txt")
+    with pytest.raises(UnreadableFile, match=r"text for \.md, \.py"):
+        detect_format("a.py", SourceConfig(uri="x"))
+
+
+def test_whole_numbers_beyond_64_bits_are_kept_as_text() -> None:
+    kept = '{"most":18446744073709551615,"least":-9223372036854775808,"float":1e+25,"text":"1e25"}'
+    content = '{"t": "x", "most": 18446744073709551615, "least": -9223372036854775808, "float": 1e25, "text": "1e25"}'
+    assert str(one(content.encode(), text="t").meta).replace("1e25,", "1e+25,") == kept
+    content = '{"text": "x", "id": 18446744073709551616, "meta": {"n": [-9223372036854775809, 1.5]}}'
+    assert one(content.encode()).meta == '{"id":"18446744073709551616","meta":{"n":["-9223372036854775809",1.5]}}'
+    assert one(b'{"text": "x", "shelf": 123456789012345678901}', domain="shelf").domain == "123456789012345678901"
+
+
 @pytest.mark.parametrize("text", ["", "   ", "\u200b", "\n"])
 def test_an_empty_or_blank_text_is_a_record(text: str) -> None:
     assert one(json.dumps({"text": text}).encode()).text == text

@@ -1,0 +1,123 @@
+"""Rows of Parquet and Arrow as Python's values, all columns of them, whatever stands in one.
+
+A column that cannot be turned as a whole is turned value by value, and of a value that has no Python form what Arrow
+holds is kept: a timestamp of a time zone that this machine does not know as UTC with the zone's name behind it, a date
+beyond Python's years as Arrow writes it or as its number, bytes that are no UTF-8 as escapes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+Fields = dict[str, Any]
+
+
+class UnreadableValue(ValueError):  # noqa: N818  # it says what the value is; its row is a bad record
+    """A text that cannot be read; the message says why, in a few words."""
+
+
+def rows_of(batch: pa.RecordBatch, names: Sequence[str], text: int) -> Iterator[Fields | UnreadableValue]:
+    """Give a batch's rows as dicts.
+
+    Args:
+        batch: Some rows.
+        names: What each column is called in the dicts.
+        text: The place of the column that holds the text: of a row whose text is no UTF-8 nothing is used.
+
+    Yields:
+        Every row, or why it cannot be used.
+    """
+    columns = [_values(column, place == text) for place, column in enumerate(batch.columns)]
+    for values in zip(*columns, strict=True):
+        wrong = next((value for value in values if isinstance(value, UnreadableValue)), None)
+        yield wrong or dict(zip(names, values, strict=True))
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names of columns, the second of a name with a number behind it."""
+    found: list[str] = []
+    for name in names:
+        number, free = 2, name
+        while free in found or (free != name and free in names):
+            number, free = number + 1, f"{name}_{number}"
+        found.append(free)
+    return found
+
+
+def _values(column: pa.Array, is_text: bool) -> list[Any]:
+    """A column's values; those that have no Python form in another one."""
+    try:
+        values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
+    except Exception:  # whatever a time zone, a date or an extension type raises
+        return [_value(one, is_text) for one in column]
+    return [_finite(value) for value in values] if _holds_float(column.type) else values
+
+
+def _value(scalar: pa.Scalar, is_text: bool) -> Any:
+    """A value, in its Python form where it has one."""
+    try:
+        return _finite(scalar.as_py(maps_as_pydicts="strict"))
+    except Exception as error:  # see above
+        if is_text and isinstance(error, UnicodeDecodeError):
+            return UnreadableValue(f"not UTF-8: {error}")
+    return _inside(scalar, is_text)
+
+
+def _inside(scalar: Any, is_text: bool) -> Any:
+    """A value without a Python form, by what it is made of."""
+    kind = scalar.type
+    if pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
+        return _value(scalar.value, is_text)
+    if pa.types.is_map(kind):
+        return [[_value(entry[0], False), _value(entry[1], False)] for entry in scalar.values]
+    if pa.types.is_struct(kind):
+        found = {field.name: _value(scalar[place], is_text) for place, field in enumerate(kind)}
+        return next((value for value in found.values() if isinstance(value, UnreadableValue)), found)
+    return [_value(one, False) for one in scalar.values] if isinstance(scalar, pa.ListScalar) else _leaf(scalar)
+
+
+def _leaf(scalar: Any) -> Any:
+    """What Arrow holds of a value that Python cannot: as text, or as its number."""
+    kind = scalar.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace")
+    zone = kind.tz if pa.types.is_timestamp(kind) else None
+    ways: list[Callable[[], Any]] = [
+        lambda: f"{_told(scalar.cast(pa.int64()), kind.unit)}Z[{zone}]" if zone else scalar.cast(pa.string()).as_py(),
+        lambda: scalar.cast(pa.int64()).as_py(),
+        lambda: scalar.cast(pa.int32()).as_py(),
+    ]
+    for way in ways:
+        with contextlib.suppress(Exception):  # the next way is the answer
+            written = way()
+            if not str(written).startswith("<"):  # "<value out of range: …>" is how Arrow writes such a date
+                return written
+    return str(scalar)
+
+
+def _told(number: pa.Scalar, unit: str) -> str:
+    """A moment of UTC, counted in a unit from 1970, as ISO 8601 writes it."""
+    written: str = number.cast(pa.timestamp(unit)).cast(pa.string()).as_py()
+    return written.replace(" ", "T")
+
+
+def _holds_float(kind: pa.DataType) -> bool:
+    """Tell whether a column may hold infinity, which JSON has no form for."""
+    if pa.types.is_floating(kind):
+        return True
+    return any(_holds_float(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _finite(value: Any) -> Any:
+    """A value with infinity as text, however deep it stands."""
+    if isinstance(value, float):
+        return ("Infinity" if value > 0 else "-Infinity") if value in (float("inf"), float("-inf")) else value
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return value
