@@ -24,7 +24,7 @@ RUN_EXAMPLE = """examples:
 a configuration:
   sources: [{uri: data/*.jsonl.zst, text: text, domain: meta.pile_set_name}]
   window:  {length: 4096, take: first}
-  scorer:  {name: ladm, span: 128, d_afs: 4, d_cds: 4, layers: all, model: embedded}
+  scorer:  {name: ladm, span: 128, d_afs: 4, d_cds: 4, model: embedded}
   select:  {budget_tokens: 1_000_000}
   export:  [{format: parquet}]
 """
@@ -174,7 +174,7 @@ def _add_score(add: Callable[..., _Parser]) -> None:
         ("--d-afs", int, "every so many-th earlier span is a key span; default 4"),
         ("--d-cds", int, "every so many-th span is a query span; default 4"),
         ("--formula", str, "published (default) or paper"),
-        ("--layers", str, "all (default), 14-24 or 3,7,9, or calibrated"),
+        ("--layers", str, "all (default here), 14-24 or 3,7,9, or calibrated"),
         (
             "--calibration",
             str,

@@ -167,9 +167,8 @@ def load_config(path: str | None = None, overrides: Sequence[str] = (), store: s
     """
     values = _read_yaml(Path(path)) if path else sample_config()
     changed = {override.partition("=")[0].strip() for override in overrides}
-    if path is None and "scorer.model" in changed:  # what is known of the embedded model means nothing for another
-        del values["scorer"]["layers"]
-    elif path is None and changed & OUTSIDE_THE_CALIBRATION:
+    # What is known of the embedded model's layers means nothing for another.
+    if path is None and "scorer.model" not in changed and changed & OUTSIDE_THE_CALIBRATION:
         values["scorer"] |= UNCALIBRATED
     for override in overrides:
         _apply(values, override)

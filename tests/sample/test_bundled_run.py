@@ -37,6 +37,14 @@ def run(*arguments: str) -> tuple[dict[str, Any], int]:
     return record, peak
 
 
+def first_of_each_domain(store: str) -> dict[str, str]:
+    """Domain → the kind of the document at rank 1: whole, spliced or list."""
+    query = "select domain, meta ->> '$.meta.kind' as kind from ranking join documents using (doc_id, domain) where rank = 1"
+    command = [sys.executable, "-m", "ladm.flows.cli", "sql", query, "--store", store, "--format", "json"]
+    rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return {row["domain"]: row["kind"] for row in rows}
+
+
 def test_the_bundled_sample(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     first, peak = run("--store", store)
@@ -45,6 +53,9 @@ def test_the_bundled_sample(tmp_path: Path) -> None:
     assert first["stages"]["rank"]["domains"] >= 4
     assert 0 < first["stages"]["rank"]["selected_tokens"] <= first["config"]["select"]["budget_tokens"]
     assert peak < FOUR_GIB
+    assert first_of_each_domain(store) == dict.fromkeys(
+        ("Books", "Code", "Legal", "Manuals", "QA", "Reference"), "whole"
+    ), "neither a list nor a splice leads a domain"
     second, _ = run("--store", store)
     assert second["windows_scored"] == 0
     assert all(summary["run"] == 0 for summary in second["stages"].values())
