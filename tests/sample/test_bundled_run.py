@@ -39,7 +39,8 @@ def run(*arguments: str) -> tuple[dict[str, Any], int]:
 
 def first_of_each_domain(store: str) -> dict[str, str]:
     """Domain → the kind of the document at rank 1: whole, spliced or list."""
-    query = "select domain, meta ->> '$.meta.kind' as kind from ranking join documents using (doc_id, domain) where rank = 1"
+    kinds = "select domain, meta ->> '$.meta.kind' as kind, rank from ranking join documents using (doc_id, domain)"
+    query = f"from ({kinds}) where rank = 1"
     command = [sys.executable, "-m", "ladm.flows.cli", "sql", query, "--store", store, "--format", "json"]
     rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {row["domain"]: row["kind"] for row in rows}
