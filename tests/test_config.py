@@ -31,7 +31,7 @@ def test_the_sample_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_samples_calibration_is_for_its_own_model_and_setting_only() -> None:
     config = load_config()
-    assert config.scorer.layers == "calibrated"
+    assert config.scorer.layers == "fitting"
     assert load_config(overrides=["select.budget_tokens=5"]).scorer == config.scorer
     for override in ("window.length=2048", "scorer.span=64", "scorer.formula=paper", "scorer.ablation=none"):
         scorer = load_config(overrides=[override]).scorer

@@ -114,8 +114,8 @@ def test_control_characters_do_not_reach_the_terminal(filled: Path, ladm: Cli) -
 
 def test_a_store_may_be_called_anything(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
     """Wildcards, quotes, and what would be a partition's column, in the store's own path."""
-    store = tmp_path / "a[1]*? 'it\"s" / "domain=x, $y %s" / "store"
-    beside = tmp_path / "a1" / "domain=x, $y %s"  # which the path, as a pattern, matches too
+    store = tmp_path / "a[1]*? 'it\"s" / "domain=x, $ y %s" / "store"
+    beside = tmp_path / "a1" / "domain=x, $ y %s"  # which the path, as a pattern, matches too
     beside.mkdir(parents=True)
     more = ("deduplicate=true", "select.replay={share: 0.1}", "select.max_source_share=0.9")
     for budget in (2000, 3000):

@@ -143,11 +143,12 @@ def test_what_may_not_be_read_is_quarantined_by_name(
     write_jsonl(corpus.folder / "secret.jsonl", "Secret", 2, [300])
     for name in ("closed", "secret.jsonl"):
         (corpus.folder / name).chmod(0)
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
     try:
         with prefect_server(cache_root()):
             monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+            monkeypatch.setenv("PREFECT_API_AUTH_STRING", str(PREFECT_API_AUTH_STRING.value()))
             arguments = run_arguments(corpus, tmp_path / "store", f"sources={corpus.folder}")
             command = [*as_anybody, sys.executable, "-m", "ladm.flows.cli", *arguments, "--until", "ingest"]
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

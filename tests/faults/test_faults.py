@@ -96,11 +96,12 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
 
 @pytest.fixture(scope="module")
 def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
     folder = tmp_path_factory.mktemp("forker")
     with prefect_server(folder), pytest.MonkeyPatch.context() as patched:
         patched.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+        patched.setenv("PREFECT_API_AUTH_STRING", str(PREFECT_API_AUTH_STRING.value()))
         forker = Forker(folder)
         yield forker
         forker.stop()
