@@ -316,13 +316,13 @@ def test_the_store_is_damaged(scene: Scene, filled: Path, ledger: Ledger, damage
 def test_a_source_is_replaced_while_it_is_read(scene: Scene, store: Path, ledger: Ledger) -> None:
     """The run that notices fails and says so; the next one has the new file, the whole of it and nothing else."""
     big = scene.corpus / "big.jsonl"
-    write_jsonl(big, "Old", 1, [300] * 4000)
+    write_jsonl(big, "Old", 1, [301] * 4000)
     try:
         victim = scene.start(scene.arguments)
         assert wait_for(lambda: len(list(store.glob("ingest/*/*.parquet"))) > 12, victim)
         os.kill(victim.pid, signal.SIGSTOP)
         replacement = scene.folder / "replacement"
-        write_jsonl(replacement, "New", 2, [300] * 12)
+        write_jsonl(replacement, "New", 2, [301] * 12)
         replacement.replace(big)
         os.kill(victim.pid, signal.SIGCONT)
         ended = victim.end()
@@ -334,6 +334,7 @@ def test_a_source_is_replaced_while_it_is_read(scene: Scene, store: Path, ledger
         assert again.record["stages"]["ingest"]["in"] == 60 + 1 + 12
         domains = [domain for domain, *_ in ranked(store)]
         assert "Old" not in domains
+        assert domains.count("New") == 12
         ledger.note("replaced sources", ["New"] * 12, [domain for domain in domains if domain == "New"])
     finally:
         big.unlink()
