@@ -38,7 +38,7 @@ WHOLE, SPLICED, SHUFFLED, HALVES = "whole", "spliced", "shuffled", "halves"
 INTERLEAVED, CRUMBS = broken.INTERLEAVED, broken.CRUMBS
 BROKEN = (SPLICED, SHUFFLED, HALVES, INTERLEAVED, CRUMBS)
 """The kinds of window that are broken: made of passages of real documents."""
-JUNK = tuple(kind for kind in junk.KINDS if kind != junk.INTERLEAVED)
+JUNK = tuple(junk.KINDS)
 """The kinds of window that are junk."""
 LISTS = "lists"
 CONTRASTS = (*BROKEN, *JUNK, LISTS)

@@ -3,8 +3,8 @@
 Attention goes far wherever nothing near is worth attending to, so a score that tells whole documents from spliced ones
 may still put a list of words above a novel. `ladm evaluate` therefore asks of a calibration what it does with junk.
 Each kind here is one that corpora really hold: repeats, tables and records, lists, logs, generated code, menus, encoded
-and random data, two documents in turns. Words, lines and numbers are those of the user's own documents; everything
-follows from the documents and the seed.
+and random data. Words, lines and numbers are those of the user's own documents; everything follows from the documents
+and the seed.
 
 A calibration's gate is fitted on real windows alone, so no kind here has any part in what it refuses.
 
@@ -31,7 +31,6 @@ _LONGEST_WORD = 14  # characters; text without spaces would be one word otherwis
 _PARAGRAPH = (200, 600)  # characters
 _PAGE = (0.12, 0.3)  # of the window
 _EDITED = (0.05, 0.2)  # of a page's words
-_TURN = (50, 300)  # tokens
 
 
 @dataclass(frozen=True)
@@ -240,18 +239,6 @@ def random_tokens(source: Source, random: Random) -> Pieces:
         yield source.decode(random.choice(ids, source.length).tolist())
 
 
-def interleaved(source: Source, random: Random) -> Pieces:
-    """Two documents in turns, each in its own order."""
-    both = (source.text or "text", _draw(random, source.others) or "text")
-    done = [0, 0]
-    for turn in count():
-        place = turn % 2
-        text = both[place]
-        size = max(1, int(random.integers(_TURN[0], _TURN[1] + 1) * len(text) / source.length))
-        yield text[done[place] : done[place] + size]
-        done[place] = (done[place] + size) % len(text)
-
-
 KINDS: dict[str, Kind] = {
     "repeated-paragraph": repeated_paragraph,
     "repeated-page": repeated_page,
@@ -266,8 +253,5 @@ KINDS: dict[str, Kind] = {
     "base64": encoded,
     "hexadecimal": hexadecimal,
     "random-tokens": random_tokens,
-    "interleaved": interleaved,
 }
 """Every kind of junk, by name."""
-INTERLEAVED = "interleaved"
-"""The kind that is broken rather than worthless: each half of it is a document, so the dependency has to see it."""

@@ -111,15 +111,6 @@ class Gate(Settings):
         return self
 
 
-class Gated(NamedTuple):
-    """What the gate makes of one window."""
-
-    unlikeness: float
-    """0: as real windows in the middle; 1: as their 90th percentile."""
-    held_back: bool
-    """Whether it is too unlike real text to be ranked."""
-
-
 def gate_features(profile_NF: npt.NDArray[np.floating], columns: Mapping[str, float]) -> Floats:
     """The G features of one window.
 
@@ -129,12 +120,6 @@ def gate_features(profile_NF: npt.NDArray[np.floating], columns: Mapping[str, fl
     """
     text = [transform(columns[name]) for name, transform in OF_THE_TEXT.items()]
     return np.concatenate([profile_NF.astype(np.float64).ravel(), text])
-
-
-def gated(gate: Gate, feature_G: Floats) -> Gated:
-    """A window's unlikeness, and whether it is held back."""
-    unlikeness = float(gate_distances(gate, feature_G[None])[0])
-    return Gated(unlikeness, unlikeness > gate.threshold)
 
 
 def gate_distances(gate: Gate, feature_WG: Floats) -> Floats:
