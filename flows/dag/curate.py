@@ -49,7 +49,7 @@ class RunFailedError(RuntimeError):
 @flow(
     name="curate",
     description="Curate long documents: ingest, filter, tokenize, score by attention, rank and export",
-    task_runner=ThreadPoolTaskRunner(max_workers=256),  # type: ignore[arg-type]  # `Dag.limits` is the real bound
+    task_runner=ThreadPoolTaskRunner(max_workers=256),  # type: ignore[arg-type]  # `Dag.drain` bounds what is submitted
     persist_result=False,
     validate_parameters=True,
 )

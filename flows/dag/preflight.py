@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import stat
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 from ladm.flows.config import FITTING, RunConfig
 from ladm.flows.dag.plan import Plan
-from ladm.flows.dag.stages import FOLDERS, NAMES, planned_rows, rows_of_stage, told_stages
+from ladm.flows.dag.stages import NAMES, STORE_FOLDERS, planned_rows, rows_of_stage, told_stages
 from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
@@ -29,7 +27,6 @@ from ladm.tasks.scorers.ladm import (
     measured_layers,
 )
 from ladm.tasks.scorers.loaded_model import check_device
-from ladm.tasks.scorers.registry import BESIDE
 from ladm.tasks.stages.benchmarks import check_benchmark
 from ladm.tasks.storage.file_systems import io_errors, is_s3, reason_of
 from ladm.tasks.storage.store import Store
@@ -57,9 +54,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     if scored and config.scorer.layers not in (CALIBRATED, FITTING):
         check_window_length(config.scorer, config.window.length)
     filters = check_filters(config)
-    for number, source in enumerate(config.sources):
-        check_is_no_stream(source.uri, f"sources[{number}].uri")
-    own = own_folders(config.store, ("latest", "runs", "records", "quarantine", *FOLDERS))
+    own = own_folders(config.store, ("latest", *STORE_FOLDERS))
     files = list_sources(config.sources, config.ingest.identity, own, tell)
     benchmarks = _list_benchmarks(config, own)
     _check_store(config.store)
@@ -77,8 +72,9 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             config, calibration = with_calibration(config, model)
             scorer: LadmConfig = calibration.applied(config.scorer) if calibration else config.scorer
             check_window_length(scorer, config.window.length)
-            layers, left_out = check_model(scorer, config.window.length, model_facts(model))
-            check_beside(scorer, model_facts(model), config.window.length)
+            facts = model_facts(model)
+            layers, left_out = check_model(scorer, config.window.length, facts)
+            check_beside(scorer, facts, config.window.length)
             if left_out and tell:
                 tell(left_out_line(scorer, left_out, config.window.length))
             if asked == FITTING and calibration is None:
@@ -170,28 +166,11 @@ def check_filters(config: RunConfig) -> list[str]:
     return [one.version for one in filters]
 
 
-def check_is_no_stream(uri: str, field: str) -> None:
-    """Refuse an entry that itself is a pipe, a device or a socket; one in a folder is quarantined like other files."""
-    path = uri.removeprefix("file://")
-    if "://" in path:
-        return
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError):
-        return  # a glob, or nothing: its listing says so
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise ConfigError(
-            f"{field}: {uri!r} is no regular file but a pipe, a device or a socket, and a run reads its sources more "
-            "than once; write what comes from there to a file and name that (compressed files are read as they are)"
-        )
-
-
 def _list_benchmarks(config: RunConfig, own: Sequence[str]) -> list[ListedFile]:
     """The files of `decontaminate.against`, each found to begin with a passage."""
     listed = []
     for number, entry in enumerate(config.decontaminate.against if config.decontaminate else []):
         place = f"decontaminate.against[{number}]"
-        check_is_no_stream(entry.uri, f"{place}.uri")
         files = list_files(entry, f"{place}.uri", config.ingest.identity, own)
         for file in files:
             check_benchmark(file, entry, place)
@@ -218,8 +197,7 @@ def check_beside(scorer: LadmConfig, facts: ModelFacts, length: int) -> None:
     """Refuse a scorer beside `ladm` that asks for attention which the model does not have."""
     whole = facts.whole_layers(length)
     for name in scorer.beside.names:
-        layers = BESIDE[name].needs(getattr(scorer.beside, name), length).layers
-        if wrong := [layer for layer in layers if layer not in whole]:
+        if wrong := [layer for layer in scorer.beside.needs_of(name, length).layers if layer not in whole]:
             raise ConfigError(
                 f"scorer.beside.{name}: layer {wrong[0]} of {scorer.model!r} is not there or does not see all {length} "
                 f"tokens of a window; set scorer.beside.{name}.layer to one of {', '.join(map(str, whole))}"

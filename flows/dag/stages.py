@@ -249,6 +249,8 @@ NAMES = tuple(dict.fromkeys(row.stage.name for row in TABLE if not row.along_wit
 """The stages of a run, in order: what `--until` takes."""
 FOLDERS = tuple(dict.fromkeys(row.stored_in for row in TABLE))
 """The folders of the store that stages write to."""
+STORE_FOLDERS = ("runs", "records", *FOLDERS, "quarantine")
+"""All folders of a store, in the order in which `ladm gc` deletes from them."""
 PRODUCTS = tuple(dict.fromkeys(row.stage.name for row in TABLE if row.is_result or row.is_product))
 """Stages whose files are read or published when no job is left."""
 MODEL_STAGES = frozenset(row.stage.name for row in TABLE if row.holds_model)

@@ -35,7 +35,7 @@ def settle_network() -> list[str]:
         value = os.environ.get(name, "").strip()
         if value and (problem := _problem(value)):
             del os.environ[name]
-            told.append(f"{name}: {one_line(_shown(value))} is left out: {problem}")
+            told.append(f"{name}: {one_line(_with_scheme(value))} is left out: {problem}")
     for name in ("no_proxy", "NO_PROXY"):
         hosts = [host.strip() for host in os.environ.get(name, "").split(",")]
         kept = [host for host in hosts if host and _is_understood(host)]
@@ -59,9 +59,8 @@ def _check_certificates() -> None:
 
 def _problem(proxy: str) -> str | None:
     """Why httpx can use no proxy of this address."""
-    whole = proxy if "://" in proxy else f"http://{proxy}"
     try:
-        parts = urllib.parse.urlsplit(whole)
+        parts = urllib.parse.urlsplit(_with_scheme(proxy))
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         return f"it is no address ({error}); give one like http://proxy:3128, or unset it"
@@ -72,7 +71,7 @@ def _problem(proxy: str) -> str | None:
     return None
 
 
-def _shown(proxy: str) -> str:
+def _with_scheme(proxy: str) -> str:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 

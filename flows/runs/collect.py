@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from ladm.flows.dag.stages import FOLDERS as STAGE_FOLDERS
+from ladm.flows.dag.stages import STORE_FOLDERS
 from ladm.flows.runs import marks
 from ladm.flows.runs.read import NewerRecordError, latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import new_run_id
@@ -31,9 +31,6 @@ from ladm.tasks.errors import ConfigError, RecordError
 from ladm.tasks.manifest import record_path
 from ladm.tasks.storage.files import StoredFile
 from ladm.tasks.storage.store import Store
-
-FOLDERS = ("runs", "records", *STAGE_FOLDERS, "quarantine")
-"""What `ladm` wrote, in the order of deleting; anything else below the store's root is not ours."""
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -54,7 +51,7 @@ class Sweep:
 
     def by_folder(self) -> dict[str, tuple[int, int]]:
         """Folder → (files, bytes) to delete."""
-        totals = dict.fromkeys(FOLDERS, (0, 0))
+        totals = dict.fromkeys(STORE_FOLDERS, (0, 0))
         for file in self.files:
             folder = file.path.split("/", 1)[0]
             files, size = totals[folder]
@@ -74,7 +71,7 @@ def collect(uri: str, keep: int, dry_run: bool = False) -> Sweep:
     if not run_ids(store):
         raise ConfigError(f"--store: there is no run in {uri!r}, so nothing tells what is needed; give another store")
     with contextlib.nullcontext() if dry_run else marks.collecting(store, new_run_id()):
-        files = [file for folder in FOLDERS for file in store.files(folder)]
+        files = [file for folder in STORE_FOLDERS for file in store.files(folder)]
         live = marks.live_marks(store, files, time.time())
         # After the listing and the marks: a run that finished meanwhile is read, and what it names is kept.
         records = [_read(store, name) for name in run_ids(store)]
@@ -94,7 +91,7 @@ def plan(
     now: float,
     live: Collection[str] = (),
 ) -> Sweep:
-    """What to delete, from a listing of `FOLDERS` and the records of all runs.
+    """What to delete, from a listing of `STORE_FOLDERS` and the records of all runs.
 
     Args:
         files: The listing.
@@ -174,7 +171,7 @@ def _young_folders(files: Sequence[StoredFile], before: float) -> set[str]:
 
 def _order(file: StoredFile) -> tuple[int, bool, str]:
     folder, _, rest = file.path.partition("/")
-    return FOLDERS.index(folder), not rest.endswith("/run.json"), file.path
+    return STORE_FOLDERS.index(folder), not rest.endswith("/run.json"), file.path
 
 
 def _read(store: Store, run: str) -> dict[str, Any]:

@@ -77,12 +77,13 @@ def fit_dependency(
         left.append((left_W[own_W] - middle) / spread)
     lowest = float(np.mean([soft_minimum(part_S) for part_S in np.array(left).T]))
     return {
-        scale: _stored(layers, weight_X.reshape(profile_WNHF.shape[1:]), offset - lowest)
+        scale: stored(layers, weight_X.reshape(profile_WNHF.shape[1:]), offset - lowest)
         for scale, (weight_X, offset) in zip(scales, weights, strict=True)
     }
 
 
-def _stored(layers: Sequence[int], weight_NHF: Floats, offset: float) -> ProfileWeights:
+def stored(layers: Sequence[int], weight_NHF: Floats, offset: float) -> ProfileWeights:
+    """Weights as a calibration keeps them, rounded."""
     return ProfileWeights(
         layers=tuple(layers),
         weights=tuple(tuple(tuple(round(float(w), 6) for w in head) for head in layer) for layer in weight_NHF),

@@ -33,7 +33,7 @@ from ladm.tasks.stages.scan import Measurement
 COST_LIMIT = 0.63  # of a plain forward pass; 0.65 with what measuring adds
 _RIDGE = 3.0  # times the number of features, which are standardised
 _PROFILED_LAYERS = 5  # the last so many that the cost allows; the early ones see no order
-_FAR = 20  # cells of 128: a sixth of the window
+_FAR = [place for place, distance in enumerate(DISTANCES) if distance >= 20]  # cells of 128: a sixth of the window
 _FEWEST_WINDOWS = 8
 _FOLDS = 5
 _AS_GOOD = 0.01  # of AUC: among choices this close to the best, the one with most layers is taken
@@ -94,15 +94,14 @@ def fit_dependency(
     half = [one for one in found if one.half == CALIBRATE and one.kind in (WHOLE, SPLICED)]
     if len(half) < _FEWEST_WINDOWS:
         return None
-    far = [place for place, distance in enumerate(DISTANCES) if distance >= _FAR]
     scores = np.zeros(len(half))
     for seen, unseen in _folds(half):
-        weights = _ridge(setting, [half[place] for place in seen], far, cost_limit)
+        weights = _ridge(setting, [half[place] for place in seen], _FAR, cost_limit)
         for place in unseen:
             scores[place] = profile_score(weights, half[place].profile_mhf, setting.profile_layers)
     if _mean_auc(half, scores) < to_beat - 2 * _AS_GOOD:  # that one was not measured on documents left out
         return None
-    return _ridge(setting, half, far, cost_limit)
+    return _ridge(setting, half, _FAR, cost_limit)
 
 
 def _folds(half: Sequence[Measurement]) -> list[tuple[list[int], list[int]]]:
@@ -130,14 +129,13 @@ def fit_against(
     fitted = _parts(setting, layers, texts)
     if not fitted:
         return {}
-    far = [place for place, distance in enumerate(DISTANCES) if distance >= _FAR]
     new_W, old_W = np.full(len(texts), np.nan), np.full(len(texts), np.nan)
     for seen, unseen in _folds(texts):
         some = [texts[place] for place in seen]
         parts = _parts(setting, layers, some)
         if set(parts) != set(fitted):
             return {}
-        old = _ridge(setting, [one for one in some if one.kind in (WHOLE, SPLICED)], far, cost_limit)
+        old = _ridge(setting, [one for one in some if one.kind in (WHOLE, SPLICED)], _FAR, cost_limit)
         for place in unseen:
             profile = texts[place].profile_mhf
             of_parts = [profile_score(one, profile, setting.profile_layers) for one in parts.values()]
@@ -212,11 +210,7 @@ def _ridge(
     heads = found[0].profile_mhf.shape[1]
     weights_nhf = np.zeros((len(layers), heads, len(FEATURES)))
     weights_nhf[:, :, features] = weights_f.reshape(len(layers), heads, len(features))
-    return ProfileWeights(
-        layers=layers,
-        weights=tuple(tuple(tuple(round(float(w), 6) for w in head) for head in layer) for layer in weights_nhf),
-        offset=round(-float(mean_f @ weights_f), 6),
-    )
+    return dependency.stored(layers, weights_nhf, -float(mean_f @ weights_f))
 
 
 def _mean_auc(half: Sequence[Measurement], scores: Floats, kind: str = SPLICED) -> float:

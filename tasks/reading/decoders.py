@@ -17,7 +17,7 @@ from ladm.tasks.reading.records import UnreadableFile
 
 BLOCK_BYTES = 1 << 20
 ZSTD_WINDOW_BYTES = 1 << 31  # the most that `zstd --long=31` makes; a file that asks for it takes as much memory
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_MAGIC, GZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
 RLE = 1
 
 
@@ -70,6 +70,11 @@ def trailing(codec: str) -> str:
     return f"trailing bytes after the {codec} stream that are no part of it"
 
 
+def is_skippable(head: bytes) -> bool:
+    """Whether zstd's skippable frame begins so: 0x184D2A5?, little-endian (RFC 8878, section 3.1.2)."""
+    return head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
+
+
 def gzip_blocks(file: WatchedFile) -> Iterator[bytes]:
     """Decompress gzip, any number of members, with zero bytes after them as `gzip -d` allows."""
     data = file.read(BLOCK_BYTES)
@@ -88,14 +93,14 @@ def gzip_blocks(file: WatchedFile) -> Iterator[bytes]:
         data = decoder.unused_data
         while (data := data.lstrip(b"\0")) == b"" and (data := file.read(BLOCK_BYTES)):
             pass
-        if data and not b"\x1f\x8b".startswith(data[:2]):
+        if data and not GZIP_MAGIC.startswith(data[:2]):
             raise UnreadableFile(trailing("gzip"))
 
 
 def zstd_blocks(file: WatchedFile) -> Iterator[bytes]:
     """Decompress zstd, any number of frames, with windows of up to `ZSTD_WINDOW_BYTES`, block by block (RFC 8878)."""
     while magic := file.read(4):
-        if magic[1:] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50:  # a skippable frame
+        if is_skippable(magic):
             rest = int.from_bytes(_exactly(file, 4), "little")
             while rest:
                 rest -= len(_exactly(file, min(rest, BLOCK_BYTES)))

@@ -39,7 +39,7 @@ def stores_among(files: Iterable[SourceFile], named: str) -> set[str]:
 
 def is_below(path: str, folders: Iterable[str]) -> bool:
     """Whether a path is one of some folders or lies in one."""
-    return any(f"{path}/".startswith(f"{folder}/") for folder in folders)
+    return f"{path}/".startswith(tuple(f"{folder}/" for folder in folders))
 
 
 def without_notes(files: Sequence[SourceFile]) -> list[SourceFile]:

@@ -98,15 +98,21 @@ def list_files(
         fs, path = file_system(source.uri, impatient=True)
     except (ValueError, ImportError) as error:
         raise SourceError(f"{field}: {source.uri!r} is no path or URL that can be read ({error})") from None
+    is_local = isinstance(fs, LocalFileSystem)
+    if is_local and _is_stream(Path(path)):  # one in a folder is quarantined like other files
+        raise SourceError(
+            f"{field}: {source.uri!r} is no regular file but a pipe, a device or a socket, and a run reads its sources "
+            "more than once; write what comes from there to a file and name that (compressed files are read as they "
+            "are)"
+        )
     try:
-        files = _list_local(Path(path), own) if isinstance(fs, LocalFileSystem) else _list_remote(fs, path)
+        files = _list_local(Path(path), own) if is_local else _list_remote(fs, path)
     except FileNotFoundError:
         files = []
     except io_errors(ValueError, NotImplementedError) as error:
         raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
     if not files:
         raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob")
-    is_local = isinstance(fs, LocalFileSystem)
     files = _sources_among(files, fixed_part(path if is_local else fs.unstrip_protocol(path)), own, source, field, tell)
     if identity == "content":
         files = [file.model_copy(update={"version": _content_version(file)}) for file in files]
@@ -146,6 +152,15 @@ def _list_local(path: Path, own: Sequence[str]) -> list[SourceFile]:
             files.append(match)
     found = {file.uri: file for file in map(_local_file, files)}  # a folder may be reached by several ways
     return [found[uri] for uri in sorted(found, key=Path)]
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder: reading it twice gives something else."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _local_file(path: Path) -> SourceFile:

@@ -16,13 +16,22 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from ladm.tasks.reading.decoders import BLOCK_BYTES, WatchedFile, gzip_blocks, trailing, zstd_blocks
+from ladm.tasks.reading.decoders import (
+    BLOCK_BYTES,
+    GZIP_MAGIC,
+    ZSTD_MAGIC,
+    WatchedFile,
+    gzip_blocks,
+    is_skippable,
+    trailing,
+    zstd_blocks,
+)
 from ladm.tasks.reading.records import UnreadableFile
 
 HEAD_BYTES = 1024  # of a line too long to hold, kept for its excerpt
 XZ_MEMORY_BYTES = 256 << 20  # four times what `xz -9` needs to decompress
 
-MAGIC = {"zstd": b"\x28\xb5\x2f\xfd", "gzip": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\x00"}
+MAGIC = {"zstd": ZSTD_MAGIC, "gzip": GZIP_MAGIC, "bz2": b"BZh", "xz": b"\xfd7zXZ\x00"}
 """What a compressed file begins with; `compression_of` asks for a little more of two of them."""
 
 CLAIMS = {".zst": "zstd", ".zstd": "zstd", ".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
@@ -61,8 +70,7 @@ def compression_of(head: bytes) -> str | None:
     Returns:
         `zstd`, `gzip`, `bz2` or `xz`, or None for a file that is not compressed.
     """
-    # A zstd file may begin with a skippable frame: 0x184D2A5?, little-endian (RFC 8878, section 3.1.2).
-    if head.startswith(MAGIC["zstd"]) or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
+    if head.startswith(ZSTD_MAGIC) or is_skippable(head):  # a zstd file may begin with one
         return "zstd"
     # `BZh9` alone could begin a text; with what follows it, a first block or the end of an empty file, it cannot.
     if head.startswith(MAGIC["bz2"]):

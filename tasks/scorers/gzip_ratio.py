@@ -35,9 +35,14 @@ def needs(config: GzipConfig, length: int) -> Needs:
     return Needs(text=True)
 
 
+def gzip_ratio(content: bytes) -> float:
+    """Compressed bytes ÷ bytes, by zlib at level 6."""
+    return len(zlib.compress(content, 6)) / max(1, len(content))
+
+
 def score(config: GzipConfig, evidence: Evidence) -> float:
     """1 in the middle of the band, 0 at its edges, falling on evenly beyond them."""
     content = evidence.text.encode("utf-8", "surrogatepass")
-    ratio = len(zlib.compress(content, 6)) / max(1, len(content))
+    ratio = gzip_ratio(content)
     middle, half = (config.low + config.high) / 2, (config.high - config.low) / 2
     return 1 - abs(ratio - middle) / half

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import functools
 import math
-import zlib
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,7 @@ import pyarrow as pa
 import zstandard
 
 from ladm.tasks.scorers.evidence import Evidence, Needs
+from ladm.tasks.scorers.gzip_ratio import gzip_ratio
 from ladm.tasks.settings import Settings
 
 NAMES = (
@@ -41,7 +41,6 @@ NAMES = (
     *("digit_share", "space_share", "line_bytes", "line_spread"),
 )
 COLUMNS = [pa.field(name, pa.float64()) for name in NAMES]
-GZIP_LEVEL = 6
 
 
 class TextConfig(Settings):
@@ -90,7 +89,7 @@ def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
     shape = _collapsed(shape_C)
     shapes = [line for line in shape.split(b"\n") if line]
     return {
-        "gzip_ratio": len(zlib.compress(raw, GZIP_LEVEL)) / len(raw),
+        "gzip_ratio": gzip_ratio(raw),
         "zstd_ratio": whole / len(raw),
         "zstd_halves": (first + second) / whole,
         "distinct_tokens": len(counts) / len(ids_L),
