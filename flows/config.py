@@ -45,19 +45,19 @@ OUTSIDE_THE_CALIBRATION |= {"window.length"}
 
 
 class ExecutionConfig(Settings):
-    """The `execution:` section: how the DAG runs; nothing here changes a result."""
+    """How the run is carried out. Nothing here changes a result."""
 
     retries: int = Field(default=3, ge=0, le=20)
-    """Times a failed task is tried again."""
+    """How many times a failed task is tried again."""
     retry_seconds: float = Field(default=2.0, ge=0)
-    """Pause before the first retry; it doubles with each."""
+    """Seconds to wait before the first retry. Each further wait is twice as long."""
     runner: Literal["threads", "ray", "dask"] = "threads"
-    """Where tasks run: threads of the run's own process, or a Ray or Dask cluster (`runners.py`)."""
+    """Where tasks run: in threads of this process, or on a Ray or Dask cluster."""
     workers: int | None = Field(default=None, ge=1)
-    """Tasks of a CPU stage at once; the number of cores, of the machine or the cluster, when not given."""
+    """How many tasks of a CPU stage run at once. Default: the cores of the machine or the cluster."""
     models: int | None = Field(default=None, ge=1)
-    """Ray and Dask: shards scored at once, each by a model of its own; the number of GPUs, or one on CPUs, when not
-    given. Threads score one shard at a time."""
+    """Ray and Dask: how many shards are scored at once, each by a copy of the model. Default: the number of GPUs, or
+    one on CPUs. Threads score one shard at a time."""
 
 
 class ScorerConfig(LadmConfig):
@@ -66,37 +66,47 @@ class ScorerConfig(LadmConfig):
     layers_by_name: ClassVar[tuple[str, ...]] = (*LadmConfig.layers_by_name, FITTING)
 
     layers: str | tuple[int, ...] = FITTING
-    """What ranks. `fitting`: the calibration that is shipped for the model, the window and the spans, and where there
-    is none the published formula over all layers. `calibrated`: that calibration, or the one of `calibration`. Else the
-    layers whose scores are averaged, from 0: `all` with full attention, a range `14-24` (both ends included), or a list
-    `3,7,9`."""
+    """Which layers are scored, or `fitting` or `calibrated`. `fitting`: use the calibration shipped for this model,
+    window length and span; without one, average the published formula over all layers. `calibrated`: use the one of
+    `scorer.calibration`, or the shipped one, and refuse the run without one. `all`, a range `14-24`, or a list `3,7,9`
+    (counted from 0): average the formula over these layers."""
 
 
 class RunConfig(Settings):
     """All of a run: where from, what, by which score, how much, where to."""
 
     store: str = DEFAULT_STORE
-    """A folder or s3://bucket/prefix. Credentials come from the usual AWS chain, never from here."""
+    """Where results are kept: a folder, or `s3://bucket/prefix`. Credentials come from the usual AWS chain, never from
+    the configuration."""
     sources: list[SourceConfig] = Field(min_length=1)
+    """The data to read. A path, or a list of paths, may stand for entries with only a `uri`."""
     ingest: IngestConfig = IngestConfig()
+    """How source files are read."""
     length: LengthConfig = LengthConfig()
+    """How short documents are dropped before they are tokenized."""
+    # left out of a dump where there are none: keys are as they were before there were filters
     filters: list[FilterConfig] = Field(default=[], exclude_if=lambda filters: not filters)
-    """What drops documents before they are tokenized. Not told of where there are none, as before there were any."""
+    """Filters that drop documents before they are tokenized, in this order. Default: none."""
     window: WindowConfig = WindowConfig()
+    """Which part of a document is scored."""
     deduplicate: DeduplicateConfig | None = None
-    """Which duplicates are not scored; none is looked for when not given."""
+    """Which duplicates are dropped before scoring; `true` stands for the defaults. Default: none is looked for."""
     decontaminate: DecontaminateConfig | None = None
-    """Benchmark files whose passages no document may hold."""
+    """Drop documents that contain passages of these benchmark files. Default: none."""
     scorer: ScorerConfig = Field(default=ScorerConfig(), json_schema_extra=without_made_with)
+    """How windows are scored, and by which model."""
     select: SelectConfig = SelectConfig()
+    """Which documents are selected, by which score, and how many tokens of them."""
     export: list[AnyExport] = Field(default=[ParquetExport(), JsonlExport()])
+    """The formats that the selection is written in, each once. A format's name may stand for its entry."""
     execution: ExecutionConfig = ExecutionConfig()
+    """How the run is carried out. Nothing here changes a result."""
     max_quarantined: float | None = Field(default=None, ge=0, le=1)
-    """The run fails, and ranks nothing, if more than this share of what one stage got, or of the source files, had to
-    be quarantined. No limit when not given."""
+    """Fail before ranking if a larger share of a stage's records, or of the source files, had to be quarantined.
+    `0.01` is 1 %. Default: no limit."""
     max_removed: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda share: share is None)
-    """The run fails, and ranks nothing, if more than this share of the files of the store's last completed run, or of
-    their documents, is gone: a mount that is missing, a prefix that was moved. No limit when not given."""
+    """Fail before ranking if a larger share of the last completed run's files, or of their documents, is gone, as when
+    a disk is not mounted. `0.2` is 20 %. Default: no limit."""
 
     @model_validator(mode="after")
     def _ranked_by_what_is_scored(self) -> RunConfig:

@@ -17,13 +17,14 @@ OWN_SCORES = ("ladm", "order")
 
 
 class Quota(Settings):
-    """One entry of `select.quotas`: so many tokens of one domain, of documents of one length."""
+    """How many tokens to select of one domain, or of its documents of one length."""
 
     domain: str
+    """The domain's name."""
     bucket: tuple[int | None, int | None] | None = None
-    """Documents of at least the first and fewer than the second number of tokens; null leaves an end open."""
+    """Only documents of this length: `[at least, fewer than]` tokens; `null` leaves an end open. Default: all."""
     tokens: int = Field(gt=0)
-    """Tokens to select at most, counted on whole documents."""
+    """How many tokens to select at most."""
 
     @field_validator("bucket")
     @classmethod
@@ -41,49 +42,53 @@ class Quota(Settings):
 
 
 class ReplayConfig(Settings):
-    """Short documents beside the long ones (`select.replay`)."""
+    """Short documents that are selected beside the long ones."""
 
     share: float = Field(gt=0, lt=1)
-    """Share of the budget that goes to documents that fill no window, in the proportions of the selected domains."""
+    """Share of the budget that is filled with documents shorter than a window, drawn at random. The domains are mixed
+    as among the selected long documents."""
     seed: int = Field(default=0, ge=0)
-    """Another seed takes others."""
+    """Seed of the random draw."""
 
 
 class SelectConfig(Settings):
-    """The `select:` section."""
+    """Which documents are selected. Tokens are always those of whole documents."""
 
     budget_tokens: int | None = Field(default=None, gt=0)
-    """Tokens to select at most, counted on whole documents; everything that was ranked when not given."""
+    """How many tokens to select. The selection never exceeds this, and is at most one document smaller if there is
+    enough to select from. Default: select everything that was ranked."""
     allocation: Literal["proportional", "published", "uniform", "quotas"] = "proportional"
-    """`proportional`: the same top share of every domain (LADM, section 3.3); `published`: as the released filter
-    does it, in whole percents of each domain's documents, up to the percent that passes the budget; `uniform`: the
-    same tokens of every domain; `quotas`: as listed in `quotas`."""
+    """How the budget is shared among the domains. `proportional`: the best share of each domain, the same share for all
+    (LADM, section 3.3). `uniform`: the same number of tokens for each domain. `quotas`: as listed in `quotas`.
+    `published`: as LADM's released filter does it, the best whole percent of each domain's documents, the first percent
+    that reaches the budget; it may exceed the budget."""
     quotas: list[Quota] = Field(default=[])
-    """For `allocation: quotas`: `{domain, bucket: [at least, fewer than], tokens}`, without overlaps."""
+    """For `allocation: quotas`: a list of `{domain, bucket: [at least, fewer than], tokens}`. Two quotas must not share
+    documents. What no quota asks for is not selected."""
     rank_by: RankBy = "ladm"
-    """The score that documents are ranked by; any but `ladm` must be among those that the run computes."""
+    """The score to rank by. Scorers other than `ladm` must be listed in `scorer.beside`; `order` comes with a
+    calibration."""
     document_score: Literal["max", "mean", "first"] = "max"
-    """A document's score from its windows'."""
+    """How the scores of a document's windows become one score."""
     drop_top: float = Field(default=0.0, ge=0, lt=1)
-    """Share of each domain's documents left out from the top of its ranking, before selection."""
+    """Leave out this share of the documents at the top of each domain's ranking."""
     drop_bottom: float = Field(default=0.0, ge=0, lt=1)
-    """Share of each domain's documents left out from the bottom of its ranking, before selection."""
+    """Leave out this share of the documents at the bottom of each domain's ranking."""
     min_tokens_per_domain: int | None = Field(default=None, gt=0)
-    """For `proportional`: every domain's best documents up to the one that reaches this come first."""
+    """For `allocation: proportional`: first take each domain's best documents until this many tokens are reached."""
     max_source_share: float | None = Field(default=None, gt=0, le=1)
-    """No source file gets more than this share of the budget."""
+    """No source file fills more than this share of the budget, or of the sum of the quotas. Not for `published`."""
     max_copies: int = Field(default=1, ge=1, le=1000)
-    """Times that a document may be selected: a target that is short for want of documents takes them again, best
-    first, up to so many times."""
-
+    """How often one document may be selected. If a domain or quota has too few documents to reach its target, it takes
+    them again, the best first, up to this many times in all. Not for `published`."""
     gate: float | Literal["off"] | None = None
-    """Of a calibrated run: a document is held back whose distance from real text is greater. Not given: the
-    calibration's own threshold. `off`: none is held back, and none loses in rank for it."""
+    """How unlike real text a document may be, as the distance that a calibration measures. Documents beyond it are held
+    back. `off`: none is held back, and none loses rank. Default: the calibration's own threshold."""
     replay: ReplayConfig | None = None
-    """Short documents to be replayed; none when not given."""
+    """Fill a share of the budget with short documents. Default: none."""
     where: str | None = None
-    """An SQL condition over a document's scores, measured columns and metadata, window functions allowed
-    (`tasks/condition.py`). A document for which it is false or null is not ranked."""
+    """An SQL condition over a document's scores, measured columns and metadata; window functions are allowed. Documents
+    for which it is false or null are not ranked."""
 
     @field_validator("gate", mode="before")
     @classmethod

@@ -19,6 +19,7 @@ class DatasetsExport(ExportConfig):
     """An entry of the `export:` list: a saved `DatasetDict`."""
 
     format: Literal["datasets"] = "datasets"
+    """The name of the format."""
 
 
 class DatasetsExporter(Exporter[DatasetsExport]):

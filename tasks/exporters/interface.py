@@ -37,12 +37,14 @@ class ExportConfig(Settings):
     """What every entry of the `export:` list may say."""
 
     format: str
+    """The name of the format."""
     part_bytes: int = Field(default=256 * 2**20, gt=0, le=2**29)
-    """A new part file is begun when the last one holds this many bytes of text."""
+    """Begin a new part file after this many bytes of text."""
     shuffle: int | None = None
-    """Seed of a random order over all domains; best first, domain by domain, when not given."""
+    """Seed of a random order over all domains. Default: domain by domain, the best documents first."""
     validation: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the documents that make the split `validation`, chosen by the hash of their text."""
+    """Share of the documents in the split `validation`. They are chosen by the hash of their text, so a document stays
+    in its split when the corpus grows."""
 
 
 @dataclass(frozen=True, slots=True)

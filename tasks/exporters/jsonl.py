@@ -16,6 +16,7 @@ class JsonlExport(ExportConfig):
     """An entry of the `export:` list: `{"text": …, "meta": {"pile_set_name": …, …}}`, zstd with checksums."""
 
     format: Literal["jsonl.zst"] = "jsonl.zst"
+    """The name of the format."""
 
 
 class JsonlExporter(Exporter[JsonlExport]):

@@ -25,6 +25,7 @@ class MdsExport(TokenExport):
     """An entry of the `export:` list: columns `tokens`, `doc_ids` and, of each run of tokens, `starts`, `lengths`."""
 
     format: Literal["mds"] = "mds"
+    """The name of the format."""
 
 
 class MdsExporter(TokenExporter[MdsExport]):

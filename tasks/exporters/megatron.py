@@ -25,6 +25,7 @@ class MegatronExport(TokenExport):
     """An entry of the `export:` list: indexed datasets, one a part."""
 
     format: Literal["megatron"] = "megatron"
+    """The name of the format."""
 
 
 class MegatronExporter(TokenExporter[MegatronExport]):

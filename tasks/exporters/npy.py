@@ -22,6 +22,7 @@ class NpyExport(TokenExport):
     """An entry of the `export:` list: flat uint16 or uint32, the smallest that holds the vocabulary."""
 
     format: Literal["npy"] = "npy"
+    """The name of the format."""
 
 
 class NpyExporter(TokenExporter[NpyExport]):

@@ -14,6 +14,7 @@ class ParquetExport(ExportConfig):
     """An entry of the `export:` list: zstd Parquet, one row a document, in row groups of some 16 MiB."""
 
     format: Literal["parquet"] = "parquet"
+    """The name of the format."""
 
 
 class ParquetExporter(Exporter[ParquetExport]):

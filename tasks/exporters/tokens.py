@@ -46,16 +46,17 @@ class PackConfig(Settings):
     """How documents are packed into rows of one length."""
 
     length: int = Field(ge=2)
-    """Tokens in a row. Longer documents are cut; what is left over at a row's end is filled with `eos`."""
+    """Tokens in a row. Only documents longer than a row are cut. The end of a row that stays empty is filled with
+    `eos`."""
 
 
 class TokenExport(ExportConfig):
     """What an entry of the `export:` list may say for formats of tokens."""
 
     eos: int | None = Field(default=None, ge=0)
-    """Id of the token that ends every document; the tokenizer's own when not given."""
+    """Id of the token that ends every document. Default: the tokenizer's own."""
     pack: PackConfig | None = None
-    """Rows of one length, filled best fit; one document a row when not given."""
+    """Put documents together into rows of one length (best fit). Default: one document a row."""
 
 
 class Row(NamedTuple):

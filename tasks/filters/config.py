@@ -18,16 +18,16 @@ class FilterConfig(Settings):
     """One entry of `filters`: one of `repetition`, `datatrove`, `function`."""
 
     name: str | None = Field(default=None, min_length=1, max_length=LONGEST_NAME, pattern=r'^[^\x00-\x1f"]*$')
-    """What it is called in counts and lists; its class or function when not given."""
+    """The filter's name in counts and lists. Default: the name of its class or function."""
     repetition: RepetitionConfig | None = None
-    """Our own: drops text that repeats itself."""
+    """The built-in filter: drop text that repeats itself. `true` for the paper's thresholds."""
     datatrove: str | None = None
-    """Import path of a filter of datatrove, or of one that is made like these: `package.module.Class`."""
+    """A filter of datatrove, or a class of yours derived from its `BaseFilter`, as `package.module.Class`."""
     arguments: dict[str, Any] = Field(default={})
-    """What that filter is made with."""
+    """Arguments for the `datatrove` filter's constructor."""
     function: str | None = None
-    """`package.module:function`; called with the text and the document's metadata, it says whether the document stays,
-    `bool` or `(bool, reason)`."""
+    """A function of yours, as `package.module:function`. It is called with the text and the metadata, and returns
+    whether the document stays: `bool` or `(bool, reason)`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -37,27 +37,34 @@ def _threshold(default: float) -> Any:
 
 
 class RepetitionConfig(Settings):
-    """A text falls if any of these shares is higher than is said here; null: however high it is."""
+    """The largest share of each kind of repetition that a text may have; `null` turns a threshold off."""
 
     duplicate_lines: float | None = _threshold(0.30)
-    """Lines that are duplicates, of all lines."""
+    """Largest share of duplicate lines."""
     duplicate_paragraphs: float | None = _threshold(0.30)
-    """Paragraphs that are duplicates, of all paragraphs."""
+    """Largest share of duplicate paragraphs."""
     duplicate_line_chars: float | None = _threshold(0.20)
-    """Characters in duplicate lines."""
+    """Largest share of characters in duplicate lines."""
     duplicate_paragraph_chars: float | None = _threshold(0.20)
-    """Characters in duplicate paragraphs."""
+    """Largest share of characters in duplicate paragraphs."""
     top_2_gram: float | None = _threshold(0.20)
-    """Characters in the most frequent run of two words."""
+    """Largest share of characters in the most frequent run of two words."""
     top_3_gram: float | None = _threshold(0.18)
+    """The same for runs of three words."""
     top_4_gram: float | None = _threshold(0.16)
+    """The same for runs of four words."""
     duplicate_5_grams: float | None = _threshold(0.15)
-    """Characters in runs of five words that were there before."""
+    """Largest share of characters in runs of five words that occurred before."""
     duplicate_6_grams: float | None = _threshold(0.14)
+    """The same for runs of six words."""
     duplicate_7_grams: float | None = _threshold(0.13)
+    """The same for runs of seven words."""
     duplicate_8_grams: float | None = _threshold(0.12)
+    """The same for runs of eight words."""
     duplicate_9_grams: float | None = _threshold(0.11)
+    """The same for runs of nine words."""
     duplicate_10_grams: float | None = _threshold(0.10)
+    """The same for runs of ten words."""
 
 
 def too_repetitive(text: str, config: RepetitionConfig) -> str | None:

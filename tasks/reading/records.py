@@ -38,17 +38,19 @@ class SourceConfig(Settings):
     """One entry of `sources:`: where the records are, and which of their fields are the text and the domain."""
 
     uri: str = Field(min_length=1)
-    """A path, a glob or an fsspec URL such as `s3://bucket/prefix/*.jsonl.zst`."""
+    """A file, a folder, a glob, or a URL such as `s3://bucket/prefix/*.jsonl.zst`."""
     text: str = Field(default="text", min_length=1)
-    """Dotted path to the text. A field whose own name holds the dots wins over the path."""
+    """The field that holds the text; a dotted path such as `body.text` leads into nested fields. If a field's own name
+    is `body.text`, that field is taken."""
     domain: str | ConstDomain = "meta.pile_set_name"
-    """Dotted path to the domain's name, or `{const: books}`. Records without one go to the domain `unknown`."""
+    """The field that holds the domain's name, as a dotted path, or `{const: books}` for one domain. Records without a
+    domain go to `unknown`."""
     format: Literal["auto", "jsonl", "parquet", "arrow", "txt", "text"] = "auto"
-    """`text`, or `txt`, reads any file (.py, .md, .html) as one document. `auto` goes by the file name,
-    less its compression suffix. Compression itself goes by the file's first bytes."""
+    """How the files are read. `auto`: by the file name, without its compression suffix. `text` (or `txt`): each file,
+    of whatever name, is one document. Compression is told by the file's first bytes."""
     max_record_bytes: int = Field(default=134_217_728, ge=1)
-    """A longer line (jsonl, counted as stored) or text (other formats, UTF-8) is quarantined, not held in memory. A
-    document takes some twelve times its size while it is worked on: 12 GB for one of 1 GB."""
+    """A longer line (jsonl) or text (other formats) is quarantined. Raise it only with memory to spare: a document
+    takes about twelve times its size while it is processed, 12 GB for 1 GB of text."""
 
     @field_validator("format")
     @classmethod

@@ -36,12 +36,12 @@ _NOTHING = 1e-9  # of attention; below this there is nothing to be specific abou
 
 
 class AttentionConfig(Settings):
-    """Which layers."""
+    """Columns of what the window's attention is like, layer by layer."""
 
     layers: tuple[int, ...] = ()
-    """Layers of the sampled spans."""
+    """Layers whose attention between sampled spans is measured, counted from 0."""
     profile: tuple[int, ...] = ()
-    """Layers of the profile."""
+    """Layers whose profile of attention by distance is measured, counted from 0."""
 
 
 CONFIG = AttentionConfig

@@ -15,10 +15,12 @@ from ladm.tasks.settings import Settings
 
 
 class GzipConfig(Settings):
-    """The band of compression ratios, compressed bytes ÷ bytes (zlib, level 6)."""
+    """Compressibility: how near the text's compression ratio (zlib, level 6) is to the middle of a band."""
 
     low: float = Field(default=0.2, ge=0)
+    """Lower end of the band, compressed bytes ÷ bytes. Text below it repeats itself."""
     high: float = Field(default=0.5, gt=0)
+    """Upper end of the band. Text above it hardly compresses, as noise does."""
 
     @model_validator(mode="after")
     def _band(self) -> GzipConfig:

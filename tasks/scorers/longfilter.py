@@ -16,15 +16,14 @@ from ladm.tasks.settings import Settings
 
 
 class LongFilterConfig(Settings):
-    """Which tokens, and how short the short context is."""
+    """LongFilter: how much better tokens are predicted from the whole window than from a short context."""
 
     short: int | None = Field(default=None, ge=1)
-    """Tokens of the short context before a block; a block's later tokens see the block's earlier ones too. A
-    sixteenth of the window when not given."""
+    """Tokens of the short context before a block. Default: a sixteenth of the window."""
     block: int = Field(default=128, ge=1)
     """Tokens in a block."""
     blocks: int = Field(default=3, ge=1)
-    """Blocks in a window, evenly spread over its last three quarters."""
+    """How many blocks of a window are predicted, spread over its last three quarters."""
 
 
 CONFIG = LongFilterConfig

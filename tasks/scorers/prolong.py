@@ -17,16 +17,16 @@ from ladm.tasks.settings import Settings
 
 
 class ProLongConfig(Settings):
-    """Which segments, and what counts as help."""
+    """ProLong: how much earlier segments help to predict later ones."""
 
     segment: int = Field(default=128, ge=2)
     """Tokens in a segment."""
     later: int = Field(default=3, ge=1)
-    """Segments whose perplexity is measured, spread over the last three quarters of the window."""
+    """How many segments are predicted, spread over the last three quarters of the window."""
     earlier: int = Field(default=2, ge=2)
-    """Segments before each of them that are tried as help; specificity needs two."""
+    """How many earlier segments are tried for each of them; at least two."""
     threshold: float = Field(default=0.1, ge=0)
-    """A pair whose relative fall in perplexity is smaller counts nothing."""
+    """Ignore a pair whose perplexity falls by a smaller share."""
 
 
 CONFIG = ProLongConfig

@@ -11,10 +11,10 @@ from ladm.tasks.settings import Settings
 
 
 class RandomConfig(Settings):
-    """The seed."""
+    """A random score: what any other score must beat."""
 
     seed: int = Field(default=0, ge=0)
-    """Another seed gives another order."""
+    """Seed of the random order."""
 
 
 CONFIG = RandomConfig

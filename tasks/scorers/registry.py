@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from ladm.tasks.schema import GATED
 from ladm.tasks.scorers import attention_columns, gzip_ratio, longattn, longfilter, prolong, random_order
@@ -125,8 +125,11 @@ else:
         "BesideConfig",
         __base__=_Beside,
         __module__=__name__,
-        __doc__="The `scorer.beside:` section: which scorers run beside `ladm`, each with its settings (`{gzip: {}}`).",
-        **{name: (module.CONFIG | None, None) for name, module in BESIDE.items()},
+        __doc__="Which scorers run beside `ladm`, each with its settings (`{gzip: {}}`).",
+        **{
+            name: (module.CONFIG | None, Field(default=None, description=module.CONFIG.__doc__))
+            for name, module in BESIDE.items()
+        },
     )
     RankBy = Literal[("ladm", "order", *(name for name in BESIDE if name in [one.name for one in columns_of(name)]))]
 """What `select.rank_by` may name: a score of `ladm`'s own, or a scorer that gives a score of its name."""

@@ -44,7 +44,7 @@ COLUMNS = [pa.field(name, pa.float64()) for name in NAMES]
 
 
 class TextConfig(Settings):
-    """Nothing to set."""
+    """Columns of what the window's text is made of. There is nothing to set."""
 
 
 _FAR = 4  # a far repeat is at least a quarter of the window back

@@ -51,14 +51,14 @@ def source_entries(given: object) -> list[object]:
 
 
 class DecontaminateConfig(Settings):
-    """The `decontaminate:` section: documents that hold a passage of these files are dropped before scoring."""
+    """Documents that contain a passage of these files are dropped before scoring."""
 
     against: list[SourceConfig] = Field(min_length=1)
-    """Benchmark files: `{uri, text, format}` as for `sources`; a record's text (a whole .txt file) is a passage."""
+    """The benchmark files, given as `sources` are. Each record's text, or each whole .txt file, is a passage."""
     ngram: int = Field(default=13, ge=1)
-    """So many consecutive words in common make a document contaminated. More finds less."""
+    """Drop a document that shares this many consecutive words with a passage. More words find fewer documents."""
     shortest: int = Field(default=8, ge=1)
-    """Passages of fewer words are not looked for; those from here to `ngram` are looked for as a whole."""
+    """Ignore passages with fewer words. Passages between this and `ngram` words are searched for whole."""
 
     @field_validator("against", mode="before")
     @classmethod

@@ -42,22 +42,24 @@ class NearConfig(Settings):
     """What counts as a near duplicate (`deduplicate.near`)."""
 
     threshold: float = Field(default=0.55, gt=0, le=1)
-    """Jaccard similarity of the runs of words, counted with their repetitions, from which on two documents are near
-    duplicates. With runs of two words, a copy with 10 % of its words changed is at 0.68, and one with 20 % at 0.47."""
+    """Documents at least this similar are near duplicates: the Jaccard similarity of their runs of `words` words,
+    repetitions counted. With runs of two words, a copy with 10 % of its words changed has 0.68, with 20 % 0.47."""
     words: int = Field(default=2, ge=1, le=100)
-    """Words in a run."""
+    """Words in a run. Longer runs make changed copies less similar."""
     permutations: int = Field(default=128, ge=16, le=1024)
-    """Numbers in a MinHash signature; more estimate the similarity better."""
+    """Size of a MinHash signature. More gives a better estimate of the similarity, and takes longer."""
     seed: int = Field(default=0, ge=0)
+    """Seed of the signatures."""
 
 
 class DeduplicateConfig(Settings):
-    """The `deduplicate:` section: duplicates of documents that are scored are not scored themselves."""
+    """Duplicates are dropped before scoring; the first of them, by source file and line, stays."""
 
     exact: bool = True
-    """Drop documents that differ from an earlier one in case, white space and compatibility characters at most."""
+    """Drop documents with the same text as an earlier one; case, white space and compatibility characters (such as full
+    width letters) do not count."""
     near: NearConfig | None = NearConfig()
-    """Drop near duplicates; `true` for the defaults, `false` for not."""
+    """Drop near duplicates. `true` for the defaults, `false` for none."""
 
     @field_validator("near", mode="before")
     @classmethod

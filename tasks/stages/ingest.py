@@ -28,9 +28,10 @@ class IngestConfig(Settings):
     """The `ingest:` section."""
 
     shard_bytes: int = 64 * 2**20
-    """A document shard holds about this many bytes of text; a stage's memory is a few times as much."""
+    """Bytes of text in a shard, about. A stage needs a few times as much memory."""
     identity: Literal["stat", "content"] = "stat"
-    """How a changed file is noticed: by size and mtime/ETag, or by hashing its content."""
+    """How a changed source file is noticed. `stat`: its size or its modification time (on S3 its ETag) is another.
+    `content`: the hash of its content is another; every file is then read in every run."""
 
 
 def ingest_key_config(source: SourceConfig, config: IngestConfig) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class LengthConfig(Settings):
     """The `length:` section."""
 
     chars_per_token: float | None = Field(default=None, gt=0)
-    """Opt-in estimate: also drop documents of fewer characters than window.length × this."""
+    """Also drop documents with fewer characters than `window.length` times this number: an estimate that saves
+    tokenizing them. Default: drop only what cannot fill a window."""
 
 
 def length_key_config(config: LengthConfig, window_length: int) -> dict[str, Any]:

@@ -41,13 +41,14 @@ class WindowConfig(Settings):
     """Which windows a document gives (the `window:` section)."""
 
     length: int = Field(default=32768, ge=2)
-    """Tokens in a window, L. Documents with fewer give no window; windows of different L are never comparable."""
+    """Tokens in a window. A shorter document has no window and no score. Scores of different lengths cannot be
+    compared."""
     take: Literal["first", "all", "front-middle-back"] = "first"
-    """first: the first L tokens. all: consecutive windows from the start, the rest shorter than L dropped.
-    front-middle-back: up to three windows that do not overlap."""
+    """Which windows of a document are scored. `first`: the first one. `all`: one after the other, without the shorter
+    rest at the end. `front-middle-back`: up to three that do not overlap."""
     count: Literal["estimate", "exact"] = "estimate"
-    """How a document's token count is known. exact tokenizes whole documents; estimate extrapolates from the part
-    that the windows needed."""
+    """How the tokens of a document are counted. `exact`: tokenize all of it. `estimate`: tokenize what its windows need
+    and extrapolate."""
 
 
 @dataclass(frozen=True, slots=True)
