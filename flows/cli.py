@@ -104,23 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         assert isinstance(command, _Parser)
         return command
 
-    command = add("run", run, "score the documents, rank them, export the best: the whole pipeline, once", RUN_EXAMPLE)
-    command.add_argument(
-        "config", nargs="?", metavar="CONFIG.yaml", help="the configuration; default: the bundled sample"
-    )
-    command.add_argument(
-        "--store", metavar="URI", help="the store; default: the configuration's, $LADM_STORE or ./ladm-store"
-    )
-    command.add_argument(
-        "--set", action="append", default=[], metavar="a.b=c", help="change one setting; may be repeated"
-    )
-    command.add_argument("--until", default="export", metavar="STAGE", help="stop after this stage; default: export")
-    command.add_argument(
-        "--max-quarantined", metavar="SHARE", help="fail if a larger share of the records is unusable; 0.01 is 1 %%"
-    )
-    text = "where tasks run; default: the configuration's execution.runner"
-    command.add_argument("--runner", choices=["threads", "ray", "dask"], help=text)
-    command.add_argument("--json", action="store_true", help="print the run record as one JSON object on stdout")
+    _add_run(add)
 
     command = add("sql", sql, "query the results of a run with SQL (read-only)", SQL_EXAMPLE)
     command.add_argument("query", nargs="?", metavar="QUERY", help="a SELECT statement; default: an interactive shell")
@@ -163,20 +147,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_run(add: Callable[..., _Parser]) -> None:
+    """`ladm run`."""
+    command = add("run", run, "score the documents, rank them, export the best: the whole pipeline, once", RUN_EXAMPLE)
+    _add_configuration(command)
+    command.add_argument("--until", default="export", metavar="STAGE", help="stop after this stage; default: export")
+    command.add_argument(
+        "--max-quarantined", metavar="SHARE", help="fail if a larger share of the records is unusable; 0.01 is 1 %%"
+    )
+    text = "where tasks run; default: the configuration's execution.runner"
+    command.add_argument("--runner", choices=["threads", "ray", "dask"], help=text)
+    command.add_argument("--json", action="store_true", help="print the run record as one JSON object on stdout")
+
+
+def _add_configuration(command: argparse.ArgumentParser) -> None:
+    """What every command takes that reads a configuration."""
+    text = "the configuration; default: the bundled sample"
+    command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help=text)
+    text = "the store; default: the configuration's, $LADM_STORE or ./ladm-store"
+    command.add_argument("--store", metavar="URI", help=text)
+    text = "change one setting; may be repeated"
+    command.add_argument("--set", action="append", default=[], metavar="a.b=c", help=text)
+
+
 def _add_evaluate(add: Callable[..., _Parser]) -> None:
     """`ladm evaluate`."""
     command = add(
         "evaluate", evaluate, "measure on your data how well each score works, and make a calibration", EVALUATE_EXAMPLE
     )
-    command.add_argument(
-        "config", nargs="?", metavar="CONFIG.yaml", help="the configuration; default: the bundled sample"
-    )
-    command.add_argument(
-        "--store", metavar="URI", help="the store; default: the configuration's, $LADM_STORE or ./ladm-store"
-    )
-    command.add_argument(
-        "--set", action="append", default=[], metavar="a.b=c", help="change one setting; may be repeated"
-    )
+    _add_configuration(command)
     command.add_argument(
         "--windows", type=int, metavar="N", help="how many windows of real documents to use; default: 20 per domain"
     )
@@ -234,15 +233,7 @@ def _add_scheduled(add: Callable[..., _Parser]) -> None:
         ("deploy", deploy, "hand the run and its schedule to a Prefect work pool", DEPLOY_EXAMPLE),
     ):
         command = add(name, function, text, example)
-        command.add_argument(
-            "config", nargs="?", metavar="CONFIG.yaml", help="the configuration; default: the bundled sample"
-        )
-        command.add_argument(
-            "--store", metavar="URI", help="the store; default: the configuration's, $LADM_STORE or ./ladm-store"
-        )
-        command.add_argument(
-            "--set", action="append", default=[], metavar="a.b=c", help="change one setting; may be repeated"
-        )
+        _add_configuration(command)
         command.add_argument(
             "--cron", required=name == "serve", metavar='"M H D M W"', help="when to run, as a cron expression"
         )

@@ -45,7 +45,7 @@ OUTSIDE_THE_CALIBRATION |= {"window.length"}
 
 
 class ExecutionConfig(Settings):
-    """How the run is carried out. Nothing here changes a result."""
+    """The `execution:` section: retries, workers and the runner."""
 
     retries: int = Field(default=3, ge=0, le=20)
     """How many times a failed task is tried again."""

@@ -15,6 +15,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from ladm.flows.ask.meanings import VIEWS
 from ladm.flows.ask.query import answer, newest_run, run_views
 from ladm.flows.ask.timeout import TIMEOUT_SECONDS
 from ladm.flows.runs.read import read_record
@@ -24,14 +25,19 @@ from ladm.tasks.storage import duck
 from ladm.tasks.storage.store import Store
 
 MOST_ROWS = 200
-COMMANDS = {".help": "this list", ".views": "the views and their columns", ".quit": "leave; so does Ctrl-D"}
+COMMANDS = {
+    ".help": "this list",
+    ".views": "the views and their columns",
+    ".columns": "what the columns of a view mean, as in: .columns scores",
+    ".quit": "leave; so does Ctrl-D",
+}
 LEAVE = {".quit", ".exit", "quit", "exit"}
 HELP = "\n".join(
     [
         "A query is one SELECT statement on as many lines as you like; `;` ends it, as in: from selected limit 5;",
-        *(f"{name:<8} {text}" for name, text in COMMANDS.items()),
-        "Tab      completes views, columns and keywords; up and down go through what you asked before",
-        "Ctrl-C   drops what is typed, or stops the query that runs",
+        *(f"{name:<9} {text}" for name, text in COMMANDS.items()),
+        "Tab       completes views, columns and keywords; up and down go through what you asked before",
+        "Ctrl-C    drops what is typed, or stops the query that runs",
         f'At most {MOST_ROWS} rows of an answer are shown; `ladm sql "QUERY" --format csv` gives all of them.',
     ]
 )
@@ -77,6 +83,8 @@ def shell(
                 return
             if command == ".views":
                 print("\n".join(f"{name}: {', '.join(columns)}" for name, columns in views.items()))
+            elif command.startswith(".columns"):
+                print(meanings(command.removeprefix(".columns").strip()))
             elif command.startswith("."):
                 print(HELP if command == ".help" else f"{command} is no command\n{HELP}")
             elif text:
@@ -133,6 +141,15 @@ def view_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     """The views of `sql/views.sql` and their columns."""
     names = re.findall(r"^create view (\w+)", duck.statement("views"), re.MULTILINE)
     return {name: [row[0] for row in connection.execute(f"describe {name}").fetchall()] for name in names}
+
+
+def meanings(name: str) -> str:
+    """What a view shows and what its columns mean, or which views there are."""
+    view = VIEWS.get(name)
+    if view is None:
+        return f"{name or 'nothing'} is no view; the views are {', '.join(VIEWS)}"
+    width = max(map(len, view.columns))
+    return "\n".join([view.shows, *(f"  {column:<{width}}  {text}" for column, text in view.columns.items())])
 
 
 def _words(connection: duckdb.DuckDBPyConnection) -> list[str]:
