@@ -1,5 +1,5 @@
 -- What `ladm sql` shows of a run. The tables it reads (…_shards, …_dropped, run_scores, run_ranking, run_allocation,
--- run_not_ranked, run_quarantine, run_jobs, all_runs) are made by flows/ask/query.py from exactly the files that the
+-- run_not_ranked, run_quarantine, run_jobs, all_runs, and ingest_shards_addresses, where the source files lie) are made by flows/ask/query.py from exactly the files that the
 -- run's record names.
 
 create view documents as
@@ -30,8 +30,12 @@ select * from run_allocation;
 -- document that a filter dropped, of which there is only the reason; and one row a document that was scored and is held
 -- back from the ranking: why, and how far it lies from what would let it pass
 create view dropped as
-select *, null::double as distance
-from (from run_dropped union all by name from filter_dropped union all by name from short_dropped)
+select
+    f.* replace (coalesce(a.uri, f.source) as source, coalesce(t.uri, f.twin_source) as twin_source),
+    null::double as distance
+from (from run_dropped union all by name from filter_dropped union all by name from short_dropped) as f
+left join ingest_shards_addresses as a on a.name = f.source
+left join ingest_shards_addresses as t on t.name = f.twin_source
 union all by name
 select n.doc_id, n.domain, d.source, d.line, n.reason, n.windows, n.distance
 from run_not_ranked as n
@@ -42,14 +46,15 @@ left join ingest_shards as d using (doc_id);
 create view quarantine as
 select
     q.stage,
-    coalesce(d.source, q.source) as source,
+    coalesce(d.source, a.uri, q.source) as source,
     coalesce(q.line, d.line) as line,
     q.reason,
     coalesce(nullif(q.excerpt, ''), regexp_replace(left(d.text, 200), '[\p{C}\p{Zl}\p{Zp}]', '�', 'g'), '') as excerpt,
     q.records,
     q.doc_id
 from run_quarantine as q
-left join ingest_shards as d using (doc_id);
+left join ingest_shards as d using (doc_id)
+left join ingest_shards_addresses as a on a.name = q.source;
 
 -- one row a job of a stage: what it got, where it went, whether the store already had it
 create view stages as

@@ -111,7 +111,7 @@ class Stage:
         if unknown := job.inputs.keys() - known:
             raise ValueError(f"{self.name}: no such role of an input: {', '.join(sorted(unknown))}")
         if job.source:
-            inputs.append(job.source.model_dump())
+            inputs.append(job.source.identity())
         return stage_key(self.name, self.version, job.config, [*inputs, *job.identity])
 
 

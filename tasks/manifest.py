@@ -27,6 +27,17 @@ class SourceFile(Closed):
     """ETag on object stores, mtime in ns on disk, or `sha256:…` when `ingest.identity` is `content`."""
     problem: str | None = None
     """Why the listed file cannot be opened at all (a dangling link); it is then quarantined."""
+    name: str = ""
+    """What its documents know it by, wherever it lies (`reading/names.py`); the URI where there is none."""
+
+    @property
+    def known_as(self) -> str:
+        """What its documents know it by."""
+        return self.name or self.uri
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this version of this file from every other; part of the key of what is made of it."""
+        return self.model_dump(exclude={"name"} if self.known_as == self.uri else set())
 
 
 class Shard(Closed):

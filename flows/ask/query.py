@@ -22,10 +22,11 @@ from ladm.flows.ask.timeout import TIMEOUT_SECONDS, interrupted_after
 from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.read import latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import shards_of
+from ladm.tasks.addresses import addresses_of, view_of_documents
 from ladm.tasks.errors import QueryError, RecordError
 from ladm.tasks.manifest import Shard
 from ladm.tasks.printable import cell_text
-from ladm.tasks.schema import SCORES
+from ladm.tasks.schema import DOCUMENTS, SCORES
 from ladm.tasks.scorers.registry import all_columns
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.sql_guard import check_reads_only
@@ -134,7 +135,9 @@ def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dic
     for row in TABLE:
         for view in row.views:
             shards = shards_of(record, row.stage.name, files=view.files, ending=view.ending)
-            if view.added:
+            if view.schema is DOCUMENTS:
+                view_of_documents(connection, view.name, store, shards, addresses_of(record["sources"]))
+            elif view.added:
                 _view_with_columns_added(connection, view.name, store, shards, view.schema, view.added)
             else:
                 duck.view_of_shards(connection, view.name, store, shards, view.schema)

@@ -29,6 +29,7 @@ from ladm.flows.orchestration.runners import runner_of
 from ladm.flows.runs import marks, publish, read
 from ladm.flows.runs.record import Failure, RunRecord
 from ladm.tasks import progress
+from ladm.tasks.addresses import write_addresses
 from ladm.tasks.manifest import Shard
 from ladm.tasks.stage import StoreRecords, stage_task
 from ladm.tasks.stages import gate
@@ -83,12 +84,15 @@ def do(plan: Plan, console: Console) -> RunRecord:
 
     Whatever stops the run leaves its record: `run.json` says how far it came, and by what it was stopped.
     """
-    plan = with_gate_file(plan)
-    record = RunRecord(plan, previous=read.latest_record(Store(plan.config.store)))
+    plan, store = with_gate_file(plan), Store(plan.config.store)
+    record = RunRecord(plan, previous=read.latest_record(store))
     token = progress.listener.set(console.advance)
     for note in plan.notes:
         console.say(note)
     try:
+        files = [listed.file for listed in plan.files]
+        addresses = write_addresses(store, files, f"runs/{record.run_id}/addresses.parquet")
+        plan = record.plan = dataclasses.replace(plan, addresses=addresses)
         with marks.in_use(plan.config.store, record.run_id, console.say), runner_of(plan) as runner:
             dag = Dag(plan, console, runner, stage_tasks(plan), record)
             dag.do_shards()
@@ -123,6 +127,7 @@ def _publish(record: RunRecord, console: Console) -> None:
     """Publish what there is. A full disk, say, fails the run; the store's records are the truth, so little is lost."""
     record.finished = datetime.now(UTC)
     try:
+        Store(record.plan.config.store).remove_all([file.path for file in record.plan.addresses])  # for its jobs alone
         publish.publish(record)
     except io_errors() as error:
         failure = Failure("publish", "results", f"{type(error).__name__}: {reason_of(error)}")

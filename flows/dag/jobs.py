@@ -188,7 +188,8 @@ def ask_rank(plan: Plan) -> list[Ask]:
     if gate is not None and select.gate != "off":
         rules = gate.model_dump(include={"slope", "lean", "penalty", "start", "threshold"})
         config[GATE_RULES] = rules if select.gate is None else {**rules, "threshold": select.gate}
-    return [Ask(config, label="all shards")]
+    addresses = {"addresses": plan.addresses} if select.reads_documents else {}
+    return [Ask(config, inputs=addresses, label="all shards")]
 
 
 def ask_exports(plan: Plan) -> list[Ask]:
@@ -199,7 +200,8 @@ def ask_exports(plan: Plan) -> list[Ask]:
             one.model_dump(),
             [model.tokenizer_digest] if isinstance(one, TokenExport) else [],
             {"model": plan.config.scorer.model},
-            label=one.format,
+            {"addresses": plan.addresses},
+            one.format,
         )
         for one in plan.exports
     ]

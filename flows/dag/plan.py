@@ -43,6 +43,8 @@ class Plan:
 
     gate_file: Shard | None = None
     """The file of the store that holds the calibration's gate; None where there is no gate."""
+    addresses: list[Shard] = field(default_factory=list)
+    """The file of the store that tells where the source files lie; none where their names do."""
 
     @property
     def gate(self) -> Gate | None:

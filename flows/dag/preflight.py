@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from ladm.flows.config import FITTING, RunConfig
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.stages import NAMES, STORE_FOLDERS, planned_rows, rows_of_stage, told_stages
+from ladm.flows.runs.read import known_files
 from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
@@ -15,6 +16,7 @@ from ladm.tasks.exporters.tokens import settled
 from ladm.tasks.filters.loading import load_filters, try_out
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
+from ladm.tasks.reading.names import named
 from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
 from ladm.tasks.scorers.calibration import Calibration, fitting_calibration, load_calibration
@@ -58,6 +60,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     files = list_sources(config.sources, config.ingest.identity, own, tell)
     benchmarks = _list_benchmarks(config, own)
     _check_store(config.store)
+    files = _as_known(files, Store(config.store))
     model = calibration = None
     layers: list[int] = []
     left_out: list[int] = []
@@ -174,8 +177,16 @@ def _list_benchmarks(config: RunConfig, own: Sequence[str]) -> list[ListedFile]:
         files = list_files(entry, f"{place}.uri", config.ingest.identity, own)
         for file in files:
             check_benchmark(file, entry, place)
-        listed += [ListedFile(file, entry) for file in files]
+        # By their addresses, as what was made of them is kept in the store.
+        listed += [ListedFile(file.model_copy(update={"name": ""}), entry) for file in files]
     return listed
+
+
+def _as_known(listed: Sequence[ListedFile], store: Store) -> list[ListedFile]:
+    """The files, each with a name of its own, and with the one that it had in earlier runs of the store."""
+    files = [one.file for one in listed]
+    known = known_files(store, {file.uri for file in files})
+    return [ListedFile(file, one.config) for file, one in zip(named(files, known), listed, strict=True)]
 
 
 def check_model(scorer: LadmConfig, length: int, facts: ModelFacts) -> tuple[list[int], list[int]]:

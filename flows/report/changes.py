@@ -11,9 +11,10 @@ from ladm.flows.runs.changes import changed_files
 from ladm.flows.runs.read import read_record, run_ids
 from ladm.flows.runs.record import shards_of
 from ladm.flows.runs.settings import setting_changes, settings_of
+from ladm.tasks.addresses import addresses_of, view_of_documents
 from ladm.tasks.errors import RecordError
 from ladm.tasks.redact import without_secrets
-from ladm.tasks.schema import DOCUMENTS, RANKING
+from ladm.tasks.schema import RANKING
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.store import Store
 
@@ -54,7 +55,8 @@ def difference(store: Store, connection: duckdb.DuckDBPyConnection, record: dict
     comparable = True
     try:
         duck.view_of_shards(connection, "previous_ranking", store, shards_of(before, "rank"), RANKING)
-        duck.view_of_shards(connection, "previous_documents", store, shards_of(before, "ingest"), DOCUMENTS)
+        addresses = addresses_of(before["sources"])
+        view_of_documents(connection, "previous_documents", store, shards_of(before, "ingest"), addresses)
         connection.execute(duck.statement("report_changes"))
     except (duckdb.IOException, FileNotFoundError):  # `ladm gc` removed them, or somebody did
         comparable = False

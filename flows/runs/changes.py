@@ -19,6 +19,7 @@ CHANGES = ("added", "changed", "removed", "unchanged")
 class _File:
     """What one run made of one source file."""
 
+    uri: str = ""
     identity: list[tuple[int, str]] = field(default_factory=list)
     content: list[str] | None = None
     """Keys of its document shards and the number of quarantined records; None if it was not ingested."""
@@ -40,20 +41,26 @@ def difference(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[
     """
     before, now = _files(previous), _files(current)
     found: dict[str, Any] = {"previous": previous["run_id"]}
-    for change, uris in _by_change(before, now).items():
-        found[change] = _total(before if change == "removed" else now, uris)
+    for change, names in _by_change(before, now).items():
+        there = before if change == "removed" else now
+        found[change] = _total(there, names)
         if change == "changed":
-            found[change] |= {f"{name}_before": number for name, number in _total(before, uris).items()}
+            found[change] |= {f"{name}_before": number for name, number in _total(before, names).items()}
             del found[change]["files_before"]
         if change != "unchanged":
-            found[change]["uris"] = uris
+            found[change]["uris"] = [there[name].uri for name in names]
     return found
 
 
 def changed_files(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, list[str]]:
     """The URIs of the files that were added, changed and removed between two runs, from their records."""
-    of = _by_change(_files(previous), _files(current))
-    return {change: uris for change, uris in of.items() if change != "unchanged"}
+    before, now = _files(previous), _files(current)
+    of = _by_change(before, now)
+    return {
+        change: [(before if change == "removed" else now)[name].uri for name in names]
+        for change, names in of.items()
+        if change != "unchanged"
+    }
 
 
 def lost_more_than(limit: float, refresh: Mapping[str, Any]) -> str | None:
@@ -101,27 +108,31 @@ def in_words(refresh: Mapping[str, Any]) -> str:
 
 
 def _files(record: Mapping[str, Any]) -> dict[str, _File]:
-    """URI → what the run made of the file, in a form that can be compared."""
+    """Name → what the run made of the file, in a form that can be compared. A file that was moved keeps its name."""
     files: dict[str, _File] = defaultdict(_File)
+    names: dict[str, str] = {}
     for source in record["sources"]:
-        files[source["uri"]].identity.append((source["size"], source["version"]))
+        name = names[source["uri"]] = source.get("name") or source["uri"]
+        files[name].uri = source["uri"]
+        files[name].identity.append((source["size"], source["version"]))
     counted = "score" if "score" in record["stages"] else "tokenize"
     for job in record["shards"]:
+        name = names.get(job["source"], job["source"])
         if job["stage"] == "ingest":
-            file = files[job["source"]]
+            file = files[name]
             shards = [shard["key"] for shard in job["shards"]]
             file.content = [*(file.content or []), *shards, f"{job['quarantined']} quarantined"]
             file.documents += job["kept"]
         if job["stage"] == counted:
-            files[job["source"]].windows += job["kept"] if counted == "score" else job["windows"]
+            files[name].windows += job["kept"] if counted == "score" else job["windows"]
     return files
 
 
 def _by_change(before: Mapping[str, _File], now: Mapping[str, _File]) -> dict[str, list[str]]:
-    """Each of `CHANGES`, and the files of it; this alone decides what counts as a change."""
+    """Each of `CHANGES`, and the names of its files; this alone decides what counts as a change."""
     of: dict[str, list[str]] = {change: [] for change in CHANGES}
-    for uri in sorted(before.keys() | now.keys()):
-        of[_change(before.get(uri), now.get(uri))].append(uri)
+    for name in sorted(before.keys() | now.keys()):
+        of[_change(before.get(name), now.get(name))].append(name)
     return of
 
 

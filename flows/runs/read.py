@@ -14,21 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.flows.config import RunConfig
 from ladm.flows.dag.jobs import config_sha256
 from ladm.flows.runs.tables import LISTS, NEEDED_OF_JOBS, TABLES, WITH_URIS
 from ladm.tasks.errors import RecordError
+from ladm.tasks.manifest import SourceFile
 from ladm.tasks.storage.store import Store, table_of
 
 SCHEMA = 2
 """The form of the records that are written; 1 is the one without a `schema`."""
 LATEST = "latest"
+LOOKED_AT = 5
+"""So many of the newest runs are asked by which names they knew the source files."""
 FAILURES_SHOWN = 100
 """So many failures are in `run.json` as well, for the SQL view `runs`."""
 
@@ -118,6 +122,30 @@ def latest_record(store: Store) -> dict[str, Any] | None:
         return read_record(store, run_id) if run_id else None
     except RecordError:
         return None
+
+
+def known_files(store: Store, wanted: Collection[str]) -> list[SourceFile]:
+    """The source files of the newest runs, as they knew them, the newest run's first.
+
+    As many runs are looked at as it takes to find all addresses that are `wanted`, but no more than `LOOKED_AT`. A run
+    that has no readable record is passed over: names are then made anew, and no harm is done.
+    """
+    found: list[SourceFile] = []
+    left = set(wanted)
+    for run_id in reversed(run_ids(store)[-LOOKED_AT:]):
+        if not left:
+            break
+        try:
+            record = orjson.loads(store.read_bytes(_summary_path(run_id)))
+            rows = record.get("sources")
+            if rows is None:
+                rows = pq.read_table(io.BytesIO(store.read_bytes(f"runs/{run_id}/sources.parquet"))).to_pylist()
+            files = [SourceFile.model_validate(row) for row in rows]
+        except (FileNotFoundError, ValueError, AttributeError, TypeError, pa.ArrowException):
+            continue
+        found += files
+        left -= {file.uri for file in files}
+    return found
 
 
 def name_latest(store: Store, run_id: str) -> None:

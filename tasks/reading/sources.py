@@ -20,6 +20,7 @@ from ladm.tasks.errors import SourceError
 from ladm.tasks.manifest import SourceFile
 from ladm.tasks.printable import printable
 from ladm.tasks.reading.folders import files_below, is_private, matching
+from ladm.tasks.reading.names import name_below, root_of
 from ladm.tasks.reading.no_sources import fixed_part, is_below, stores_among, without_notes
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.storage.file_systems import file_system, io_errors, is_web, local_path, local_uri, opened, reason_of
@@ -143,15 +144,24 @@ def _sources_among(
 
 def _list_local(path: Path, own: Sequence[str]) -> list[SourceFile]:
     # Before globbing: a name may hold brackets.
-    matches = [path] if path.exists() or path.is_symlink() else matching(str(path), own)
+    is_there = path.exists() or path.is_symlink()
+    matches = [path] if is_there else matching(str(path), own)
     files: list[Path] = []
     for match in matches:
         if match.is_dir():
             files += files_below(match, own)
         else:
             files.append(match)
-    found = {file.uri: file for file in map(_local_file, files)}  # a folder may be reached by several ways
+    root = root_of(str(path), ("folder" if path.is_dir() else "file") if is_there else "pattern")
+    found: dict[str, SourceFile] = {}
+    for place in sorted(files):
+        file = _local_file(place)
+        found.setdefault(file.uri, _called(file, root, str(place)))  # a folder may be reached by several ways
     return [found[uri] for uri in sorted(found, key=Path)]
+
+
+def _called(file: SourceFile, root: str, path: str) -> SourceFile:
+    return file.model_copy(update={"name": name_below(root, path)})
 
 
 def _is_stream(path: Path) -> bool:
@@ -185,14 +195,16 @@ def _local_file(path: Path) -> SourceFile:
 def _list_remote(fs: Any, path: str) -> list[SourceFile]:
     if any(mark in path for mark in "*?[") and not fs.exists(path):
         matches: dict[str, Any] = fs.glob(path, detail=True)
+        root = root_of(path, "pattern")
     else:
         matches = {path: _what_is(fs, path)}
+        root = root_of(path, "folder" if matches[path]["type"] == "directory" else "file")
     files: dict[str, Any] = {}
     for match, info in matches.items():
         files |= _find_below(fs, match) if info["type"] == "directory" else {match: info}
     # An object whose name ends with a slash is how consoles make an "empty folder".
     files = {name: info for name, info in files.items() if not name.endswith("/")}
-    return [_remote_file(fs, name, info) for name, info in sorted(files.items())]
+    return [_called(_remote_file(fs, name, info), root, name) for name, info in sorted(files.items())]
 
 
 def _what_is(fs: Any, path: str) -> dict[str, Any]:

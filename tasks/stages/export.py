@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ladm.tasks.addresses import read_addresses, with_addresses
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.finished import FinishedParts
 from ladm.tasks.exporters.formats import EXPORTERS, export_config
@@ -46,10 +48,20 @@ SPILL = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """Where the documents are, and where their source files lie."""
+
+    store: Store
+    documents: Sequence[Shard]
+    addresses: pa.Table
+
+
 def export(job: Job, store: Store, key: str) -> Outcome:
     """Write the selected documents in one format.
 
-    The job's inputs are the ranking and, after it, the document shards that hold the ranked documents.
+    The job's inputs are the ranking, the document shards that hold the ranked documents, and where the source files
+    lie, if their names do not say it.
     """
     config = export_config(job.config)
     ranking, documents = job.one("ranking"), job.all("documents")
@@ -60,8 +72,9 @@ def export(job: Job, store: Store, key: str) -> Outcome:
         parts = _plan(connection, config, store, ranking, documents)
         finished = FinishedParts(exporter, key, parts)
         missing = finished.missing(parts)
+        texts = _Texts(store, documents, read_addresses(store, job.all("addresses")))
         for start in range(0, len(missing), PARTS_AT_ONCE):
-            _write_parts(connection, exporter, finished, key, documents, missing[start : start + PARTS_AT_ONCE])
+            _write_parts(connection, exporter, finished, key, texts, missing[start : start + PARTS_AT_ONCE])
         selected_row = connection.execute(
             "select count(*), coalesce(sum(copies), 0) from ranking where selected"
         ).fetchone()
@@ -105,26 +118,24 @@ def _write_parts(
     exporter: Exporter[Any],
     finished: FinishedParts,
     key: str,
-    documents: Sequence[Shard],
+    texts: _Texts,
     parts: Sequence[Part],
 ) -> None:
     """Write some parts: their documents into a temporary file each, then each file in order."""
     with tempfile.TemporaryDirectory(prefix="ladm-export-") as spill:
         files = {part.index: Path(spill) / f"{part.index}.arrow" for part in parts}
-        _distribute(connection, exporter.store, documents, files)
+        _distribute(connection, texts, files)
         for part in parts:
             exporter.write(part, _in_order(files[part.index], part, key))
             finished.note(part)
             files[part.index].unlink()
 
 
-def _distribute(
-    connection: duckdb.DuckDBPyConnection, store: Store, documents: Sequence[Shard], files: dict[int, Path]
-) -> None:
+def _distribute(connection: duckdb.DuckDBPyConnection, texts: _Texts, files: dict[int, Path]) -> None:
     """Put every document of some parts into the file of its part, in the order of the shards."""
     writers = {part: pa.ipc.new_stream(str(path), SPILL) for part, path in files.items()}
     try:
-        for index, shard in enumerate(documents):
+        for index, shard in enumerate(texts.documents):
             places = connection.execute(
                 f"select file_row_number, part, position, {', '.join(FROM_PLAN)} from export_plan"
                 " where file_index = $index and part between $first and $last order by file_row_number",
@@ -132,22 +143,22 @@ def _distribute(
             ).to_arrow_table()
             places = places.filter(pc.is_in(places["part"], pa.array(list(files), places["part"].type)))
             if places.num_rows:
-                _distribute_shard(store, shard, places, writers)
+                _distribute_shard(texts, shard, places, writers)
     finally:
         for writer in writers.values():
             writer.close()
 
 
-def _distribute_shard(store: Store, shard: Shard, places: pa.Table, writers: dict[int, Any]) -> None:
+def _distribute_shard(texts: _Texts, shard: Shard, places: pa.Table, writers: dict[int, Any]) -> None:
     """One shard's documents; `places` says of those that are wanted where they are and where they go."""
     row_numbers = places["file_row_number"].to_numpy()
     first = 0
-    for batch in store.shard_batches(shard, rows=BATCH_DOCUMENTS):
+    for batch in texts.store.shard_batches(shard, rows=BATCH_DOCUMENTS):
         low, high = np.searchsorted(row_numbers, [first, first + batch.num_rows])
         here = places.slice(int(low), int(high - low))
         wanted = pa.Table.from_batches([batch]).take(pa.array(row_numbers[low:high] - first))
         columns = [(here if name in ("position", *FROM_PLAN) else wanted)[name] for name in SPILL.names]
-        rows = pa.table(columns, schema=SPILL)
+        rows = with_addresses(pa.table(columns, schema=SPILL), texts.addresses)
         for part in pc.unique(here["part"]).to_pylist():
             writers[part].write_table(rows.filter(pc.equal(here["part"], part)))
         first += batch.num_rows
@@ -170,4 +181,4 @@ def _in_order(file: Path, part: Part, key: str) -> Iterator[pa.Table]:
         start = end
 
 
-STAGE = Stage(name="export", version="4", compute=export, roles=("ranking", "documents"))
+STAGE = Stage(name="export", version="4", compute=export, roles=("ranking", "documents", "addresses"))

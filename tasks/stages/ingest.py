@@ -47,9 +47,12 @@ def ingest_identity(uri: str, source: SourceConfig) -> list[str]:
         return []
 
 
-def document_id(uri: str, line: int, text_sha256: str) -> str:
-    """The id of a document: its place in the sources and its content. Ids given by users are not unique."""
-    return hashlib.sha256(f"{uri}\0{line}\0{text_sha256}".encode()).hexdigest()[:32]
+def document_id(name: str, line: int, text_sha256: str) -> str:
+    """The id of a document: its place in the sources and its content. Ids given by users are not unique.
+
+    The place is the file's name below the root of its source, so a corpus that was moved keeps its ids.
+    """
+    return hashlib.sha256(f"{name}\0{line}\0{text_sha256}".encode()).hexdigest()[:32]
 
 
 def ingest(job: Job, store: Store, key: str) -> Outcome:
@@ -133,10 +136,10 @@ class _PendingShard:
         encoded = record.text.encode()
         sha256 = hashlib.sha256(encoded).hexdigest()
         row = {
-            "doc_id": document_id(source.uri, record.line, sha256),
+            "doc_id": document_id(source.known_as, record.line, sha256),
             "domain": record.domain,
             "text": record.text,
-            "source": source.uri,
+            "source": source.known_as,
             "line": record.line,
             "offset": record.offset,
             "sha256": sha256,

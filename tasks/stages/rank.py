@@ -14,11 +14,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ladm.tasks.addresses import read_addresses, view_of_documents
 from ladm.tasks.condition import hold_back
 from ladm.tasks.errors import AccountError, ConfigError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
-from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROP_LIST, NOT_RANKED, RANKING, SCORES, SHORT
+from ladm.tasks.schema import ALLOCATION, DROP_LIST, NOT_RANKED, RANKING, SCORES, SHORT
 from ladm.tasks.scorers.registry import all_columns
 from ladm.tasks.selection import OWN_SCORES, Quota, SelectConfig
 from ladm.tasks.storage import duck
@@ -43,8 +44,9 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
     """Rank the documents of all score shards and mark the selected ones.
 
     The inputs are score shards; the distances from real text, by a calibration's gate; where another scorer ranks, or
-    `where` reads it, what was measured; the document shards if `max_source_share` is set or `where` reads what they
-    hold; and for `replay` the shards of short documents, and the lists of what is dropped before scoring.
+    `where` reads it, what was measured; the document shards, and where the source files lie, if `max_source_share` is
+    set or `where` reads what they hold; and for `replay` the shards of short documents, and the lists of what is
+    dropped before scoring.
     The ranking is sorted by domain and rank. The manifest's files are the allocation (`sql/allocation.sql`) and, where
     documents may be held back from the ranking, these (`sql/not_ranked.sql`). Counts are of windows; measures tell
     documents and tokens.
@@ -58,7 +60,8 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "scores", store, scores, SCORES)
         duck.view_of_measures(connection, "measures", store, measures, all_columns())
-        duck.view_of_shards(connection, "documents", store, job.all("documents"), DOCUMENTS)
+        addresses = read_addresses(store, job.all("addresses"))
+        view_of_documents(connection, "documents", store, job.all("documents"), addresses)
         duck.view_of_shards(connection, "counted_short_documents", store, job.all("short"), SHORT)
         duck.view_of_shards(connection, "drop_lists", store, job.all("drops"), DROP_LIST)
         _select(connection, config, rules)
@@ -211,5 +214,8 @@ def _windows_by_reason(connection: duckdb.DuckDBPyConnection, held_back: str) ->
 
 
 STAGE = Stage(
-    name="rank", version="5", compute=rank, roles=("scores", "measures", "gates", "documents", ("short", "drops"))
+    name="rank",
+    version="5",
+    compute=rank,
+    roles=("scores", "measures", "gates", "documents", ("short", "drops"), "addresses"),
 )
