@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard, SourceFile, content_key
 from ladm.tasks.schema import DOCUMENTS
 from ladm.tasks.storage import duck
@@ -38,9 +39,9 @@ def write_addresses(store: Store, files: Sequence[SourceFile], path: str) -> lis
     return [writer.shard()]
 
 
-def read_addresses(store: Store, shards: Sequence[Shard]) -> pa.Table:
+def read_addresses(store: Store, job: Job) -> pa.Table:
     """The addresses that a job was given."""
-    return pa.concat_tables([ADDRESSES.empty_table(), *(store.read_shard(shard) for shard in shards)])
+    return pa.concat_tables([ADDRESSES.empty_table(), *(store.read_shard(shard) for shard in job.all("addresses"))])
 
 
 def with_addresses(documents: pa.Table, addresses: pa.Table) -> pa.Table:

@@ -16,7 +16,8 @@ from ladm.tasks.exporters.tokens import settled
 from ladm.tasks.filters.loading import load_filters, try_out
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
-from ladm.tasks.reading.names import named
+from ladm.tasks.printable import printable
+from ladm.tasks.reading.names import named, unsure
 from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
 from ladm.tasks.scorers.calibration import Calibration, fitting_calibration, load_calibration
@@ -56,15 +57,15 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     if scored and config.scorer.layers not in (CALIBRATED, FITTING):
         check_window_length(config.scorer, config.window.length)
     filters = check_filters(config)
+    notes: list[str] = []
     own = own_folders(config.store, ("latest", *STORE_FOLDERS))
     files = list_sources(config.sources, config.ingest.identity, own, tell)
     benchmarks = _list_benchmarks(config, own)
     _check_store(config.store)
-    files = _as_known(files, Store(config.store))
+    files = _as_known(files, Store(config.store), notes)
     model = calibration = None
     layers: list[int] = []
     left_out: list[int] = []
-    notes: list[str] = []
     exports: list[ExportConfig] = []
     if scored or "tokenizer" in needs:
         model = resolve_model(config.scorer.model, tell)
@@ -182,11 +183,16 @@ def _list_benchmarks(config: RunConfig, own: Sequence[str]) -> list[ListedFile]:
     return listed
 
 
-def _as_known(listed: Sequence[ListedFile], store: Store) -> list[ListedFile]:
+def _as_known(listed: Sequence[ListedFile], store: Store, notes: list[str]) -> list[ListedFile]:
     """The files, each with a name of its own, and with the one that it had in earlier runs of the store."""
-    files = [one.file for one in listed]
-    known = known_files(store, {file.uri for file in files})
-    return [ListedFile(file, one.config) for file, one in zip(named(files, known), listed, strict=True)]
+    known = known_files(store, {one.file.uri for one in listed})
+    files = named([one.file for one in listed], known)
+    if anew := unsure(files, known):
+        notes.append(
+            f"sources: {len(anew):,} files, the first {printable(anew[0].uri, 500)}, may be ones that the store knew "
+            "elsewhere, but several are alike and it cannot be told which; their documents are scored as new ones"
+        )
+    return [ListedFile(file, one.config) for file, one in zip(files, listed, strict=True)]
 
 
 def check_model(scorer: LadmConfig, length: int, facts: ModelFacts) -> tuple[list[int], list[int]]:

@@ -84,6 +84,15 @@ def named(files: Sequence[SourceFile], known: Iterable[SourceFile] = ()) -> list
     return [file.model_copy(update={"name": found[file.uri]}) for file in files]
 
 
+def unsure(files: Sequence[SourceFile], known: Iterable[SourceFile]) -> list[SourceFile]:
+    """Of named files, those that may be ones of earlier runs that lay elsewhere: it cannot be told which."""
+    here, taken = {file.uri for file in files}, {file.known_as for file in files}
+    earlier = list(known)
+    met = {one.uri for one in earlier}
+    lost = {(_last_part(one.uri), one.size) for one in earlier if one.uri not in here and one.known_as not in taken}
+    return [file for file in files if file.uri not in met and (_last_part(file.uri), file.size) in lost]
+
+
 def _moved_from(file: SourceFile, gone: Sequence[SourceFile]) -> SourceFile | None:
     """Of files that are gone, the one whose path ends most like that of a new one; None where none does, or several."""
     own = len(file.known_as.split("/"))

@@ -72,7 +72,7 @@ def export(job: Job, store: Store, key: str) -> Outcome:
         parts = _plan(connection, config, store, ranking, documents)
         finished = FinishedParts(exporter, key, parts)
         missing = finished.missing(parts)
-        texts = _Texts(store, documents, read_addresses(store, job.all("addresses")))
+        texts = _Texts(store, documents, read_addresses(store, job))
         for start in range(0, len(missing), PARTS_AT_ONCE):
             _write_parts(connection, exporter, finished, key, texts, missing[start : start + PARTS_AT_ONCE])
         selected_row = connection.execute(

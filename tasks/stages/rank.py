@@ -60,8 +60,7 @@ def rank(job: Job, store: Store, key: str) -> Outcome:
     with duck.connect(store) as connection:
         duck.view_of_shards(connection, "scores", store, scores, SCORES)
         duck.view_of_measures(connection, "measures", store, measures, all_columns())
-        addresses = read_addresses(store, job.all("addresses"))
-        view_of_documents(connection, "documents", store, job.all("documents"), addresses)
+        view_of_documents(connection, "documents", store, job.all("documents"), read_addresses(store, job))
         duck.view_of_shards(connection, "counted_short_documents", store, job.all("short"), SHORT)
         duck.view_of_shards(connection, "drop_lists", store, job.all("drops"), DROP_LIST)
         _select(connection, config, rules)

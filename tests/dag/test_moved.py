@@ -17,7 +17,7 @@ from conftest import Answer, Corpus, run_arguments
 from ladm.flows.ask.query import run_query
 from ladm.flows.runs.read import known_files
 from ladm.tasks.manifest import SourceFile
-from ladm.tasks.reading.names import named
+from ladm.tasks.reading.names import named, unsure
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.reading.sources import list_sources
 from ladm.tasks.storage.store import Store
@@ -118,6 +118,8 @@ def test_a_file_keeps_the_name_of_one_that_is_gone_if_it_can_be_no_other() -> No
     assert names(moved) == ["/mnt/a/books/x.jsonl", "/mnt/a/web/x.jsonl", "web/y.jsonl"]  # y has another size
     alike = named(files("/data/other:x.jsonl"), old)
     assert names(alike) == ["x.jsonl"]  # it may be either
+    assert [one.uri for one in unsure(alike, old)] == ["/data/other/x.jsonl"]
+    assert unsure(moved, old) == []
     there = named([*files("/data:web/x.jsonl"), old[1]], old)
     assert names(there) == ["web/x.jsonl", "/mnt/a/web/x.jsonl"]  # a copy, and the original is still there
 
@@ -202,6 +204,28 @@ def test_a_store_of_ladm_0_1_keeps_its_work(
     moved = ladm(*run_arguments(corpus, store, sources({"uri": str(tmp_path / "B")}))).record
     assert done(moved) == dict.fromkeys(("length", "tokenize", "score", "measure"), 0)
     assert {Path(uri).parent for (uri,) in _sources(store)} == {tmp_path / "B"}
+
+
+def test_what_cannot_be_told_apart_is_said_before_it_is_scored_again(
+    tmp_path: Path, corpus: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = tmp_path / "store", tmp_path / "other"
+    shutil.copytree(corpus.folder, other)
+    both = sources({"uri": str(corpus.folder)}, {"uri": str(other)})
+    with monkeypatch.context() as old:
+        old.setattr("ladm.flows.dag.preflight.named", by_address)
+        assert ladm(*run_arguments(corpus, store, both)).code == 0
+    corpus.folder.rename(tmp_path / "A")
+    other.rename(tmp_path / "B")
+    answer = ladm(*run_arguments(corpus, store, sources({"uri": f"{tmp_path}/A"}, {"uri": f"{tmp_path}/B"})))
+    assert answer.code == 0
+    said = "sources: 4 files, the first "
+    assert said in answer.err
+    assert answer.err.index(said) < answer.err.index("ingest")
+    assert answer.record["windows_scored"] == 14
+    once = ladm(*run_arguments(corpus, store, sources({"uri": f"{tmp_path}/A"}, {"uri": f"{tmp_path}/B"})))
+    assert once.record["windows_scored"] == 0
+    assert said not in once.err
 
 
 def _sources(store: Path) -> list[tuple[str]]:
