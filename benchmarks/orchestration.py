@@ -102,6 +102,7 @@ def configuration(sources: str, store: str) -> Any:
         {
             "store": store,
             "sources": [sources],
+            "ingest": {"pack_bytes": 0},
             "window": {"length": WINDOW},
             "scorer": {"span": 32, "layers": "14-24", "ablation": "no-std"},
         }

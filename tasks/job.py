@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from ladm.tasks.errors import AccountError
-from ladm.tasks.manifest import Counts, Manifest, Shard, SourceFile, check_vouched, stage_key
+from ladm.tasks.manifest import Counts, Manifest, PackedFile, Shard, SourceFile, check_vouched, stage_key
 from ladm.tasks.schema import QUARANTINE
 from ladm.tasks.settings import Closed
 from ladm.tasks.storage.store import Store, table_of
@@ -42,6 +42,9 @@ class Job(Closed):
     inputs: dict[str, list[Shard]] = Field(default_factory=dict)
     """Role → the shards that play it. The stage says which roles it has (`Stage.roles`)."""
     source: SourceFile | None = None
+    """The source file that it reads."""
+    group: list[SourceFile] = Field(default_factory=list)
+    """The small source files that it reads, in the place of one."""
     identity: list[Any] = Field(default_factory=list)
     """Further inputs that are no shards (a model's digest); part of the key."""
     environment: dict[str, Any] = Field(default_factory=dict)
@@ -74,6 +77,7 @@ class Outcome:
     files: list[Shard] = field(default_factory=list)
     quarantine: list[QuarantineEntry] = field(default_factory=list)
     measures: dict[str, int] = field(default_factory=dict)
+    packed: list[PackedFile] = field(default_factory=list)
     together: list[tuple[Stage, Job, Outcome]] = field(default_factory=list)
     """Other jobs that were done in the same pass, each with what it gave."""
 
@@ -112,6 +116,8 @@ class Stage:
             raise ValueError(f"{self.name}: no such role of an input: {', '.join(sorted(unknown))}")
         if job.source:
             inputs.append(job.source.identity())
+        if job.group:
+            inputs.append([file.identity() for file in job.group])
         return stage_key(self.name, self.version, job.config, [*inputs, *job.identity])
 
 
@@ -156,6 +162,7 @@ def _manifest(store: Store, stage: Stage, job: Job, outcome: Outcome, seconds: f
         quarantine=_write_quarantine(store, stage.name, key, outcome.quarantine),
         counts=outcome.counts,
         measures=outcome.measures,
+        packed=outcome.packed,
         seconds=seconds,
     )
 

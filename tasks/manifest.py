@@ -52,6 +52,16 @@ class Shard(Closed):
     were kept: such a file counts by its size alone, as it did then."""
 
 
+class PackedFile(Closed):
+    """What became of one of the small source files that a job read together."""
+
+    uri: str
+    documents: int
+    quarantined: int
+    content: str
+    """The hash of its documents: the same for the same documents."""
+
+
 class Counts(Closed):
     """Where a stage's records went; `received = kept + dropped + quarantined` always holds."""
 
@@ -108,6 +118,8 @@ class Manifest(Closed):
     counts: Counts = Field(default_factory=Counts)
     measures: dict[str, int] = Field(default_factory=dict)
     """Further totals: bytes, tokens, windows."""
+    packed: list[PackedFile] = Field(default_factory=list, exclude_if=lambda packed: not packed)
+    """The small source files that were read together; none where one file was read."""
     seconds: float = 0.0
     """Wall time of the computation, when it was first done."""
 

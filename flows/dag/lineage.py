@@ -14,7 +14,7 @@ class Lineage:
     """What each row of the table of stages makes of one ingested shard."""
 
     source: str
-    """URI of the source file."""
+    """URI of the source file, or of the first of a group."""
     label: str
     """The ingested shard's name for people."""
     made: dict[str, list[Shard]] = field(default_factory=dict)
@@ -33,6 +33,6 @@ class Request:
 
     row: str
     source: str
-    """URI of the source file that the job goes back to; empty for a job over all shards."""
+    """URI of the source file that the job goes back to, the first of a group's; empty for a job over all shards."""
     job: Job
     lineage: Lineage | None = None

@@ -24,11 +24,16 @@ class Requester:
         """Keys of jobs that another job does in its pass."""
 
     def of_files(self, row: Row) -> list[Request]:
-        """A job for each of a row's files."""
+        """A job for each of a row's files, or groups of files."""
         found = []
-        for listed in row.files(self.plan):
-            job = self._job(row, row.asks(self.plan, listed), printable(listed.file.uri.rsplit("/", 1)[-1]), {})
-            found.append(Request(row.name, listed.file.uri, job.model_copy(update={"source": listed.file})))
+        for files in row.files(self.plan):
+            first = files[0].file
+            label = printable(first.uri.rsplit("/", 1)[-1])
+            if len(files) > 1:
+                label = f"{label} and {len(files) - 1:,} more"
+            job = self._job(row, row.asks(self.plan, files[0]), label, {})
+            read = {"group": [one.file for one in files]} if len(files) > 1 else {"source": first}
+            found.append(Request(row.name, first.uri, job.model_copy(update=read)))
         return found
 
     def of_run(self, row: Row) -> list[Request]:

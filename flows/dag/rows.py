@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ class Row:
             evaluate` offers the jobs itself.
         takes: The inputs of its jobs.
         asks: What its jobs are given beside their inputs.
-        files: The files that its jobs read, one each (`scope: source file`).
+        files: The files that its jobs read: for each job one, or several that are read together (`scope: source file`).
         units: What its counts count, and what it passes on.
         asked: Whether a run has it.
         asked_by: The settings that ask for it, where not all runs have it.
@@ -94,7 +94,7 @@ class Row:
     scope: Literal["source file", "shard", "run", "evaluation"]
     takes: tuple[Take, ...] = ()
     asks: Callable[..., Any] = lambda plan: []
-    files: Callable[[Plan], list[ListedFile]] = lambda plan: []
+    files: Callable[[Plan], Sequence[Sequence[ListedFile]]] = lambda plan: []
     units: tuple[str, str] = ("documents", "documents")
     asked: Callable[[RunConfig], bool] = lambda config: True
     asked_by: str = ""

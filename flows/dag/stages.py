@@ -15,6 +15,7 @@ from ladm.flows.dag.measuring import measuring
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take, View
 from ladm.tasks.job import Stage
+from ladm.tasks.reading.groups import groups_of
 from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, FILTERED, NOT_RANKED, RANKING, SCORES, WINDOWS
 from ladm.tasks.stages import (
     benchmarks,
@@ -46,7 +47,7 @@ TABLE: tuple[Row, ...] = (
         ingest.STAGE,
         "source file",
         asks=jobs.ask_ingest,
-        files=lambda plan: plan.files,
+        files=lambda plan: groups_of(plan.files, plan.config.ingest.pack_bytes),
         units=("records", "documents"),
         views=(View("ingest_shards", DOCUMENTS),),
         begins_lineages=True,
@@ -99,7 +100,7 @@ TABLE: tuple[Row, ...] = (
         benchmarks.STAGE,
         "source file",
         asks=jobs.ask_benchmarks,
-        files=lambda plan: plan.benchmarks,
+        files=lambda plan: [[listed] for listed in plan.benchmarks],
         units=("passages", "passages"),
         asked=lambda config: config.decontaminate is not None,
         asked_by="decontaminate",

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ladm.flows.runs.packed import counted_stage
+
 CHANGES = ("added", "changed", "removed", "unchanged")
 
 
@@ -22,7 +24,8 @@ class _File:
     uri: str = ""
     identity: list[tuple[int, str]] = field(default_factory=list)
     content: list[str] | None = None
-    """Keys of its document shards and the number of quarantined records; None if it was not ingested."""
+    """Keys of its document shards, or the hash of its documents where it was read together with others, and the number
+    of quarantined records; None if it was not ingested."""
     documents: int = 0
     windows: int = 0
 
@@ -111,12 +114,21 @@ def _files(record: Mapping[str, Any]) -> dict[str, _File]:
     """Name → what the run made of the file, in a form that can be compared. A file that was moved keeps its name."""
     files: dict[str, _File] = defaultdict(_File)
     names: dict[str, str] = {}
+    groups = set()
     for source in record["sources"]:
         name = names[source["uri"]] = source.get("name") or source["uri"]
-        files[name].uri = source["uri"]
-        files[name].identity.append((source["size"], source["version"]))
-    counted = "score" if "score" in record["stages"] else "tokenize"
+        file = files[name]
+        file.uri = source["uri"]
+        file.identity.append((source["size"], source["version"]))
+        if source.get("group"):  # read together with others: its jobs tell nothing of it alone
+            groups.add(source["group"])
+            file.content = [source["content"], f"{source['quarantined']} quarantined"]
+            file.documents, file.windows = source["documents"], source["windows"]
+    packed = {job["source"] for job in record["shards"] if job.get("key") in groups}
+    counted = counted_stage(record["stages"])
     for job in record["shards"]:
+        if job["source"] in packed:
+            continue
         name = names.get(job["source"], job["source"])
         if job["stage"] == "ingest":
             file = files[name]

@@ -16,6 +16,7 @@ from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import PRODUCTS, rows_of, rows_of_stage
 from ladm.flows.runs.changes import difference, lost_more_than
+from ladm.flows.runs.packed import COLUMNS, PackedFiles, counted_stage
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Manifest, Shard, add_counts
 from ladm.tasks.storage.store import Store
@@ -62,6 +63,9 @@ class RunRecord:
     """Paths below the store's root that the run published for its user."""
     previous: dict[str, Any] | None = None
     """The record of the store's previous completed run, if there is one, to tell what changed."""
+
+    def __post_init__(self) -> None:
+        self._packed = PackedFiles(Store(self.plan.config.store), self.previous)
 
     @property
     def status(self) -> str:
@@ -181,6 +185,20 @@ class RunRecord:
         records = sum(shard.rows for shard in self.shards(before)) if first.passes_rows else self._counts(before).kept
         return records * (len(row.asks(self.plan)) if row.scope == "shard" else 1)
 
+    def _sources(self) -> list[dict[str, Any]]:
+        """The source files, and of those that were read together with others, what came of each."""
+        groups = [done for done in self.of("ingest") if done.manifest.packed]
+        stage = counted_stage(self.plan.stages)
+        windows: dict[str, list[Shard]] = {done.source: [] for done in groups}
+        for done in self.of(stage) if groups else ():
+            if done.source in windows:
+                windows[done.source] += done.manifest.shards
+        packed: dict[str, dict[str, Any]] = {}
+        for done in groups:
+            packed |= self._packed.of_group(done.manifest, windows[done.source])
+        alone = dict.fromkeys(COLUMNS)
+        return [listed.file.model_dump() | packed.get(listed.file.uri, alone) for listed in self.plan.files]
+
     def as_json(self) -> dict[str, Any]:
         """The record as it stands in `run.json` and on `ladm run --json`."""
         plan = self.plan
@@ -217,7 +235,7 @@ class RunRecord:
             "config_sha256": config_sha256(config),
             "versions": versions(),
             "stage_versions": {row.stage.name: row.stage.version for row in rows_of(plan)},
-            "sources": [listed.file.model_dump() for listed in plan.files],
+            "sources": self._sources(),
             "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],
         }
         record["refresh"] = difference(self.previous, record) if self.previous else None

@@ -49,7 +49,14 @@ JOBS = pa.schema(
         ("quarantine", FILE),
     ]
 )
-SOURCES = pa.schema(_columns(SourceFile))
+SOURCES = pa.schema(
+    [
+        *_columns(SourceFile),
+        ("group", pa.string()),
+        *((name, pa.int64()) for name in ("documents", "quarantined", "windows")),
+        ("content", pa.string()),
+    ]
+)
 CHANGES = pa.schema([("change", pa.string()), ("uri", pa.string())])
 FAILURES = pa.schema([(name, pa.string()) for name in ("stage", "shard", "source", "error")])
 FILES = pa.schema([("list", pa.string()), ("path", pa.string())])

@@ -1,19 +1,22 @@
-"""Ingestion: one source file becomes document shards of bounded size, and every record is accounted for.
+"""Ingestion: source files become document shards of bounded size, and every record is accounted for.
 
-A bad record goes to quarantine with its file, line and reason, and the good ones around it are kept. A file that
-cannot be read to its end is quarantined whole: its shards are not used, so that tomorrow's repaired file is not
-counted twice.
+A job reads one file, or a group of small ones (`groups.py`). A bad record goes to quarantine with its file, line and
+reason, and the good ones around it are kept. A file that cannot be read to its end is quarantined whole: none of its
+documents is used, so that tomorrow's repaired file is not counted twice. The others of its group are used.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
-from ladm.tasks.manifest import Counts, Shard, SourceFile, content_key
+from ladm.tasks.manifest import Counts, PackedFile, Shard, SourceFile, add_counts, content_key
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
 from ladm.tasks.reading.sources import check_unchanged
 from ladm.tasks.schema import DOCUMENTS
@@ -32,6 +35,9 @@ class IngestConfig(Settings):
     identity: Literal["stat", "content"] = "stat"
     """How a changed source file is noticed. `stat`: its size or its modification time (on S3 its ETag) is another.
     `content`: the hash of its content is another; every file is then read in every run."""
+    pack_bytes: int = Field(default=2**20, ge=0)
+    """Bytes, as stored, of small source files that one job reads together, about. Files of a quarter of this or more
+    are read alone, as are those of an entry of `sources` with fewer than 32 smaller ones. 0: each file alone."""
 
 
 def ingest_key_config(source: SourceConfig, config: IngestConfig) -> dict[str, Any]:
@@ -56,43 +62,80 @@ def document_id(name: str, line: int, text_sha256: str) -> str:
 
 
 def ingest(job: Job, store: Store, key: str) -> Outcome:
-    """Read one source file into document shards of about `shard_bytes` of text each.
+    """Read source files into document shards of about `shard_bytes` of text each: one file, or a group.
 
-    A shard's key is the hash of its documents, not of the file's identity. So a file that merely has a new date
+    A shard's key is the hash of its documents, not of the files' identity. So a file that merely has a new date
     (copied, checked out, uploaded again) is read again, and nothing after that is done again; and of a large file that
     changed in one place, only the shards that changed are.
     """
-    assert job.source is not None
     config = dict(job.config)
     shard_bytes = int(config.pop("shard_bytes"))
-    source = SourceConfig(uri=job.source.uri, **config)
+    if job.source:
+        return _read(job.source, config, _PendingShard(store, shard_bytes))
     pending = _PendingShard(store, shard_bytes)
+    counts: list[Counts] = []
+    quarantine: list[QuarantineEntry] = []
+    packed: list[PackedFile] = []
+    measures: Counter[str] = Counter()
+    for source in job.group:
+        of_file = _PendingShard(store, shard_bytes)
+        outcome = _read(source, config, of_file, flush=False)
+        whole = not outcome.measures.get("files_quarantined")
+        content = of_file.content() if whole else content_key("unreadable", outcome.quarantine[0].reason)
+        if whole:
+            pending.absorb(of_file)
+        counts.append(outcome.counts)
+        quarantine += outcome.quarantine
+        measures.update(outcome.measures)
+        packed.append(
+            PackedFile(
+                uri=source.uri,
+                documents=outcome.counts.kept,
+                quarantined=outcome.counts.quarantined,
+                content=content,
+            )
+        )
+    pending.flush()
+    return Outcome(
+        counts=add_counts(counts),
+        shards=pending.shards,
+        quarantine=quarantine,
+        measures=dict(measures),
+        packed=packed,
+    )
+
+
+def _read(source: SourceFile, config: Mapping[str, Any], pending: _PendingShard, *, flush: bool = True) -> Outcome:
+    """Read one file's documents into `pending`, and those that are left there, too, into a shard if `flush`."""
+    reading = SourceConfig(uri=source.uri, **config)
     quarantine: list[QuarantineEntry] = []
     try:
-        with open_source(job.source) as file:
-            for record in read_records(file, job.source.uri, source):
+        with open_source(source) as file:
+            for record in read_records(file, source.uri, reading):
                 if isinstance(record, Record):
-                    pending.add(job.source, record)
+                    pending.add(source, record)
                 else:
                     quarantine.append(
                         QuarantineEntry(
-                            source=job.source.uri,
+                            source=source.uri,
                             line=record.line,
                             reason=record.reason,
                             excerpt=record.excerpt,
                         )
                     )
     except UnreadableFile as damage:
-        if not job.source.problem:
-            check_unchanged(job.source)  # half-way through being replaced, it is not worth a quarantine
+        if not source.problem:
+            check_unchanged(source)  # half-way through being replaced, it is not worth a quarantine
         seen = pending.documents + len(quarantine)
         # Shards already written stay: an earlier, whole version of the file may have the same ones.
-        return _unreadable(job.source, damage, seen)
-    pending.flush()
-    check_unchanged(job.source)
-    received = pending.documents + len(quarantine)
+        return _unreadable(source, damage, seen)
+    if flush:
+        pending.flush()
+    check_unchanged(source)
     return Outcome(
-        counts=Counts(received=received, kept=pending.documents, quarantined=len(quarantine)),
+        counts=Counts(
+            received=pending.documents + len(quarantine), kept=pending.documents, quarantined=len(quarantine)
+        ),
         shards=pending.shards,
         quarantine=quarantine,
         measures={"bytes": pending.bytes, "files": 1},
@@ -156,14 +199,39 @@ class _PendingShard:
         elif self._gathered - self._packed_at >= PACKED_BYTES:
             self._pack()
 
+    def absorb(self, other: _PendingShard) -> None:
+        """Take over what another one has gathered. What is already in shards stays apart from this one's documents."""
+        if other.shards:
+            self.flush()
+            other.flush()
+            self.shards += other.shards
+        else:
+            if other._tables:
+                self._pack()
+                self._tables += other._tables
+            for name, column in self._rows.items():
+                column.extend(other._rows[name])
+            self._gathered += other._gathered
+            self._packed_at += other._packed_at
+        self.documents += other.documents
+        self.bytes += other.bytes
+        if self._gathered >= self.shard_bytes:
+            self.flush()
+        elif self._gathered - self._packed_at >= PACKED_BYTES:
+            self._pack()
+
+    def content(self) -> str:
+        """The hash of all documents that were added."""
+        gathered = [*self._tables, table_of(self._rows, DOCUMENTS)]
+        return content_key([shard.key for shard in self.shards], [_fields(table) for table in gathered])
+
     def flush(self) -> None:
         self._pack()
         table = pa.concat_tables(self._tables) if self._tables else DOCUMENTS.empty_table()
         self._tables, self._gathered, self._packed_at = [], 0, 0
         if not table.num_rows:
             return
-        fields = [name for name in DOCUMENTS.names if name != "text"]  # its sha256 stands for it
-        key = content_key("documents", STAGE.version, [table[name].to_pylist() for name in fields])
+        key = content_key("documents", STAGE.version, _fields(table))
         self.shards.append(self.store.write_shard("ingest", key, table))
 
     def _pack(self) -> None:
@@ -171,6 +239,11 @@ class _PendingShard:
             self._tables.append(table_of(self._rows, DOCUMENTS))
         self._rows = {name: [] for name in DOCUMENTS.names}
         self._packed_at = self._gathered
+
+
+def _fields(table: pa.Table) -> list[list[Any]]:
+    """All that documents are but their texts, for which their sha256 stands."""
+    return [table[name].to_pylist() for name in DOCUMENTS.names if name != "text"]
 
 
 STAGE = Stage(name="ingest", version="1", compute=ingest)

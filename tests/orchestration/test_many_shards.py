@@ -33,7 +33,7 @@ def test_five_thousand_shards(postgres: str, tmp_path: Path) -> None:
     for number in range(SHARDS):
         document = {"text": f"document {number} " + 300 * "word "}
         (tmp_path / "sources" / f"{number:04d}.jsonl").write_text(json.dumps(document) + "\n")
-    settings = [f"sources={tmp_path}/sources/*.jsonl", "window.length=256"]
+    settings = [f"sources={tmp_path}/sources/*.jsonl", "window.length=256", "ingest.pack_bytes=0"]
     arguments = ["run", "--until", "length", "--json", "--store", str(tmp_path / "store")]
     for setting in settings:
         arguments += ["--set", setting]
