@@ -13,10 +13,6 @@ from typing import Any
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.storage.store import Store
 
-COLUMNS = ("group", "documents", "quarantined", "windows", "content")
-"""What the record of a run says of a packed file, beside what it says of every file. `group` is the key of the job that
-read it. All are null for a file that was read alone: the record of its job tells."""
-
 
 class PackedFiles:
     """Counts what came of packed files. What the previous run counted of the same jobs is not counted again."""
@@ -43,7 +39,9 @@ class PackedFiles:
                 self._counted[job["key"], frozenset(made[job["source"]])] = windows[job["key"]]
 
     def of_group(self, manifest: Manifest, shards: Iterable[Shard]) -> dict[str, dict[str, Any]]:
-        """URI → the values of `COLUMNS`, for the files of one group.
+        """URI → what a record says of a packed file beside what it says of every one; for the files of one group.
+
+        `group` is the key of the job that read it. Of a file that was read alone, the record of its job tells all this.
 
         Args:
             manifest: Of the job that read the files.

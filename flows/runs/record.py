@@ -16,7 +16,7 @@ from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import PRODUCTS, rows_of, rows_of_stage
 from ladm.flows.runs.changes import difference, lost_more_than
-from ladm.flows.runs.packed import COLUMNS, PackedFiles, counted_stage
+from ladm.flows.runs.packed import PackedFiles, counted_stage
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Manifest, Shard, add_counts
 from ladm.tasks.storage.store import Store
@@ -196,8 +196,7 @@ class RunRecord:
         packed: dict[str, dict[str, Any]] = {}
         for done in groups:
             packed |= self._packed.of_group(done.manifest, windows[done.source])
-        alone = dict.fromkeys(COLUMNS)
-        return [listed.file.model_dump() | packed.get(listed.file.uri, alone) for listed in self.plan.files]
+        return [listed.file.model_dump() | packed.get(listed.file.uri, {}) for listed in self.plan.files]
 
     def as_json(self) -> dict[str, Any]:
         """The record as it stands in `run.json` and on `ladm run --json`."""

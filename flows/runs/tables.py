@@ -114,6 +114,17 @@ def _changes_back(record: dict[str, Any], rows: list[Row]) -> None:
         record["refresh"][change]["uris"] = [row["uri"] for row in rows if row["change"] == change]
 
 
+def _sources_out(record: Mapping[str, Any]) -> list[Row]:
+    return [{name: source.get(name) for name in SOURCES.names} for source in record["sources"]]
+
+
+def _sources_back(record: dict[str, Any], rows: list[Row]) -> None:
+    packed = {name for name in SOURCES.names if name not in SourceFile.model_fields}
+    record["sources"] = [
+        row if row.get("group") else {name: value for name, value in row.items() if name not in packed} for row in rows
+    ]
+
+
 def _files_out(record: Mapping[str, Any]) -> list[Row]:
     return [{"list": name, "path": path} for name in LISTS for path in record[name]]
 
@@ -136,7 +147,7 @@ def _as_it_is(name: str, schema: pa.Schema) -> RecordTable:
 
 TABLES = {
     "jobs": RecordTable(JOBS, _jobs_out, _jobs_back),
-    "sources": _as_it_is("sources", SOURCES),
+    "sources": RecordTable(SOURCES, _sources_out, _sources_back),
     "changes": RecordTable(CHANGES, _changes_out, _changes_back),
     "failures": _as_it_is("failures", FAILURES),
     "files": RecordTable(FILES, _files_out, _files_back),
