@@ -56,6 +56,8 @@ class PackedFile(Closed):
     """What became of one of the small source files that a job read together."""
 
     uri: str
+    name: str
+    """What its documents know it by."""
     documents: int
     quarantined: int
     content: str

@@ -26,6 +26,8 @@ class _File:
     content: list[str] | None = None
     """Keys of its document shards, or the hash of its documents where it was read together with others, and the number
     of quarantined records; None if it was not ingested."""
+    packed: bool = False
+    """Whether it was read together with others."""
     documents: int = 0
     windows: int = 0
 
@@ -122,6 +124,7 @@ def _files(record: Mapping[str, Any]) -> dict[str, _File]:
         file.identity.append((source["size"], source["version"]))
         if source.get("group"):  # read together with others: its jobs tell nothing of it alone
             groups.add(source["group"])
+            file.packed = True
             file.content = [source["content"], f"{source['quarantined']} quarantined"]
             file.documents, file.windows = source["documents"], source["windows"]
     packed = {job["source"] for job in record["shards"] if job.get("key") in groups}
@@ -153,7 +156,7 @@ def _change(before: _File | None, now: _File | None) -> str:
         return "added"
     if now is None:
         return "removed"
-    if before.content is not None and now.content is not None:
+    if before.content is not None and now.content is not None and before.packed == now.packed:
         return "unchanged" if before.content == now.content else "changed"
     return "unchanged" if before.identity == now.identity else "changed"
 

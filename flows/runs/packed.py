@@ -20,7 +20,7 @@ class PackedFiles:
     def __init__(self, store: Store, previous: Mapping[str, Any] | None) -> None:
         self._store = store
         self._counted: dict[tuple[str, frozenset[str]], dict[str, int]] = {}
-        """(key of the reading job, keys of the shards of windows) → windows of each file."""
+        """(key of the reading job, paths of the shards of windows) → windows of each file, by its name."""
         if previous:
             self._take_over(previous)
 
@@ -28,7 +28,7 @@ class PackedFiles:
         windows: dict[str, dict[str, int]] = defaultdict(dict)
         for one in record["sources"]:
             if one.get("group"):
-                windows[one["group"]][one["uri"]] = one["windows"]
+                windows[one["group"]][one.get("name") or one["uri"]] = one["windows"]
         stage = counted_stage(record["stages"])
         made: dict[str, set[str]] = defaultdict(set)
         for job in record["shards"]:
@@ -57,7 +57,7 @@ class PackedFiles:
                 "group": manifest.key,
                 "documents": file.documents,
                 "quarantined": file.quarantined,
-                "windows": windows.get(file.uri, 0),
+                "windows": windows.get(file.name, 0),
                 "content": file.content,
             }
             for file in manifest.packed

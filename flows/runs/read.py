@@ -131,7 +131,7 @@ def known_files(store: Store, wanted: Collection[str]) -> list[SourceFile]:
     that has no readable record is passed over: names are then made anew, and no harm is done.
     """
     found: list[SourceFile] = []
-    left = set(wanted)
+    left, known = set(wanted), SourceFile.model_fields.keys()
     for run_id in reversed(run_ids(store)[-LOOKED_AT:]):
         if not left:
             break
@@ -140,7 +140,7 @@ def known_files(store: Store, wanted: Collection[str]) -> list[SourceFile]:
             rows = record.get("sources")
             if rows is None:
                 rows = pq.read_table(io.BytesIO(store.read_bytes(f"runs/{run_id}/sources.parquet"))).to_pylist()
-            files = [SourceFile.model_validate(row) for row in rows]
+            files = [SourceFile.model_validate({name: row[name] for name in known & row.keys()}) for row in rows]
         except (FileNotFoundError, ValueError, AttributeError, TypeError, pa.ArrowException):
             continue
         found += files

@@ -73,5 +73,5 @@ def _weight(one: ListedFile) -> int:
 
 def _hash(one: ListedFile) -> int:
     """Of the file's name, 64 bits."""
-    name = one.file.uri.encode("utf-8", "surrogatepass")
+    name = one.file.known_as.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")

@@ -90,6 +90,7 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
         packed.append(
             PackedFile(
                 uri=source.uri,
+                name=source.known_as,
                 documents=outcome.counts.kept,
                 quarantined=outcome.counts.quarantined,
                 content=content,

@@ -80,6 +80,10 @@ def test_a_run_of_packed_files_and_what_changes(tmp_path: Path, many: Corpus, la
     fourth = ladm(*run_arguments(many, store, *PACKED)).record
     assert did(fourth, "ingest")[0] == did(fourth, "score")[0] == 0
     assert fourth["sources"] == third["sources"]
+    # read alone from now on: the same files
+    apart = ladm(*run_arguments(many, store, "ingest.pack_bytes=0"), "--until", "tokenize").record
+    assert did(apart, "ingest")[0] == FILES
+    assert (apart["refresh"]["unchanged"]["files"], apart["refresh"]["unchanged"]["windows"]) == (FILES, 33)
 
     query = "select count(*) n, count(distinct source) s from documents where sha256 = sha256(text)"
     (found,) = json.loads(ladm("sql", query, "--store", store, "--format", "json").out)
