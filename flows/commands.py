@@ -31,30 +31,13 @@ def run(options: argparse.Namespace) -> int:
     with without_collection():
         from ladm.flows.config import load_config  # noqa: PLC0415
         from ladm.flows.console import Console, print_summary  # noqa: PLC0415
-        from ladm.flows.dag.preflight import preflight  # noqa: PLC0415
-        from ladm.flows.orchestration.environment import begin_server, prefect_server, quiet_prefect  # noqa: PLC0415
-        from ladm.tasks.models.cache import cache_root, ready_cache  # noqa: PLC0415
+        from ladm.flows.one_run import do_run  # noqa: PLC0415
 
     given = {"max_quarantined": options.max_quarantined, "execution.runner": options.runner}
     settings = [f"{name}={value}" for name, value in given.items() if value is not None]
     config = load_config(options.config, [*options.set, *settings], options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
-        quiet_prefect(ready_cache(), console.say)
-        begin_server(cache_root())
-        plan = preflight(config, options.until, console.say)
-        with without_collection():
-            from ladm.flows.dag import prepared  # noqa: PLC0415
-            from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415
-
-        try:
-            with (
-                prepared.give_plan(config, options.until, plan, console),
-                prefect_server(cache_root()),
-                _results_alone_on_stdout(),
-            ):
-                record = curate(config, options.until)
-        except RunFailedError as failure:
-            record = failure.record.as_json()
+        record = do_run(config, options.until, console, _results_alone_on_stdout())
     if options.json:
         _print_json(record)
     else:

@@ -6,21 +6,22 @@ Everything wrong with it is told before any work, in one line that names the fie
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ladm.flows.complaints import explain, short
+from ladm.flows.complaints import explain
+from ladm.flows.overrides import set_value, setting
 from ladm.flows.yaml_text import read_yaml
 from ladm.tasks.condition import check_columns_are_made
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.formats import AnyExport
 from ladm.tasks.exporters.jsonl import JsonlExport
 from ladm.tasks.exporters.parquet import ParquetExport
-from ladm.tasks.filters.config import FilterConfig, check_names, entry_of
+from ladm.tasks.filters.config import FilterConfig, check_names
 from ladm.tasks.places import expanded
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.redact import checked_uri
@@ -164,26 +165,38 @@ class RunConfig(Settings):
         return exports
 
 
-def load_config(path: str | None = None, overrides: Sequence[str] = (), store: str | None = None) -> RunConfig:
+def load_config(
+    path: str | None = None, overrides: Sequence[str] | Mapping[str, Any] = (), store: str | None = None
+) -> RunConfig:
     """Read and validate a run's configuration.
 
     Args:
         path: A YAML file; the bundled sample's when not given.
-        overrides: `a.b=c` settings, applied in order; values are YAML.
+        overrides: `a.b=c` settings, applied in order, whose values are YAML; or dotted path → value.
         store: Takes the place of the configuration's own `store`.
 
     Raises:
         ConfigError: With one line that names the field and the fix.
     """
     values = _read_yaml(Path(path)) if path else sample_config()
-    changed = {override.partition("=")[0].strip() for override in overrides}
+    settings = list(overrides.items() if isinstance(overrides, Mapping) else map(setting, overrides))
+    changed = {name for name, _ in settings}
     # What is known of the embedded model's layers means nothing for another.
     if path is None and "scorer.model" not in changed and changed & OUTSIDE_THE_CALIBRATION:
         values["scorer"] |= UNCALIBRATED
-    for override in overrides:
-        _apply(values, override)
+    for name, value in settings:
+        set_value(values, name, value)
+    return validated(values, store)
+
+
+def validated(values: dict[str, Any], store: str | None = None) -> RunConfig:
+    """The configuration that values make; without a store in them, the one that a command would mean.
+
+    Raises:
+        ConfigError: With one line that names the field and the fix.
+    """
     if store or "store" not in values:
-        values["store"] = store_uri(store)
+        values = {**values, "store": store_uri(store)}
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -226,54 +239,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: the configuration is no mapping; see `ladm run --help` for an example")
     return values
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one `a.b=c`, in place. A number in the path counts a list's entries from 0."""
-    path, equals, raw = override.partition("=")
-    if not equals or not path.strip():
-        raise ConfigError(f"--set: {override!r} is not of the form key=value, e.g. window.length=4096")
-    try:
-        value = read_yaml(raw)
-    except ValueError as error:
-        raise ConfigError(f"--set: the value of {path} is not valid YAML: {short(raw)} ({error})") from None
-    *parents, last = path.strip().split(".")
-    place: Any = values
-    for name in parents:
-        place = _descend(place, name, path)
-    if isinstance(place, list):
-        _list_index(place, last, path)
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise ConfigError(f"--set: {path} leads into a value that has no fields")
-
-
-def _descend(place: Any, name: str, path: str) -> Any:
-    if isinstance(place, list):
-        _list_index(place, name, path)
-        entry = place[int(name)]
-        if isinstance(entry, str):  # a shorthand entry, see RunConfig
-            place[int(name)] = entry = _whole_entry(entry, path)
-        return entry
-    if not isinstance(place, dict):
-        raise ConfigError(f"--set: {path} leads into a value that has no fields")
-    if place.get(name) is None:
-        place[name] = {}
-    return place[name]
-
-
-def _whole_entry(entry: str, path: str) -> dict[str, Any]:
-    """What a string in a list stands for, so that its fields can be set."""
-    if path.startswith("filters"):
-        try:
-            return entry_of(entry)
-        except ValueError as error:
-            raise ConfigError(f"filters: {error}") from None
-    return {"format" if path.startswith("export") else "uri": entry}
-
-
-def _list_index(place: list[Any], name: str, path: str) -> None:
-    if not name.isascii() or not name.isdigit() or int(name) >= len(place):
-        raise ConfigError(f"--set: {path}: {name!r} is no entry of a list of {len(place)}, counted from 0")

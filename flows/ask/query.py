@@ -106,12 +106,9 @@ def answer(
             or whatever DuckDB finds wrong, in one line.
     """
     try:
-        statements = connection.extract_statements(query)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
-        check_reads_only(connection, query)
+        statement = _checked(connection, query)
         with interrupted_after(connection, timeout):
-            result = connection.execute(statements[0])
+            result = connection.execute(statement)
             if most is None:
                 return result.to_arrow_table()
             reader = result.to_arrow_reader(2048)
@@ -121,6 +118,29 @@ def answer(
             return pa.Table.from_batches(batches, schema=reader.schema).slice(0, most)
     except (duckdb.Error, pa.ArrowException) as error:
         raise QueryError(" ".join(str(error).split())) from None
+
+
+@contextlib.contextmanager
+def streamed(store: Store, record: dict[str, Any], query: str, rows: int = 2048) -> Iterator[pa.RecordBatchReader]:
+    """What one SELECT statement over a run's views gives, in batches that are computed as they are read.
+
+    Raises:
+        QueryError: As `answer`, here or while it is read.
+    """
+    try:
+        with run_views(store, record) as connection:
+            yield connection.execute(_checked(connection, query)).to_arrow_reader(rows)
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise QueryError(" ".join(str(error).split())) from None
+
+
+def _checked(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.Statement:
+    """The one SELECT statement of a query."""
+    statements = connection.extract_statements(query)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
+    check_reads_only(connection, query)
+    return statements[0]
 
 
 def newest_run(store: Store) -> str:

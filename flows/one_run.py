@@ -1,0 +1,52 @@
+"""One run of the DAG by this process: checked, done under a Prefect that keeps quiet, and told on a console."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from ladm.flows.imports import without_collection
+
+with without_collection():
+    from ladm.flows.dag.preflight import preflight
+    from ladm.flows.orchestration.environment import begin_server, prefect_server, quiet_prefect
+    from ladm.tasks.models.cache import cache_root, ready_cache
+
+if TYPE_CHECKING:
+    from ladm.flows.config import RunConfig
+    from ladm.flows.console import Console
+
+
+def do_run(
+    config: RunConfig,
+    until: str,
+    console: Console,
+    meanwhile: contextlib.AbstractContextManager[object] | None = None,
+) -> dict[str, Any]:
+    """Do a run and return its record, also that of a run that failed.
+
+    Args:
+        config: The run's configuration.
+        until: The last stage to do.
+        console: Told of what goes on.
+        meanwhile: Entered while the DAG goes on.
+
+    Raises:
+        UserError: The configuration cannot run; nothing was done.
+    """
+    quiet_prefect(ready_cache(), console.say)
+    begin_server(cache_root())
+    plan = preflight(config, until, console.say)
+    with without_collection():  # Prefect, after what can be refused is refused
+        from ladm.flows.dag import prepared  # noqa: PLC0415
+        from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415
+
+    try:
+        with (
+            prepared.give_plan(config, until, plan, console),
+            prefect_server(cache_root()),
+            meanwhile or contextlib.nullcontext(),
+        ):
+            return curate(config, until)
+    except RunFailedError as failure:
+        return failure.record.as_json()
