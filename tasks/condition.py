@@ -17,7 +17,7 @@ from ladm.tasks.errors import ConfigError, QueryError
 from ladm.tasks.schema import DOCUMENTS, SCORES
 from ladm.tasks.scorers.registry import all_columns, scorer_of_column
 from ladm.tasks.storage import duck
-from ladm.tasks.storage.sql_guard import checked_expression
+from ladm.tasks.storage.sql_guard import checked_expression, texts_compared_with
 
 REASON = "select.where"
 """Why a document is not ranked for which the condition is false or null."""
@@ -51,6 +51,14 @@ def columns_read(where: str | None) -> frozenset[str]:
         hint = f"did you mean {known[close[0]]}? There are" if close else "there are"
         raise QueryError(f"there is no column {name!r}; {hint} {', '.join(known.values())}")
     return frozenset(known[name] for name in found)
+
+
+def domains_named(where: str | None) -> frozenset[str]:
+    """The domains that a condition asks for by name, with `=` or `in`."""
+    if where is None:
+        return frozenset()
+    with _closed_duckdb() as connection:
+        return texts_compared_with(connection, where, "domain")
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from collections.abc import Callable, Collection, Sequence
 
@@ -9,7 +10,7 @@ from ladm.flows.config import FITTING, RunConfig
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.stages import NAMES, STORE_FOLDERS, planned_rows, rows_of_stage, told_stages
 from ladm.flows.runs.read import known_files
-from ladm.tasks.condition import check_columns_are_made
+from ladm.tasks.condition import check_columns_are_made, domains_named
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
 from ladm.tasks.exporters.tokens import settled
@@ -17,8 +18,10 @@ from ladm.tasks.filters.loading import load_filters, try_out
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.printable import printable
+from ladm.tasks.reading.first_records import check_first_records
 from ladm.tasks.reading.names import named, unsure
 from ladm.tasks.reading.no_sources import own_folders
+from ladm.tasks.reading.records import ConstDomain
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
 from ladm.tasks.scorers.calibration import Calibration, fitting_calibration, load_calibration
 from ladm.tasks.scorers.ladm import (
@@ -56,11 +59,13 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         check_device_is_here(config)
     if scored and config.scorer.layers not in (CALIBRATED, FITTING):
         check_window_length(config.scorer, config.window.length)
+    check_domains(config)
     filters = check_filters(config)
     notes: list[str] = []
     own = own_folders(config.store, ("latest", *STORE_FOLDERS))
     files = list_sources(config.sources, config.ingest.identity, own, tell)
     benchmarks = _list_benchmarks(config, own)
+    check_first_records(files, config.sources)
     _check_store(config.store)
     files = _as_known(files, Store(config.store), notes)
     model = calibration = None
@@ -160,6 +165,26 @@ def check_rank_by(config: RunConfig, by_calibration: Collection[str] | None) -> 
         f"select.rank_by: {by} is not given by the calibration ({which}); rank by {' or '.join(given)}, or make "
         f"one that has it with `ladm evaluate`"
     )
+
+
+def check_domains(config: RunConfig) -> None:
+    """Refuse quotas and conditions for domains that there cannot be, where every source gives a constant one.
+
+    What others hold is known when they are read; then the summary tells which quota was missed.
+    """
+    there = [source.domain.const for source in config.sources if isinstance(source.domain, ConstDomain)]
+    if len(there) < len(config.sources):
+        return
+    asked = [(f"select.quotas[{number}].domain", quota.domain) for number, quota in enumerate(config.select.quotas)]
+    asked += [("select.where", domain) for domain in sorted(domains_named(config.select.where))]
+    for place, domain in asked:
+        if domain not in there:
+            close = difflib.get_close_matches(domain, there, n=1)
+            hint = f"did you mean {close[0]!r}? The" if close else "the"
+            raise ConfigError(
+                f"{place}: no source has the domain {printable(domain, 60)!r}; {hint} domains of the sources are "
+                f"{printable(', '.join(dict.fromkeys(there)))}"
+            )
 
 
 def check_filters(config: RunConfig) -> list[str]:

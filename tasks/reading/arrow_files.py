@@ -126,6 +126,25 @@ def read_arrow(file: BinaryIO, config: SourceConfig) -> Iterator[Record | BadRec
             raise UnreadableFile("truncated or damaged Arrow stream: its end-of-stream mark is not at its end", row + 1)
 
 
+def schema_of(file: BinaryIO, kind: str) -> pa.Schema:
+    """The columns of a Parquet or Arrow file.
+
+    Args:
+        file: Open for binary reading, seekable.
+        kind: `parquet` or `arrow`.
+
+    Raises:
+        UnreadableFile: It is no such file, or its end or beginning is damaged.
+    """
+    head = _head(file, kind.capitalize())
+    opened = pa.ipc.open_file if head.startswith(b"ARROW1") else pa.ipc.open_stream
+
+    def read() -> pa.Schema:
+        return pq.read_schema(file) if kind == "parquet" else opened(file).schema
+
+    return _decoded(WatchedFile(file), f"damaged {kind} file", read)
+
+
 def _arrow_batches(source: Any, text: int) -> Iterator[pa.RecordBatch]:
     """Give a file's or a stream's record batches, each one checked.
 

@@ -39,6 +39,7 @@ __all__ = [
     "UnreadableFile",
     "detect_format",
     "read_records",
+    "refuse_one_value",
 ]
 
 FORMATS = {
@@ -146,12 +147,12 @@ def _read_lines(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Rec
         if line.whole and not line.content.strip():
             continue
         if first:
-            _refuse_one_value(line)
+            refuse_one_value(line)
         first = False
         yield _parse(line, config)
 
 
-def _refuse_one_value(line: Line) -> None:
+def refuse_one_value(line: Line) -> None:
     """Refuse a file whose first line shows that it is one JSON value, not one a line."""
     if _ARRAY.match(line.content):
         raise UnreadableFile("a JSON array, not one object a line: convert it with `jq -c '.[]'`", line.number)

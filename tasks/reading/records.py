@@ -26,6 +26,17 @@ UNKNOWN_DOMAIN = "unknown"
 
 REASON_CHARACTERS = 500
 
+KINDS: dict[type, str] = {
+    type(None): "null",
+    str: "a string",
+    bool: "a boolean",  # which is an int, too
+    int: "a number",
+    float: "a number",
+    dict: "an object",
+    list: "an array",
+}
+"""What JSON calls the types of its values."""
+
 
 class ConstDomain(Settings):
     """One domain for every record of a source."""
@@ -120,7 +131,7 @@ def record_of(
         be written as JSON.
     """
     domain = _domain(fields, config)
-    place = _find(fields, config.text)
+    place = find(fields, config.text)
     text: Any = None
     if place is not None:
         parent, key = place
@@ -131,7 +142,7 @@ def record_of(
         return BadRecord(line, offset, f"fields that cannot be kept as JSON: {error}", printable(raw))
     if not isinstance(text, str):
         wrong = (
-            f"no field {config.text!r}" if place is None else f"field {config.text!r} is {_kind(text)}, not a string"
+            f"no field {config.text!r}" if place is None else f"field {config.text!r} is {kind_of(text)}, not a string"
         )
         reason = printable(wrong, REASON_CHARACTERS)
         return BadRecord(line, offset, reason, printable(raw or meta or ""))
@@ -150,7 +161,7 @@ def too_long(config: SourceConfig) -> str:
     return f"longer than max_record_bytes ({config.max_record_bytes:,}); raise it for this source to read it"
 
 
-def _find(fields: dict[str, Any], path: str) -> tuple[dict[str, Any], str] | None:
+def find(fields: dict[str, Any], path: str) -> tuple[dict[str, Any], str] | None:
     """Find the dict and the key that a dotted path leads to; None where it leads nowhere."""
     if path in fields:
         return fields, path
@@ -165,7 +176,7 @@ def _domain(fields: dict[str, Any], config: SourceConfig) -> str:
     """Name a record's domain: strings as they are, other single values as text, the rest `UNKNOWN_DOMAIN`."""
     if isinstance(config.domain, ConstDomain):
         return config.domain.const
-    place = _find(fields, config.domain)
+    place = find(fields, config.domain)
     value = place[0][place[1]] if place else None
     match value:
         case None | bytes() | dict() | list() | tuple():
@@ -179,20 +190,9 @@ def _domain(fields: dict[str, Any], config: SourceConfig) -> str:
     return str(value)  # what only Parquet and Arrow have: dates, decimals
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """Name a value's type as JSON calls it."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case dict():
-            return "an object"
-        case list():
-            return "an array"
-    return f"a {type(value).__name__}"
+    return next((name for kind, name in KINDS.items() if isinstance(value, kind)), f"a {type(value).__name__}")
 
 
 def _json(fields: dict[str, Any], of_row: bool) -> str:

@@ -178,6 +178,22 @@ def checked_expression(connection: duckdb.DuckDBPyConnection, text: str) -> froz
     return frozenset(str(node["column_names"][0]).lower() for node in nodes if node.get("class") == "COLUMN_REF")
 
 
+def texts_compared_with(connection: duckdb.DuckDBPyConnection, text: str, column: str) -> frozenset[str]:
+    """The texts that one expression says a column to be equal to, by `=` or `in`."""
+    found = set()
+    for node in nodes_of(_one_expression(connection, text)):
+        if node.get("type") == "COMPARE_EQUAL":
+            sides = [node["left"], node["right"]]
+        elif node.get("type") == "COMPARE_IN":
+            sides = node["children"]
+        else:
+            continue
+        if any(str(side.get("column_names", [""])[0]).lower() == column for side in sides):
+            values = [side["value"] for side in sides if side.get("class") == "CONSTANT"]
+            found |= {str(value["value"]) for value in values if value["type"]["id"] == "VARCHAR" and "value" in value}
+    return frozenset(found)
+
+
 def _one_expression(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
     """The parsed expression: the same by itself and in brackets on lines of their own, as it is run."""
     if not text.strip():
