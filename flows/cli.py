@@ -13,12 +13,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from ladm.flows.commands import DONE, REFUSED, deploy, evaluate, gc, model_fetch, report, run, score, serve, sql
+from ladm.flows.commands import DONE, REFUSED, deploy, evaluate, gc, init, model_fetch, report, run, score, serve, sql
 from ladm.tasks.errors import ConfigError, UserError
 
 RUN_EXAMPLE = """examples:
   ladm run                                            the bundled sample, scored by the embedded model
   ladm run config.yaml --store s3://bucket/prefix     your own data
+  ladm run data/                                      data without a configuration, as `ladm init` would write it
   ladm run --set 'sources=data/*.jsonl.zst' --set window.length=4096 --until tokenize
 
 a configuration:
@@ -27,6 +28,10 @@ a configuration:
   scorer:  {name: ladm, span: 128, d_afs: 4, d_cds: 4, model: embedded}
   select:  {budget_tokens: 1_000_000}
   export:  [{format: parquet}]
+"""
+INIT_EXAMPLE = """examples:
+  ladm init data/                                   writes config.yaml, and says what it follows from
+  ladm init 's3://bucket/raw/*.jsonl.zst' --store s3://bucket/ladm --out nightly.yaml
 """
 SQL_EXAMPLE = """example:
   ladm sql "select domain, count(*), avg(cds) from scores group by 1"
@@ -104,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         assert isinstance(command, _Parser)
         return command
 
+    _add_init(add)
     _add_run(add)
 
     command = add("sql", sql, "query the results of a run with SQL (read-only)", SQL_EXAMPLE)
@@ -145,6 +151,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     action.set_defaults(command=model_fetch)
     return parser
+
+
+def _add_init(add: Callable[..., _Parser]) -> None:
+    """`ladm init`."""
+    command = add("init", init, "look at your data and write a configuration for it", INIT_EXAMPLE)
+    command.add_argument("path", metavar="PATH", help="a folder, a file, a glob, or a URL such as s3://bucket/prefix")
+    command.add_argument("--out", default="config.yaml", metavar="FILE", help="write here; default: config.yaml")
+    command.add_argument("--store", metavar="URI", help="the store that it names; default: $LADM_STORE or ./ladm-store")
+    command.add_argument("--force", action="store_true", help="replace a file that is there already")
 
 
 def _add_run(add: Callable[..., _Parser]) -> None:

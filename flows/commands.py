@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
     given = {"max_quarantined": options.max_quarantined, "execution.runner": options.runner}
     settings = [f"{name}={value}" for name, value in given.items() if value is not None]
-    config = load_config(options.config, [*options.set, *settings], options.store)
+    config = load_config(options.config, [*options.set, *settings], options.store, _say)
     with Console(sys.stderr) as console, _stopping_at_once(console):
         record = do_run(config, options.until, console, _results_alone_on_stdout())
     if options.json:
@@ -70,6 +70,14 @@ def _stopping_at_once(console: Console) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def init(options: argparse.Namespace) -> int:
+    """`ladm init`."""
+    from ladm.flows.init.command import write_configuration  # noqa: PLC0415
+
+    write_configuration(options.path, Path(options.out), options.store, replace=options.force)
+    return DONE
 
 
 def sql(options: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ Everything wrong with it is told before any work, in one line that names the fie
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,6 +15,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ladm.flows.complaints import explain
+from ladm.flows.init.look import is_data, look_at
+from ladm.flows.init.told import in_words
 from ladm.flows.overrides import set_value, setting
 from ladm.flows.yaml_text import read_yaml
 from ladm.tasks.condition import check_columns_are_made
@@ -166,19 +169,28 @@ class RunConfig(Settings):
 
 
 def load_config(
-    path: str | None = None, overrides: Sequence[str] | Mapping[str, Any] = (), store: str | None = None
+    path: str | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    store: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> RunConfig:
     """Read and validate a run's configuration.
 
     Args:
-        path: A YAML file; the bundled sample's when not given.
+        path: A YAML file, or data that has none (`ladm init`); the bundled sample's when not given.
         overrides: `a.b=c` settings, applied in order, whose values are YAML; or dotted path → value.
         store: Takes the place of the configuration's own `store`.
+        tell: Told, of data without a configuration, what was found in it.
 
     Raises:
-        ConfigError: With one line that names the field and the fix.
+        UserError: With one line that names the field and the fix.
     """
-    values = _read_yaml(Path(path)) if path else sample_config()
+    if path is None:
+        values = sample_config()
+    elif is_data(path):
+        values = _values_for_data(path, store_uri(store), tell)
+    else:
+        values = _read_yaml(Path(path))
     settings = list(overrides.items() if isinstance(overrides, Mapping) else map(setting, overrides))
     changed = {name for name, _ in settings}
     # What is known of the embedded model's layers means nothing for another.
@@ -223,6 +235,15 @@ def sample_config() -> dict[str, Any]:
     for source in values["sources"]:
         source["uri"] = str(folder / source["uri"])
     return values
+
+
+def _values_for_data(place: str, store: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """The configuration that `ladm init` would write for some data."""
+    look = look_at(place, store)
+    for line in in_words(look):
+        tell(line)
+    tell(f"no configuration was given; `ladm init {shlex.quote(place)}` writes this one down, to be changed and run")
+    return look.settings(store)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

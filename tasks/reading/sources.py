@@ -6,6 +6,7 @@ its content when `ingest.identity` is `content`. Nothing is opened here except f
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import stat
@@ -114,10 +115,19 @@ def list_files(
         raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
     if not files:
         raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob")
+    if source.only is not None and not (files := [file for file in files if _is_wanted(file, source.only)]):
+        raise SourceError(
+            f"{field}: no file of {source.uri!r} has a name such as {', '.join(source.only)}; mend `only`"
+        )
     files = _sources_among(files, fixed_part(path if is_local else fs.unstrip_protocol(path)), own, source, field, tell)
     if identity == "content":
         files = [file.model_copy(update={"version": _content_version(file)}) for file in files]
     return files
+
+
+def _is_wanted(file: SourceFile, only: Sequence[str]) -> bool:
+    """Whether a file's own name matches one of some patterns."""
+    return any(fnmatch.fnmatchcase(file.uri.rsplit("/", 1)[-1], pattern) for pattern in only)
 
 
 def _sources_among(

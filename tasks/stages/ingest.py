@@ -42,7 +42,7 @@ class IngestConfig(Settings):
 
 def ingest_key_config(source: SourceConfig, config: IngestConfig) -> dict[str, Any]:
     """What ingestion computes with: how records are read, not where the file lies (its identity says that)."""
-    return {**source.model_dump(exclude={"uri"}), "shard_bytes": config.shard_bytes}
+    return {**source.model_dump(exclude={"uri", "only"}), "shard_bytes": config.shard_bytes}
 
 
 def ingest_identity(uri: str, source: SourceConfig) -> list[str]:

@@ -1,0 +1,247 @@
+"""The entries of `sources` that read somebody's files: which files each names, its text, and its domain."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ladm.flows.init.fields import domain_field, text_field
+from ladm.flows.init.kinds import DATA, DOCUMENTS, OF_EXTENSION, PROSE, ending_of, extension_of, is_text
+from ladm.flows.init.sample import Sample, sample_of, spread
+from ladm.tasks.manifest import SourceFile
+
+MOST_PARTS = 60
+"""Folders, or files, that are looked at one by one."""
+SOURCE_TREE = 0.2
+"""Share of code among text files from which on they are a source tree."""
+SPLITS = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "data", "default"}
+"""Names of folders and files that say nothing of what is in them."""
+_NUMBERED = re.compile(r"[-_.]?(?:part|shard|train|validation|test|of|data|chunk)?[-_.]?\d+", re.IGNORECASE)
+
+
+@dataclass
+class Entry:
+    """An entry of `sources`, and what it was made from."""
+
+    uri: str
+    files: list[SourceFile]
+    domain: str
+    """A dotted path, or the domain itself."""
+    is_constant: bool
+    format: str = "auto"
+    only: list[str] | None = None
+    text: str = ""
+    values: Counter[str] = field(default_factory=Counter)
+    """Of a domain that is a field: its values in the sample."""
+    sample: Sample | None = None
+    """Records that were looked at; None for files that are a document each."""
+
+    def as_settings(self) -> dict[str, Any]:
+        """The entry as the configuration has it."""
+        settings: dict[str, Any] = {"uri": self.uri}
+        settings |= {"only": self.only} if self.only else {}
+        settings |= {"text": self.text} if self.text and self.text != "text" else {}
+        settings |= {"format": self.format} if self.format != "auto" else {}
+        return {**settings, "domain": {"const": self.domain} if self.is_constant else self.domain}
+
+
+@dataclass
+class Found:
+    """What was found in a place."""
+
+    place: str
+    entries: list[Entry] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Why, and which ending → files."""
+    tree: bool = False
+    """Whether it is a source tree."""
+
+
+def entries_of(place: str, files: Sequence[SourceFile]) -> Found:
+    """Sort files into entries.
+
+    Args:
+        place: The folder, file, glob or URL, as the user gave it.
+        files: All that it names.
+    """
+    found = Found(place)
+    data: dict[str, list[SourceFile]] = defaultdict(list)
+    texts: dict[str, list[SourceFile]] = defaultdict(list)
+    others: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in files:
+        extension = extension_of(file.uri)[0]
+        if extension in DATA:
+            data[DATA[extension]].append(file)
+        elif extension in OF_EXTENSION:
+            texts[OF_EXTENSION[extension]].append(file)
+        else:
+            others[extension].append(file)
+    one_file = len(files) == 1 and not place.endswith("/")
+    for kind, some in sorted(data.items()):
+        found.entries += _of_data(found, kind, some, files, one_file)
+    if not texts and not found.entries:  # whatever else is text
+        for extension, some in others.items():
+            if all(map(is_text, spread(some, 3))):
+                texts[extension or PROSE] += some
+        others = {name: some for name, some in others.items() if not texts.keys() & {name or PROSE}}
+    found.entries += _of_texts(found, texts, files, one_file)
+    for extension, some in others.items():
+        found.left_out[f"no known format: {'.' + extension if extension else 'no extension'}"] += len(some)
+    return found
+
+
+# -- files of many records -----------------------------------------------------------------------------------------
+
+
+def _of_data(
+    found: Found, kind: str, some: list[SourceFile], files: Sequence[SourceFile], one_file: bool
+) -> list[Entry]:
+    """The entries of one format. Parts with the same fields make one entry; what has no domain goes by its place."""
+    made: list[Entry] = []
+    place_name = _name_of(found.place, some)
+    for name, part in _parts(some).items():
+        sample = sample_of(part, kind)
+        text = text_field(sample.records)
+        if text is None:
+            why = "damaged" if sample.damaged and not sample.records else "no field with a text"
+            found.left_out[f"{why}: {ending_of(part[0].uri)}"] += len(part)
+            continue
+        domain = domain_field(sample.records, text)
+        path, values = (domain.path, domain.values) if domain else (name or place_name, Counter[str]())
+        made.append(Entry(found.place, part, path, domain is None, "auto", None, text, values, sample))
+    groups: dict[tuple[str, str, bool], list[Entry]] = defaultdict(list)
+    for entry in made:
+        groups[entry.text, entry.domain, entry.is_constant].append(entry)
+    merged = [_merged(group) for group in groups.values()]
+    if len(merged) == 1 and merged[0].is_constant:
+        merged[0].domain = place_name
+    return [one for entry in merged for one in _named(entry, found.place, files, one_file)]
+
+
+def _merged(entries: Sequence[Entry]) -> Entry:
+    """Several entries that read alike, as one."""
+    first = entries[0]
+    samples = [entry.sample for entry in entries if entry.sample]
+    sizes = [sum(file.size for file in entry.files) for entry in entries]
+    together = Sample(
+        [record for sample in samples for record in sample.records],
+        [name for sample in samples for name in sample.files],
+        sum(size * sample.share for size, sample in zip(sizes, samples, strict=True)) / max(1, sum(sizes)),
+        sum(sample.damaged for sample in samples),
+    )
+    first.files = [file for entry in entries for file in entry.files]
+    first.values = sum((entry.values for entry in entries), Counter[str]())
+    first.sample = together
+    return first
+
+
+def _parts(files: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
+    """Files by the folder that they lie in, or by their names less numbers; all together where these are too many."""
+    for names in (_folders(files), {file.uri: _stem(file) for file in files}):
+        if 1 < len(set(names.values())) <= MOST_PARTS:
+            parts: dict[str, list[SourceFile]] = defaultdict(list)
+            for file in files:
+                parts[names[file.uri]].append(file)
+            return dict(parts)
+    return {_stem(files[0]): list(files)}
+
+
+def _stem(file: SourceFile) -> str:
+    """A file's name without its ending and its numbers."""
+    base = file.uri.rsplit("/", 1)[-1]
+    stem = base[: len(base) - len(ending_of(base))]
+    bare = _NUMBERED.sub("", stem).strip("-_. ")
+    return "" if bare.lower() in SPLITS else bare
+
+
+def _name_of(place: str, files: Sequence[SourceFile]) -> str:
+    """What the records of a place are called where nothing in them tells."""
+    if len(files) == 1 and (stem := _stem(files[0])):
+        return stem
+    parts = [part for part in place.rstrip("/").split("/") if part.strip(".") and not glob.has_magic(part)]
+    return parts[-1] if parts and len(parts) > ("://" in place) * 2 - 1 else _stem(files[0]) or "documents"
+
+
+# -- files that are a document each --------------------------------------------------------------------------------
+
+
+def _of_texts(
+    found: Found, texts: Mapping[str, list[SourceFile]], files: Sequence[SourceFile], one_file: bool
+) -> list[Entry]:
+    number = sum(map(len, texts.values()))
+    code = sum(len(some) for language, some in texts.items() if language not in DOCUMENTS)
+    found.tree = code > SOURCE_TREE * number
+    every = [file for some in texts.values() for file in some]
+    if not every:
+        return []
+    parts = dict(sorted(texts.items())) if found.tree else _by_folder(found.place, every)
+    made = [Entry(found.place, some, name, True, "text") for name, some in parts.items()]
+    return [one for entry in made for one in _named(entry, found.place, files, one_file, found.tree)]
+
+
+def _by_folder(place: str, files: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
+    """Files by the folder in the place that they lie in."""
+    folders = _folders(files)
+    number = len(set(folders.values()))
+    whole = _name_of(place, files)
+    if number > MOST_PARTS // 2 and len(files) < 5 * number:  # a folder for each document says nothing of its domain
+        return {whole: list(files)}
+    parts: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in files:
+        parts[folders[file.uri] or whole].append(file)
+    return dict(parts)
+
+
+def _folders(files: Sequence[SourceFile]) -> dict[str, str]:
+    """Address → the first folder in which files part; empty for a file that lies in none."""
+    ways = {file.uri: (file.name or file.uri).split("/")[:-1] for file in files}
+    while len({way[0] if way else "" for way in ways.values()}) == 1 and all(ways.values()):
+        ways = {uri: way[1:] for uri, way in ways.items()}
+    return {uri: way[0] if way and way[0].lower() not in SPLITS else "" for uri, way in ways.items()}
+
+
+# -- naming the files of an entry ----------------------------------------------------------------------------------
+
+
+def _named(
+    entry: Entry, place: str, files: Sequence[SourceFile], one_file: bool, by_ending: bool = False
+) -> list[Entry]:
+    """The entry with `uri` and `only` that name its files and no others; an entry a file where these cannot."""
+    own = {file.uri for file in entry.files}
+    if len(own) == len(files):
+        return [entry]
+    for uri, only in _ways(entry, place, by_ending) if not (one_file or glob.has_magic(place)) else []:
+        below = uri[len(place.rstrip("/")) :].strip("/")
+        inside = [file for file in files if not below or (file.name or "").startswith(f"{below}/")]
+        if {file.uri for file in inside if _matches(file, only)} == own:
+            return [replace(entry, uri=uri, only=only)]
+    names = sorted({glob.escape(file.uri.rsplit("/", 1)[-1]) for file in entry.files})
+    if {file.uri for file in files if _matches(file, names)} == own:
+        return [replace(entry, only=names)]
+    return [
+        replace(entry, uri=f"{place.rstrip('/')}/{file.name}", files=[file], only=None, sample=entry.sample)
+        for file in entry.files
+    ]
+
+
+def _ways(entry: Entry, place: str, by_ending: bool) -> Iterable[tuple[str, list[str] | None]]:
+    """Ways to name files, the plainest first."""
+    common, *others = [(file.name or "").split("/")[:-1] for file in entry.files]
+    for way in others:
+        same = [one == other for one, other in zip(common, way, strict=False)]
+        common = common[: same.index(False) if False in same else len(same)]
+    endings = sorted({f"*{glob.escape(ending_of(file.uri))}" for file in entry.files if ending_of(file.uri)})
+    if by_ending and endings:
+        yield place.rstrip("/"), endings
+    for only in (None, endings or None):
+        for deep in range(len(common) + 1):
+            yield "/".join([place.rstrip("/"), *common[:deep]]), only
+
+
+def _matches(file: SourceFile, only: Sequence[str] | None) -> bool:
+    return only is None or any(fnmatchcase(file.uri.rsplit("/", 1)[-1], pattern) for pattern in only)
