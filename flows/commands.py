@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,17 +30,20 @@ def run(options: argparse.Namespace) -> int:
     with without_collection():
         from ladm.flows.config import load_config  # noqa: PLC0415
         from ladm.flows.console import Console, print_summary  # noqa: PLC0415
+        from ladm.flows.ending import ending, run_command  # noqa: PLC0415
         from ladm.flows.one_run import do_run  # noqa: PLC0415
 
     given = {"max_quarantined": options.max_quarantined, "execution.runner": options.runner}
     settings = [f"{name}={value}" for name, value in given.items() if value is not None]
     config = load_config(options.config, [*options.set, *settings], options.store, _say)
-    with Console(sys.stderr) as console, _stopping_at_once(console):
+    with Console(sys.stderr) as console, _stopping_at_once(console, run_command(options)):
         record = do_run(config, options.until, console, _results_alone_on_stdout())
     if options.json:
         _print_json(record)
+        for line in ending(record, run_command(options)):
+            _say(line)
     else:
-        print_summary(record)
+        print_summary(record, run_command(options))
     return DONE if record["status"] == "completed" else FAILED
 
 
@@ -51,25 +53,28 @@ def _results_alone_on_stdout() -> contextlib.AbstractContextManager[object]:
 
 
 @contextlib.contextmanager
-def _stopping_at_once(console: Console) -> Iterator[None]:
-    """Until the block ends, SIGINT and SIGTERM end the process at once, with no half-written file left behind.
+def _stopping_at_once(console: Console, command: str = "the same command") -> Iterator[None]:
+    """Until the block ends, SIGINT and SIGTERM end the process within seconds, with no half-written file left behind.
 
-    Otherwise Prefect would wait for the shards under way, which may take minutes; they are safe to leave.
+    A run leaves its record first. Otherwise Prefect would wait for the shards under way, which may take minutes; they
+    are safe to leave.
+
+    Args:
+        console: Takes its bars off the screen.
+        command: What goes on where this process stopped.
     """
+    from ladm.flows.orchestration.cancelling import stopping_by_signals  # noqa: PLC0415
     from ladm.tasks.storage.files import remove_unfinished  # noqa: PLC0415
 
-    def stop(number: int, _frame: object) -> None:
+    def leave(number: int) -> None:
         remove_unfinished()
         console.close()
-        print("ladm: interrupted; the same command goes on where this one stopped", file=sys.stderr, flush=True)
+        print(f"ladm: interrupted; what goes on where this one stopped: {command}", file=sys.stderr, flush=True)
         os._exit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    console.leave = leave
+    with stopping_by_signals(leave):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def init(options: argparse.Namespace) -> int:
@@ -96,7 +101,7 @@ def sql(options: argparse.Namespace) -> int:
     store, timeout = store_uri(options.store), checked_timeout(options.timeout)
     if options.query is not None:
         with reached("--store", store):
-            table = run_query(store, options.query, options.run, timeout)
+            table = run_query(store, options.query, options.run, timeout, _say)
         show(table)
         return DONE
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -184,9 +189,11 @@ def serve(options: argparse.Namespace) -> int:
     from ladm.flows.orchestration.deploy import serve as serve_deployment  # noqa: PLC0415
 
     deployment = nightly(config, options.cron, options.timezone, options.name)
-    preflight(config, tell=_say)
+    notes = preflight(config, tell=_say).notes
     with ending_at_sigterm(), lasting_server(cache_root(), options.port) as address:
         print(f"serving curate/{options.name} at {options.cron!r} ({options.timezone}); Prefect: {address}", flush=True)
+        for note in notes:
+            _say(note)
         serve_deployment(deployment)
     return DONE
 
@@ -204,9 +211,11 @@ def deploy(options: argparse.Namespace) -> int:
 
     deployment = nightly(config, options.cron, options.timezone, options.name, options.pool)
     address = users_server()
-    hand_over(deployment, options.pool)
+    paused = hand_over(deployment, options.pool)
     when = f"at {options.cron!r} ({options.timezone})" if options.cron else "without a schedule"
     print(f"deployed curate/{options.name} to the work pool {options.pool!r} of {address}, {when}")
+    if paused:
+        print("it stays paused, as it was; on its page in Prefect, or its schedule's, it is switched on again")
     print(f"start a worker where it is to run: prefect worker start --pool {options.pool} --limit 1")
     return DONE
 

@@ -79,11 +79,11 @@ class ScorerConfig(LadmConfig):
 class RunConfig(Settings):
     """All of a run: where from, what, by which score, how much, where to."""
 
+    sources: list[SourceConfig] = Field(min_length=1)
+    """The data to read. A path, or a list of paths, may stand for entries with only a `uri`."""
     store: str = DEFAULT_STORE
     """Where results are kept: a folder, or `s3://bucket/prefix`. Credentials come from the usual AWS chain, never from
     the configuration."""
-    sources: list[SourceConfig] = Field(min_length=1)
-    """The data to read. A path, or a list of paths, may stand for entries with only a `uri`."""
     ingest: IngestConfig = IngestConfig()
     """How source files are read."""
     length: LengthConfig = LengthConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
@@ -10,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ladm.flows.dag.stages import TABLE
+from ladm.flows.ending import ending
 from ladm.flows.runs.changes import in_words
-from ladm.flows.runs.record import Done
+from ladm.flows.runs.outcomes import Done
 from ladm.tasks.manifest import Counts
 
 SHOWN = {row.stage.name: row.shown for row in TABLE if row.shown}
@@ -27,6 +29,8 @@ class Console:
         self._progress: Progress | None = None
         self._bars: dict[str, Any] = {}
         self._said: set[str] = set()
+        self.leave: Callable[[int], None] = lambda number: None
+        """Ends the process of a run that a signal stopped, when the run has left its record."""
 
     @classmethod
     def silent(cls) -> Console:
@@ -115,8 +119,13 @@ def account(counts: Counts) -> str:
     return ", ".join(parts)
 
 
-def print_summary(record: dict[str, Any]) -> None:
-    """The table of stages and where the results are, on stdout."""
+def print_summary(record: dict[str, Any], command: str | None = None) -> None:
+    """The table of stages, where the results are and what to do next, on stdout.
+
+    Args:
+        record: The run's record.
+        command: The command line that started it.
+    """
     out = RichConsole(file=sys.stdout, soft_wrap=False, width=None if sys.stdout.isatty() else 110)
     table = Table(title=f"run {record['run_id']}: {record['status']}, {record['seconds']:.0f} s", title_justify="left")
     table.add_column("stage")
@@ -129,9 +138,14 @@ def print_summary(record: dict[str, Any]) -> None:
     out.print(table)
     for failure in record["failures"]:
         out.print(f"failed: {failure['stage']} {failure['shard']}: {failure['error']}", markup=False, soft_wrap=True)
-    if record["failures"]:
-        out.print("run the same command again: it does only what failed, and the ranking", markup=False)
-        return
+    if not record["failures"]:
+        _print_results(out, record)
+    for line in ending(record, command):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_results(out: RichConsole, record: dict[str, Any]) -> None:
+    """What a run that completed gave, and where it is."""
     out.print(f"windows scored in this run: {record['windows_scored']}", markup=False, highlight=False)
     ranked = record["stages"].get("rank")
     if ranked:

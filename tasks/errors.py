@@ -30,6 +30,10 @@ class SourceError(UserError):
     """A source that names no readable file."""
 
 
+class SourceChangedError(SourceError):
+    """A source that was written to while it was read. The same run need not meet that again."""
+
+
 class RecordError(UserError):
     """A run that is not there, or whose record cannot be read."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
+from ladm.tasks import stopping
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Manifest, PackedFile, Shard, SourceFile, check_vouched, stage_key
 from ladm.tasks.schema import QUARANTINE
@@ -136,6 +137,7 @@ def run_jobs(stage: Stage, job: Job) -> list[Manifest]:
         DamagedFileError: An input is not what was written; nothing was done, and it was deleted.
         AccountError: A record was lost or doubled.
     """
+    stopping.check()
     started = time.monotonic()
     store, key = Store(job.store), stage.key(job)
     store.check(job.shards())

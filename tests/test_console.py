@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ladm.flows.console import Console
-from ladm.flows.runs.record import Done
+from ladm.flows.runs.outcomes import Done
 from ladm.tasks.manifest import Counts, Manifest
 
 

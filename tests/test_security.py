@@ -163,7 +163,9 @@ def test_a_query_can_only_read_the_store(filled: Path, ladm: Cli, query: str) ->
 
 
 def test_a_query_cannot_have_the_next_one_write(filled: Path) -> None:
-    from ladm.flows.ask.query import answer, newest_run, read_record, run_views
+    from ladm.flows.ask.query import answer, run_views
+    from ladm.flows.ask.shown import newest_run
+    from ladm.flows.runs.read import read_record
     from ladm.tasks.errors import QueryError
     from ladm.tasks.storage.store import Store
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import duckdb
@@ -18,12 +18,12 @@ import pyarrow as pa
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from ladm.flows.ask.shown import asked_run
 from ladm.flows.ask.timeout import TIMEOUT_SECONDS, interrupted_after
 from ladm.flows.dag.stages import TABLE
-from ladm.flows.runs.read import latest_run_id, read_record, run_ids
 from ladm.flows.runs.record import shards_of
 from ladm.tasks.addresses import addresses_of, view_of_documents
-from ladm.tasks.errors import QueryError, RecordError
+from ladm.tasks.errors import QueryError
 from ladm.tasks.manifest import Shard
 from ladm.tasks.printable import cell_text
 from ladm.tasks.schema import DOCUMENTS, SCORES
@@ -63,7 +63,13 @@ RUNS = {
 }
 
 
-def run_query(store_uri: str, query: str, run_id: str | None = None, timeout: float = TIMEOUT_SECONDS) -> pa.Table:
+def run_query(
+    store_uri: str,
+    query: str,
+    run_id: str | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+    tell: Callable[[str], None] | None = None,
+) -> pa.Table:
     """Answer one query over a run's views.
 
     Args:
@@ -71,6 +77,7 @@ def run_query(store_uri: str, query: str, run_id: str | None = None, timeout: fl
         query: A SELECT statement.
         run_id: The run; the newest completed one when not given.
         timeout: Seconds that the query may take.
+        tell: Told which run it is, where none is named and it is not the newest, or not whole.
 
     Raises:
         RecordError: No such store or run.
@@ -78,7 +85,7 @@ def run_query(store_uri: str, query: str, run_id: str | None = None, timeout: fl
             finds wrong, in one line.
     """
     store = Store(store_uri)
-    with run_views(store, read_record(store, run_id or newest_run(store))) as connection:
+    with run_views(store, asked_run(store, run_id, tell)) as connection:
         return answer(connection, query, timeout=timeout)
 
 
@@ -141,14 +148,6 @@ def _checked(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.Statem
         raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
     check_reads_only(connection, query)
     return statements[0]
-
-
-def newest_run(store: Store) -> str:
-    """The newest completed run, or the newest run of any kind when none completed."""
-    newest = latest_run_id(store) or max(run_ids(store), default=None)
-    if newest is None:
-        raise RecordError(f"--store: there is no run in {store.uri!r}; start one with `ladm run --store {store.uri}`")
-    return newest
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:

@@ -16,9 +16,9 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from ladm.flows.ask.meanings import VIEWS
-from ladm.flows.ask.query import answer, newest_run, run_views
+from ladm.flows.ask.query import answer, run_views
+from ladm.flows.ask.shown import asked_run
 from ladm.flows.ask.timeout import TIMEOUT_SECONDS
-from ladm.flows.runs.read import read_record
 from ladm.tasks.errors import QueryError
 from ladm.tasks.models.cache import cache_root
 from ladm.tasks.storage import duck
@@ -58,7 +58,7 @@ def shell(
         RecordError: No such store or run.
     """
     store = Store(store_uri)
-    record = read_record(store, run_id or newest_run(store))
+    record = asked_run(store, run_id, print)
     with run_views(store, record) as connection:
         views = view_columns(connection)
         print(f"run {record['run_id']} ({record['status']}); views: {', '.join(views)}; .help helps, .quit leaves")

@@ -46,7 +46,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     Args:
         config: The run's configuration.
         until: The last stage to do.
-        tell: Gets a line of text when something slow happens (a model is downloaded), or layers are left out.
+        tell: Gets a line of text when something slow happens (a model is downloaded), or files are no sources.
 
     Raises:
         UserError: One line that names the field and the fix.
@@ -84,8 +84,8 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             facts = model_facts(model)
             layers, left_out = check_model(scorer, config.window.length, facts)
             check_beside(scorer, facts, config.window.length)
-            if left_out and tell:
-                tell(left_out_line(scorer, left_out, config.window.length))
+            if left_out:
+                notes.append(left_out_line(scorer, left_out, config.window.length))
             if asked == FITTING and calibration is None:
                 notes.append(none_fits_line(scorer, config.window.length))
         if until == NAMES[-1]:

@@ -20,12 +20,14 @@ from ladm.flows.dag.inputs import Taker
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.notices import ScoredAgain
 from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.remedies import remedy_of
 from ladm.flows.dag.repair import Repairs
 from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import BY_NAME, TABLE, rows_of
 from ladm.flows.orchestration.runners import Runner, failure_of
-from ladm.flows.runs.record import Done, Failure, RunRecord, why_nothing_is_left
+from ladm.flows.runs.outcomes import Done, Failure
+from ladm.flows.runs.record import RunRecord, why_nothing_is_left
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.redact import without_secrets
 from ladm.tasks.storage.store import DamagedFileError, Store
@@ -89,7 +91,7 @@ class Dag:
         last = [row for row in self.rows.values() if not row.is_result and not row.along_with][-1]
         if not self.record.shards(last.stage.name):
             reason = "no document was left; see the quarantine and the reasons for dropping in the run record"
-            self.record.failures.append(Failure(self.plan.stages[-1], "all shards", reason))
+            self.record.failures.append(Failure(self.plan.stages[-1], "all shards", reason, remedy="drops"))
             return False
         return True
 
@@ -101,7 +103,7 @@ class Dag:
                 return
             except DamagedFileError as error:
                 if not self.make_again(error):
-                    self.record.failures.append(Failure("store", "all shards", str(error)))
+                    self.record.failures.append(Failure("store", "all shards", str(error), remedy="mend"))
             self.drain()
 
     def make_again(self, error: DamagedFileError, waiting: Request | None = None) -> bool:
@@ -113,11 +115,16 @@ class Dag:
         if makers is None:
             return False
         if makers:
-            self.console.say(f"{error}; it is made again")
+            self.note(f"{error}; it is made again")
             self.record.made_again += error.paths
         for request in makers:
             self.offer(request)
         return True
+
+    def note(self, notice: str) -> None:
+        """Say something about the run, and keep it in its record."""
+        self.record.notices.append(notice)
+        self.console.say(notice)
 
     # -- what is due -------------------------------------------------------------------------------------------
 
@@ -168,7 +175,7 @@ class Dag:
         if self.scored_again.wants(lineage):
             notice = self.scored_again.notice(is_there=self.requests.in_store(request.job))
             if notice:
-                self.console.say(notice)
+                self.note(notice)
 
     # -- submitting and finishing ------------------------------------------------------------------------------
 
@@ -207,7 +214,7 @@ class Dag:
                 return
             text = str(without_secrets(str(error))).strip().splitlines()
             reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
-            self.fail(Failure(job.stage, job.label, reason, request.source))
+            self.fail(Failure(job.stage, job.label, reason, request.source, remedy_of(error)))
             return
         manifest = Manifest.model_validate(future.result())
         done = Done(

@@ -17,12 +17,16 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.logging import get_logger
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 
-from ladm.flows.console import Console, account
+from ladm.flows.console import Console
+from ladm.flows.console import account as in_words_of
 from ladm.flows.dag.stages import MODEL_STAGES
+from ladm.flows.ending import ending
 from ladm.flows.runs.changes import CHANGES, in_words
-from ladm.flows.runs.record import Done, RunRecord
+from ladm.flows.runs.outcomes import Done
+from ladm.flows.runs.record import RunRecord
 from ladm.tasks.manifest import Counts
 from ladm.tasks.printable import printable
 
@@ -41,10 +45,15 @@ class ArtifactConsole(Console):
         self._expected = self._scored = 0
         self._told = 0.0
         self._lock = threading.Lock()
+        self._log = _log_of_the_run()
 
     def say(self, text: str) -> None:
         """One line, in the flow run's log."""
-        get_logger("ladm").warning(text)
+        self._log.warning(text)
+
+    def failed(self, stage: str, label: str, reason: str) -> None:
+        """A job failed for good."""
+        self._log.error("%s failed: %s: %s", stage, printable(label, 500), printable(reason, 2000))
 
     def expect_windows(self, stage: str, windows: int) -> None:
         """So many more windows are to be scored."""
@@ -85,9 +94,22 @@ class ArtifactConsole(Console):
             update_progress_artifact(self._artifact, share, description)
 
 
-def tell_results(record: RunRecord, refresh: dict[str, Any] | None) -> None:
-    """The run's table of stages, where its results are and what changed, as artifacts of the flow run."""
-    rows = []
+def _log_of_the_run() -> Any:
+    """The log that the flow run's page shows; that of this process alone where there is no flow run."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("ladm")
+
+
+def tell_results(record: RunRecord, account: dict[str, Any]) -> None:
+    """The run's table of stages, its notices, where its results are and what changed, as artifacts of the flow run.
+
+    Args:
+        record: The run.
+        account: The same as it stands in `run.json`.
+    """
+    rows, refresh = [], account["refresh"]
     for stage in record.plan.stages:
         summary = record.stage_summary(stage)
         counts = Counts(
@@ -97,7 +119,7 @@ def tell_results(record: RunRecord, refresh: dict[str, Any] | None) -> None:
             quarantined=summary["quarantined"],
         )
         states = {name: summary[name] for name in ("run", "cached", "failed")}
-        rows.append({"stage": stage, **states, "records": account(counts), "seconds": summary["seconds"]})
+        rows.append({"stage": stage, **states, "records": in_words_of(counts), "seconds": summary["seconds"]})
     folder = f"{record.plan.config.store.rstrip('/')}/runs/{record.run_id}"
     lines = [f"# Run {record.run_id}: {record.status}", "", f"Results: `{folder}`", ""]
     if refresh:
@@ -113,6 +135,10 @@ def tell_results(record: RunRecord, refresh: dict[str, Any] | None) -> None:
     ]
     if len(failures) > LISTED:
         lines.append(f"- and {len(failures) - LISTED} more")
+    lines += [f"- notice: {_code(notice, 1000)}" for notice in account["notices"]]
+    told = ending(account)
+    if told:
+        lines += ["", "```", *told, "```"]
     with _never_in_the_way():
         create_table_artifact(rows, key="ladm-stages", description=f"run {record.run_id}: {record.status}")
         create_markdown_artifact("\n".join(lines), key="ladm-run", description="where the results are, what changed")
@@ -128,10 +154,15 @@ def tell_report(record: RunRecord) -> None:
         create_link_artifact(link, f"report of run {record.run_id}", key="ladm-report")
 
 
+def _code(text: str, characters: int) -> str:
+    """Text from anywhere as it is to be read, in Markdown."""
+    return f"`{printable(text, characters).replace('`', chr(39))}`"
+
+
 @contextlib.contextmanager
 def _never_in_the_way() -> Iterator[None]:
     """What is merely shown must not fail a shard or a run: what keeps it from being shown is logged."""
     try:
         yield
     except Exception as error:
-        get_logger("ladm").warning("not shown in Prefect: %s: %s", type(error).__name__, error)
+        _log_of_the_run().warning("not shown in Prefect: %s: %s", type(error).__name__, error)

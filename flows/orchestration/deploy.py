@@ -144,8 +144,11 @@ def ending_at_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def deploy(deployment: RunnerDeployment, pool: str) -> None:
+def deploy(deployment: RunnerDeployment, pool: str) -> bool:
     """Hand the deployment to a work pool, making a process pool of that name where there is none.
+
+    Returns:
+        Whether it is paused, as it was before.
 
     Raises:
         UserError: What listens there is no Prefect server, or it refuses.
@@ -164,6 +167,28 @@ def deploy(deployment: RunnerDeployment, pool: str) -> None:
             except ObjectNotFound:
                 with contextlib.suppress(ObjectAlreadyExists):  # made by another at the same moment
                     client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+            paused = keep_pause(deployment, client)
         deployment.apply()
     except (httpx.HTTPError, PrefectException, RuntimeError, ValueError) as error:
         raise UserError(f"PREFECT_API_URL: the server there does not take the deployment: {error}") from None
+    return paused
+
+
+def keep_pause(deployment: RunnerDeployment, client: Any) -> bool:
+    """Leave a deployment paused that is paused on the server, and a schedule that is; whether there was a pause.
+
+    Args:
+        deployment: About to be handed over.
+        client: Asks the server.
+    """
+    from prefect.exceptions import ObjectNotFound  # noqa: PLC0415
+
+    try:
+        before = client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
+    except ObjectNotFound:
+        return False
+    deployment.paused = bool(before.paused)
+    resting = bool(before.schedules) and not any(schedule.active for schedule in before.schedules)
+    for schedule in deployment.schedules or [] if resting else []:
+        schedule.active = False
+    return bool(before.paused or (resting and deployment.schedules))

@@ -138,6 +138,11 @@ def prefect_server(cache: Path) -> Iterator[None]:
         yield
 
 
+def serves_itself() -> bool:
+    """Whether the Prefect server in use is one that this process started."""
+    return _own_server.cache_info().currsize > 0
+
+
 def users_server() -> str:
     """The address of the user's own Prefect server, without credentials, to be shown.
 

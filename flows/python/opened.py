@@ -6,7 +6,8 @@ from functools import partial
 from html import escape
 from typing import Any
 
-from ladm.flows.ask.query import newest_run, streamed
+from ladm.flows.ask.query import streamed
+from ladm.flows.ask.shown import newest_run
 from ladm.flows.config import store_uri
 from ladm.flows.python.table import Table
 from ladm.flows.runs.read import read_record

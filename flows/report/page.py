@@ -17,11 +17,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ladm.flows.ask.query import newest_run, run_views
+from ladm.flows.ask.query import run_views
+from ladm.flows.ask.shown import asked_run
 from ladm.flows.report import cells, charts, sentences, tables
 from ladm.flows.report.facts import EACH_END, MOST_DOMAINS, Facts, collect, domain_rows, shown_documents
 from ladm.flows.report.heatmaps import measure_heatmaps
-from ladm.flows.runs.read import read_record
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.selection_text import selection_text
 from ladm.tasks.printable import printable
@@ -56,7 +56,7 @@ def write_report(
     if not 0 <= heatmaps <= EACH_END:
         raise ConfigError(f"--heatmaps: {heatmaps} is not between 0 and {EACH_END}, the documents shown from each end")
     store = Store(store_uri)
-    record = read_record(store, run_id or newest_run(store))
+    record = asked_run(store, run_id, tell)
     if heatmaps:
         _measure(store, record, heatmaps, tell)
     content = page(collect(store, record)).encode("utf-8", "backslashreplace")

@@ -18,17 +18,20 @@ from ladm.tasks.storage.store import Store
 
 
 def publish(record: RunRecord) -> None:
-    """Publish ranking, allocation, drops, quarantine, exports and the record; `latest` names a complete run."""
+    """Publish ranking, allocation, drops, quarantine, exports and the record; `latest` names a complete run.
+
+    Of a run that was cancelled, the quarantine and the record alone: it has seconds.
+    """
     store = Store(record.plan.config.store)
     folder = f"runs/{record.run_id}"
     names: list[str] = []
-    for row in TABLE:
+    for row in () if record.cancelled else TABLE:
         for what, ending, name in row.published:
             made = [file for done in record.of(row.stage.name) for file in getattr(done.manifest, what)]
             names += [_link(store, file, f"{folder}/{name}") for file in made if file.path.endswith(ending)]
-    for done in record.of("export"):
+    for done in [] if record.cancelled else record.of("export"):
         names += [_link(store, part, f"{folder}/{name}") for part, name in export_names(done.manifest)]
-    for done in record.of("card"):
+    for done in [] if record.cancelled else record.of("card"):
         names += [_write_card(store, file, f"{folder}/export/README.md", record.run_id) for file in done.manifest.files]
     names.append(_write_quarantine(store, f"{folder}/quarantine.parquet", record))
     record.files = [*names, *record_files(record.run_id)]

@@ -47,9 +47,19 @@ class NewerRecordError(RecordError):
     """A record that a newer version wrote."""
 
 
+def summary_path(run_id: str) -> str:
+    """Where the part of a run's record lies that does not grow with the number of files."""
+    return f"runs/{run_id}/run.json"
+
+
+def has_record(store: Store, run_id: str) -> bool:
+    """Whether a run has a record; one that was killed has none."""
+    return store.size(summary_path(run_id)) is not None
+
+
 def record_files(run_id: str) -> list[str]:
     """The files in the store that are a run's record."""
-    return [*(f"runs/{run_id}/{name}.parquet" for name in TABLES), _summary_path(run_id)]
+    return [*(f"runs/{run_id}/{name}.parquet" for name in TABLES), summary_path(run_id)]
 
 
 def write_record(store: Store, record: Mapping[str, Any]) -> None:
@@ -70,7 +80,7 @@ def write_record(store: Store, record: Mapping[str, Any]) -> None:
         for counts in counted.values():
             del counts["uris"]
         summary["refresh"] = {**record["refresh"], **counted}
-    store.write_bytes(_summary_path(run_id), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+    store.write_bytes(summary_path(run_id), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
 def read_record(store: Store, run_id: str) -> dict[str, Any]:
@@ -81,7 +91,7 @@ def read_record(store: Store, run_id: str) -> dict[str, Any]:
     """
     if not run_id or "/" in run_id or run_id.startswith("."):
         raise RecordError(f"--run: {run_id!r} is no run id")
-    path = _summary_path(run_id)
+    path = summary_path(run_id)
     try:
         record = orjson.loads(store.read_bytes(path))
     except FileNotFoundError:
@@ -104,7 +114,7 @@ def read_record(store: Store, run_id: str) -> dict[str, Any]:
 
 def run_ids(store: Store) -> list[str]:
     """The runs that have a record, in the order in which they started."""
-    return [name for name in store.names("runs") if store.size(_summary_path(name)) is not None]
+    return [name for name in store.names("runs") if has_record(store, name)]
 
 
 def latest_run_id(store: Store) -> str | None:
@@ -136,7 +146,7 @@ def known_files(store: Store, wanted: Collection[str]) -> list[SourceFile]:
         if not left:
             break
         try:
-            record = orjson.loads(store.read_bytes(_summary_path(run_id)))
+            record = orjson.loads(store.read_bytes(summary_path(run_id)))
             rows = record.get("sources")
             if rows is None:
                 rows = pq.read_table(io.BytesIO(store.read_bytes(f"runs/{run_id}/sources.parquet"))).to_pylist()
@@ -154,10 +164,6 @@ def name_latest(store: Store, run_id: str) -> None:
 
 
 # -- reading ---------------------------------------------------------------------------------------------------
-
-
-def _summary_path(run_id: str) -> str:
-    return f"runs/{run_id}/run.json"
 
 
 def _join(store: Store, run_id: str, record: dict[str, Any]) -> None:
@@ -186,7 +192,8 @@ def _complete(path: str, record: dict[str, Any]) -> dict[str, Any]:
         missing = sorted({f"shards[].{name}" for job in record["shards"] for name in NEEDED_OF_JOBS - job.keys()})
     if missing:
         raise RecordError(f"{path}: no {missing[0]} in it, as in records of another ladm; run it again with this one")
-    record.setdefault("made_again", [])
+    for name in ("made_again", "remedies", "notices", "shortfalls"):
+        record.setdefault(name, [])
     record.setdefault("refresh", None)
     record.setdefault("config_sha256", config_sha256(record["config"]))
     quarantined = sum(stage.get("quarantined", 0) for stage in record["stages"].values())

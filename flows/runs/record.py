@@ -5,6 +5,7 @@ Counts, lineage and timings are taken from the manifests in the store, never fro
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -16,35 +17,21 @@ from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import PRODUCTS, rows_of, rows_of_stage
 from ladm.flows.runs.changes import difference, lost_more_than
+from ladm.flows.runs.outcomes import Done, Failure, Shortfall
 from ladm.flows.runs.packed import PackedFiles, counted_stage
 from ladm.tasks.errors import AccountError
-from ladm.tasks.manifest import Counts, Manifest, Shard, add_counts
+from ladm.tasks.manifest import Counts, Shard, add_counts
+from ladm.tasks.printable import printable
 from ladm.tasks.storage.store import Store
+
+NOTICES_KEPT = 20
+"""So many notices are in the record."""
+NOTICE_CHARACTERS = 1000
 
 
 def new_run_id() -> str:
     """A run's id: its start in UTC, so that ids sort by time, and a random end, so that two never collide."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
-
-
-@dataclass(frozen=True)
-class Done:
-    """A job that finished: its manifest, and whether the store already had it."""
-
-    source: str
-    manifest: Manifest
-    cached: bool
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A job that failed for good."""
-
-    stage: str
-    label: str
-    error: str
-    source: str = ""
-    """URI of the source file that the shard comes from; empty for the stages that work on all shards."""
 
 
 @dataclass
@@ -55,12 +42,18 @@ class RunRecord:
     run_id: str = field(default_factory=new_run_id)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     finished: datetime | None = None
+    cancelled: bool = False
+    """Whether somebody stopped it."""
     done: list[Done] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     made_again: list[str] = field(default_factory=list)
     """Files of the store that were found damaged or missing when they were to be read."""
     files: list[str] = field(default_factory=list)
     """Paths below the store's root that the run published for its user."""
+    notices: list[str] = field(default_factory=list)
+    """What the run said of itself as it went on: layers left out, what is scored again, files made again."""
+    shortfalls: list[Shortfall] = field(default_factory=list)
+    """What the run did not get, though nothing failed."""
     previous: dict[str, Any] | None = None
     """The record of the store's previous completed run, if there is one, to tell what changed."""
 
@@ -69,9 +62,11 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """`running`, `failed` or `completed`."""
+        """`running`, `cancelled`, `failed` or `completed`."""
         if self.finished is None:
             return "running"
+        if self.cancelled:
+            return "cancelled"
         return "failed" if self.failures else "completed"
 
     def note(self, done: Done, again: bool) -> None:
@@ -120,7 +115,7 @@ class RunRecord:
                     f"{quarantined:,} of {received:,} {what} are quarantined, more than max_quarantined ({limit:g}) "
                     f'allows; see `ladm sql "from quarantine" --run {self.run_id}`'
                 )
-                return Failure(stage, "all shards", reason)
+                return Failure(stage, "all shards", reason, remedy="quarantine")
         return None
 
     def too_much_removed(self) -> Failure | None:
@@ -129,7 +124,7 @@ class RunRecord:
         if limit is None or self.previous is None:
             return None
         reason = lost_more_than(limit, self.as_json()["refresh"])
-        return Failure("ingest", "all shards", reason) if reason else None
+        return Failure("ingest", "all shards", reason, remedy="sources") if reason else None
 
     def stage_summary(self, stage: str) -> dict[str, Any]:
         """How many jobs of a stage were run, cached and failed, and the account of its records."""
@@ -220,6 +215,9 @@ class RunRecord:
             "failures": [
                 {"stage": f.stage, "shard": f.label, "source": f.source, "error": f.error} for f in self.failures
             ],
+            "remedies": list(dict.fromkeys(f.remedy for f in self.failures)),
+            "notices": [printable(one, NOTICE_CHARACTERS) for one in self.notices[:NOTICES_KEPT]],
+            "shortfalls": [dataclasses.asdict(one) for one in self.shortfalls],
             "made_again": self.made_again,
             "files": self.files,
             "model": None

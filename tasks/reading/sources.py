@@ -17,7 +17,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from ladm.tasks.errors import SourceError
+from ladm.tasks.errors import SourceChangedError, SourceError
 from ladm.tasks.manifest import SourceFile
 from ladm.tasks.printable import printable
 from ladm.tasks.reading.folders import files_below, is_private, matching
@@ -75,7 +75,7 @@ def check_unchanged(file: SourceFile) -> None:
     """Make sure that a file is still what the listing saw; for after it was read.
 
     Raises:
-        SourceError: It was replaced or written to since. What was read belongs to no version that can be named.
+        SourceChangedError: It was replaced or written to since. What was read belongs to no version that can be named.
         OSError: It cannot be examined any more.
     """
     fs, path = file_system(file.uri)
@@ -83,7 +83,7 @@ def check_unchanged(file: SourceFile) -> None:
     if file.version.startswith(CONTENT):
         now = now.model_copy(update={"version": _content_version(now)})
     if (now.size, now.version) != (file.size, file.version):
-        raise SourceError(
+        raise SourceChangedError(
             f"{printable(file.uri, 500)}: changed while the run was reading it; run again, when nothing writes to it"
         )
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from ladm.tasks import stopping
 from ladm.tasks.errors import AccountError, ModelError
 from ladm.tasks.models.facts import read_call
 from ladm.tasks.scorers.attention_kernels import causal_attention, sliding_attention
@@ -146,6 +147,7 @@ def _attention(
     Returns:
         (the layer's attention output out_BLHD, no attention weights)
     """
+    stopping.check()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer, causal, reach, more = read_call(module, attention_mask, options)
     if not causal:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ladm.tasks import stopping
 from ladm.tasks.scorers.compiled_parts import outermost
 
 TOKENS = 1024
@@ -41,9 +42,16 @@ def _in_chunks(whole: Callable[..., Any]) -> Callable[..., Any]:
         if more or options or hidden_BLD.shape[:-1].numel() <= TOKENS:
             return whole(hidden_BLD, *more, **options)
         chunks_1TD = torch.split(hidden_BLD.reshape(1, -1, hidden_BLD.shape[-1]), TOKENS, dim=1)
-        return torch.cat([whole(chunk_1TD) for chunk_1TD in chunks_1TD], dim=1).view(*hidden_BLD.shape[:-1], -1)
+        return torch.cat([_unless_stopped(whole, one_1TD) for one_1TD in chunks_1TD], dim=1).view(
+            *hidden_BLD.shape[:-1], -1
+        )
 
     return forward
+
+
+def _unless_stopped(whole: Callable[..., Any], chunk_1TD: Tensor) -> Any:
+    stopping.check()
+    return whole(chunk_1TD)
 
 
 def _takes_each_token_by_itself(module: torch.nn.Module) -> bool:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TypeVar
 
 import torch
@@ -49,7 +50,8 @@ class Turns:
             self._waiting += len(parts)
         if self._pool is None:
             return [self._in_turn(work, part) for part in parts]
-        futures = [self._pool.submit(self._in_turn, work, part) for part in parts]
+        # In the context of the job: by it a pass hears that its run was told to stop.
+        futures = [self._pool.submit(copy_context().run, self._in_turn, work, part) for part in parts]
         for future in futures:
             future.exception()  # none is left at work when the first error is raised
         return [future.result() for future in futures]

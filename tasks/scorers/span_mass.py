@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ladm.tasks import stopping
 from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.attention_kernels import Kernel, causal_attention, fused_kernel
 from ladm.tasks.scorers.compiled_parts import kernels_work
@@ -122,6 +123,7 @@ def _cut_attention(
     out_BHLD = q_BHLD.new_empty(B, L, H, v_BKLD.shape[-1], dtype=torch.float32).transpose(1, 2)
     lse_BHL = q_BHLD.new_empty(B, H, L, dtype=torch.float32)
     for rows, columns in _blocks(_cuts(strict, L)):
+        stopping.check()  # a long window's attention takes seconds
         out_BHRD, lse_BHR = out_BHLD[:, :, rows], lse_BHL[:, :, rows]
         if rows == columns:
             for end in ends_of.get(rows.start, ()):

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ladm.tasks import stopping
 from ladm.tasks.addresses import read_addresses, with_addresses
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.finished import FinishedParts
@@ -74,6 +75,7 @@ def export(job: Job, store: Store, key: str) -> Outcome:
         missing = finished.missing(parts)
         texts = _Texts(store, documents, read_addresses(store, job))
         for start in range(0, len(missing), PARTS_AT_ONCE):
+            stopping.check()
             _write_parts(connection, exporter, finished, key, texts, missing[start : start + PARTS_AT_ONCE])
         selected_row = connection.execute(
             "select count(*), coalesce(sum(copies), 0) from ranking where selected"

@@ -15,9 +15,11 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from ladm.tasks import stopping
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts, PackedFile, Shard, SourceFile, add_counts, content_key
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
+from ladm.tasks.reading.records import UNKNOWN_DOMAIN
 from ladm.tasks.reading.sources import check_unchanged
 from ladm.tasks.schema import DOCUMENTS
 from ladm.tasks.settings import Settings
@@ -25,6 +27,8 @@ from ladm.tasks.storage.file_systems import opened
 from ladm.tasks.storage.store import Store, table_of
 
 PACKED_BYTES = 4 * 2**20
+WITHOUT_DOMAIN = "without_domain"
+"""The measure that counts documents which name no domain; it is there where there are such."""
 
 
 class IngestConfig(Settings):
@@ -113,6 +117,7 @@ def _read(source: SourceFile, config: Mapping[str, Any], pending: _PendingShard,
     try:
         with open_source(source) as file:
             for record in read_records(file, source.uri, reading):
+                stopping.check()
                 if isinstance(record, Record):
                     pending.add(source, record)
                 else:
@@ -133,13 +138,14 @@ def _read(source: SourceFile, config: Mapping[str, Any], pending: _PendingShard,
     if flush:
         pending.flush()
     check_unchanged(source)
+    without = pending.without_domain if isinstance(reading.domain, str) else 0
     return Outcome(
         counts=Counts(
             received=pending.documents + len(quarantine), kept=pending.documents, quarantined=len(quarantine)
         ),
         shards=pending.shards,
         quarantine=quarantine,
-        measures={"bytes": pending.bytes, "files": 1},
+        measures={"bytes": pending.bytes, "files": 1, **({WITHOUT_DOMAIN: without} if without else {})},
     )
 
 
@@ -170,6 +176,7 @@ class _PendingShard:
         self.shards: list[Shard] = []
         self.documents = 0
         self.bytes = 0
+        self.without_domain = 0
         self._gathered = 0
         self._packed_at = 0
         """Of the bytes gathered, those in `_tables`."""
@@ -193,6 +200,7 @@ class _PendingShard:
         for name, column in self._rows.items():
             column.append(row[name])
         self.documents += 1
+        self.without_domain += record.domain == UNKNOWN_DOMAIN
         self.bytes += len(encoded)
         self._gathered += len(encoded)
         if self._gathered >= self.shard_bytes:

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ladm.tasks import stopping
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Shard
 from ladm.tasks.storage.store import Store
@@ -32,7 +33,8 @@ def connect(store: Store, memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.D
         connection.execute("set enable_progress_bar = false")  # it would be drawn on stdout, in a JSON answer too
         if not store.local:
             connection.register_filesystem(store.fs)
-        yield connection
+        with stopping.telling(connection.interrupt):
+            yield connection
 
 
 def view_of_shards(

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ladm.tasks import stopping
 from ladm.tasks.manifest import Shard
 from ladm.tasks.storage.files import Files
 from ladm.tasks.storage.shard_writer import ShardWriter
@@ -148,7 +149,9 @@ class Store(Files):
         with self.fs.open(self.full(shard.path), "rb") as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             for group in range(parquet.num_row_groups):
-                yield from parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
+                for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
+                    stopping.check()
+                    yield batch
 
     def doc_ids(self, shards: Sequence[Shard]) -> Iterator[str]:
         """The column `doc_id` of some shards, row by row."""

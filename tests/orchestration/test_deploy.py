@@ -22,6 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ladm.flows.config import RunConfig, ScorerConfig, load_config
 from ladm.flows.dag.curate import curate
+from ladm.flows.dag.stages import NAMES
 from ladm.flows.orchestration.deploy import anywhere, deploy, nightly
 from ladm.flows.orchestration.environment import prefect_server
 from ladm.tasks.models.cache import cache_root
@@ -202,3 +203,51 @@ def test_sigterm_ends_serving_where_sigint_is_ignored(corpus: Corpus, tmp_path: 
         finally:
             serving.kill()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_deployment_that_is_paused_stays_paused(corpus: Corpus, tmp_path: Path) -> None:
+    config = load_config(None, corpus.settings, str(tmp_path / "store"))
+
+    def again(cron: str | None = DAILY) -> tuple[bool, Any]:
+        told = deploy(nightly(config, cron, "UTC", "of-a-pause", "a-pool"), "a-pool")
+        return told, client.read_deployment_by_name("curate/of-a-pause")
+
+    with prefect_server(cache_root()), get_client(sync_client=True) as client:
+        told, found = again()
+        assert (told, found.paused, [one.active for one in found.schedules]) == (False, False, [True])
+        client.pause_deployment(found.id)
+        told, found = again("30 3 * * *")
+        assert (told, found.paused) == (True, True)
+        assert found.schedules[0].schedule.cron == "30 3 * * *"
+        client.resume_deployment(found.id)
+        told, found = again()
+        assert (told, found.paused) == (False, False)
+        client.update_deployment_schedule(found.id, found.schedules[0].id, active=False)
+        told, found = again("0 4 * * *")
+        assert (told, found.paused, [one.active for one in found.schedules]) == (True, False, [False])
+        told, found = again(None)
+        assert (told, found.schedules) == (False, [])
+        client.delete_deployment(found.id)
+
+
+def test_the_form_shows_sources_first_and_the_stages_as_a_list(corpus: Corpus) -> None:
+    schema = nightly(load_config(None, corpus.settings), None, "UTC", "by-hand", "pool")._parameter_openapi_schema
+    shown = schema.model_dump()
+    assert next(iter(shown["definitions"]["RunConfig"]["properties"])) == "sources"
+    assert shown["definitions"]["RunConfig"]["required"] == ["sources"]
+    assert shown["properties"]["until"]["enum"] == list(NAMES)
+    assert shown["properties"]["until"]["default"] == "export"
+
+
+@pytest.mark.parametrize("until", ["nothing", "", "Export"])
+def test_a_stage_that_is_none_is_refused_by_the_server(until: str, corpus: Corpus, tmp_path: Path) -> None:
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    config = load_config(None, corpus.settings, str(tmp_path / "store"))
+    with prefect_server(cache_root()), get_client(sync_client=True) as client:
+        deploy(nightly(config, None, "UTC", "of-a-stage", "a-pool"), "a-pool")
+        found = client.read_deployment_by_name("curate/of-a-stage")
+        with pytest.raises(PrefectHTTPStatusError, match="until"):
+            client.create_flow_run_from_deployment(found.id, parameters={"until": until})
+        assert client.create_flow_run_from_deployment(found.id, parameters={"until": "rank"})
+        client.delete_deployment(found.id)
