@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import sys
 import urllib.parse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -120,18 +122,49 @@ def failure_of(future: PrefectFuture[Any]) -> Any:
 def _ray(workers: int | None, models: int | None, on_gpu: bool) -> Iterator[Runner]:
     # Where Ray itself ends a worker that takes too much memory, it would do the task again for ever.
     os.environ.setdefault("RAY_task_oom_retries", str(LOST_WORKERS))
-    import ray  # noqa: PLC0415
-    from prefect_ray import RayTaskRunner  # noqa: PLC0415
-
     address = os.environ.get(ADDRESSES["ray"])
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     options = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True, **local}
-    with RayTaskRunner(address=address, init_kwargs=options) as runner:
+    with contextlib.ExitStack() as stack:
+        if not address and not _has_ray():
+            stack.enter_context(_ray_of_this_machine_alone())
+        import ray  # noqa: PLC0415
+        from prefect_ray import RayTaskRunner  # noqa: PLC0415
+
+        runner = stack.enter_context(RayTaskRunner(address=address, init_kwargs=options))
         resources = ray.cluster_resources()
         if on_gpu and not address and not resources.get("GPU"):
             raise ConfigError("scorer.device: cuda, but Ray finds no GPU on this machine; set RAY_ADDRESS, or use cpu")
         cores = int(resources.get("CPU", 1))
         yield Ray(runner, workers or cores, models or (int(resources.get("GPU", 1)) if on_gpu else 1), on_gpu)
+
+
+def _has_ray() -> bool:
+    """Whether this process is part of a Ray cluster already, which is then used as it is."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+@contextlib.contextmanager
+def _ray_of_this_machine_alone() -> Iterator[None]:
+    """While open, a Ray cluster that is made here listens on the loopback interface, and asks for a token there.
+
+    By itself Ray listens on every interface, and does what anybody asks who reaches it.
+    """
+    # What Ray has on Windows and macOS by default: a cluster that is of one machine, and so on its loopback interface.
+    ours = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    if "RAY_AUTH_MODE" not in os.environ:
+        ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ |= ours
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class Ray:

@@ -5,6 +5,7 @@ Every checker is also shown something wrong, so that a checker that accepts anyt
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shlex
@@ -172,6 +173,178 @@ def test_kubernetes_names_only_what_is_there_and_runs_nothing_as_root() -> None:
                 assert "valueFrom" in variable or not re.search("PASSWORD|SECRET|KEY|DATABASE", variable["name"])
 
 
+def pod_specs() -> list[tuple[str, dict[str, Any]]]:
+    """Every pod of every manifest: its labels' app, and its spec."""
+    deployed = [one["spec"]["template"] for one in manifests() if one["kind"] == "Deployment"]
+    spec = ray_cluster()["spec"]
+    of_ray = [group["template"] for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]]
+    return [(template["metadata"]["labels"]["app"], template["spec"]) for template in [*deployed, *of_ray]]
+
+
+def against_restricted(pod: dict[str, Any]) -> list[str]:
+    """What of a pod the restricted profile of Kubernetes' pod security standards does not allow.
+
+    The rules are those of https://kubernetes.io/docs/concepts/security/pod-security-standards, of every container.
+    """
+    wrong = []
+    outer = pod.get("securityContext", {})
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        wrong += [name] if pod.get(name) else []
+    kinds = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    for volume in pod.get("volumes", []):
+        wrong += [f"volume {volume['name']}"] if not (set(volume) - {"name"}) <= kinds else []
+    containers = [*pod["containers"], *pod.get("initContainers", []), *pod.get("ephemeralContainers", [])]
+    for container in containers:
+        own = container.get("securityContext", {})
+        said = {
+            **{name: outer[name] for name in ("runAsNonRoot", "runAsUser", "seccompProfile") if name in outer},
+            **own,
+        }
+        checks = {
+            "runAsNonRoot": said.get("runAsNonRoot") is True,
+            "runAsUser": said.get("runAsUser") != 0,
+            "seccompProfile": said.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
+            "allowPrivilegeEscalation": own.get("allowPrivilegeEscalation") is False,
+            "capabilities": "ALL" in own.get("capabilities", {}).get("drop", [])
+            and set(own.get("capabilities", {}).get("add", [])) <= {"NET_BIND_SERVICE"},
+            "privileged": not own.get("privileged"),
+            "procMount": own.get("procMount", "Default") == "Default",
+            "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
+        }
+        wrong += [f"{container['name']}: {name}" for name, holds in checks.items() if not holds]
+    return wrong
+
+
+def test_every_pod_passes_the_restricted_profile() -> None:
+    assert len(pod_specs()) == 5
+    for app, pod in pod_specs():
+        assert against_restricted(pod) == [], app
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "found"),
+    [
+        (("securityContext", "seccompProfile"), {"type": "Unconfined"}, "server: seccompProfile"),
+        (("securityContext", "runAsNonRoot"), False, "server: runAsNonRoot"),
+        (("containers", 0, "securityContext", "allowPrivilegeEscalation"), True, "server: allowPrivilegeEscalation"),
+        (("containers", 0, "securityContext", "capabilities"), {"drop": ["NET_RAW"]}, "server: capabilities"),
+        (("containers", 0, "securityContext", "runAsUser"), 0, "server: runAsUser"),
+        (("volumes",), [{"name": "host", "hostPath": {"path": "/"}}], "volume host"),
+        (("hostNetwork",), True, "hostNetwork"),
+    ],
+)
+def test_a_pod_that_does_not_pass_is_noticed(path: tuple[Any, ...], value: Any, found: str) -> None:
+    pod = copy.deepcopy(pod_specs()[0][1])
+    place: Any = pod
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = value
+    assert against_restricted(pod) == [found]
+
+
+def test_pods_write_to_volumes_of_their_own_alone_and_know_no_kubernetes() -> None:
+    accounts = [one for one in manifests() if one["kind"] == "ServiceAccount"]
+    assert [one["automountServiceAccountToken"] for one in accounts] == [False]
+    for app, pod in pod_specs():
+        assert pod["automountServiceAccountToken"] is False, app
+        assert pod["serviceAccountName"] == accounts[0]["metadata"]["name"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            assert set(mounts.values()) <= volumes
+            environment = {one["name"]: one.get("value") for one in container.get("env", [])}
+            for name in ("HOME", "LADM_CACHE"):
+                assert environment.get(name) in (None, *mounts), (app, container["name"], name)
+            if container["name"] != "model":
+                assert environment["HOME"] in mounts
+
+
+def test_the_namespace_enforces_the_restricted_profile() -> None:
+    (namespace,) = [one for one in manifests() if one["kind"] == "Namespace"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert {one["metadata"].get("namespace") for one in [*manifests(), ray_cluster()]} == {
+        None, namespace["metadata"]["name"],
+    }  # fmt: skip
+
+
+def policies() -> list[dict[str, Any]]:
+    return [one["spec"] for one in manifests() if one["kind"] == "NetworkPolicy"]
+
+
+def lets(direction: str, app: str, other: str, port: int) -> bool:
+    """Whether the policies let an app's pods be reached by another's (or reach them) on a port."""
+    way, ends = ("ingress", "from") if direction == "in" else ("egress", "to")
+    for policy in policies():
+        chosen = policy["podSelector"].get("matchLabels", {"app": app})
+        for rule in policy.get(way, []) if chosen.get("app") == app else []:
+            peers = rule.get(ends)
+            named = peers is None or any(
+                peer.get("podSelector", {}).get("matchLabels", {}).get("app") == other for peer in peers
+            )
+            if named and any(one["port"] == port for one in rule.get("ports", [{"port": port}])):
+                return True
+    return False
+
+
+def test_network_policies_let_pass_what_is_needed_and_nothing_else() -> None:
+    nothing = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert nothing in policies()
+    apps = {app for app, _ in pod_specs()}
+    assert apps == {"prefect-server", "ladm-worker", "ladm-ray"}
+    for policy in policies():
+        assert policy["podSelector"].get("matchLabels", {}).get("app") in {*apps, None}
+    needed = {
+        ("ladm-worker", "prefect-server", 4200), ("ladm-ray", "prefect-server", 4200),
+        ("ladm-worker", "ladm-ray", 10001), ("ladm-worker", "ladm-ray", 6379), ("ladm-ray", "ladm-ray", 6380),
+    }  # fmt: skip
+    for asking, asked, port in needed:
+        assert lets("out", asking, asked, port), (asking, asked, port)
+        assert lets("in", asked, asking, port), (asking, asked, port)
+    for asking, asked, port in [
+        ("another", "prefect-server", 4200), ("another", "ladm-ray", 10001), ("prefect-server", "ladm-ray", 10001),
+        ("another", "ladm-worker", 8080), ("ladm-worker", "ladm-ray", 8265),
+    ]:  # fmt: skip
+        assert not lets("in", asked, asking, port), (asking, asked, port)
+    assert lets("out", "prefect-server", "anything", 5432)
+    assert not lets("out", "ladm-worker", "anything", 5432)
+    assert all(lets("out", app, "anything", 443) for app in ("ladm-worker", "ladm-ray"))
+
+
+def secret_of(container: dict[str, Any], name: str) -> tuple[str, str] | None:
+    """The secret, and its key, that a variable of a container comes from."""
+    for variable in container.get("env", []):
+        if variable["name"] == name:
+            reference = variable["valueFrom"]["secretKeyRef"]
+            return reference["name"], reference["key"]
+    return None
+
+
+def test_prefect_and_ray_ask_who_is_there() -> None:
+    containers = [(app, one) for app, pod in pod_specs() for one in pod["containers"]]
+    (locks,) = {secret_of(one, "PREFECT_SERVER_API_AUTH_STRING") for app, one in containers if app == "prefect-server"}
+    assert locks is not None
+    assert {secret_of(one, "PREFECT_API_AUTH_STRING") for app, one in containers if app != "prefect-server"} == {locks}
+    of_ray = [one for app, one in containers if app == "ladm-ray"]
+    (token,) = {secret_of(one, "RAY_AUTH_TOKEN") for one in of_ray}
+    assert token is not None
+    modes = [variable.get("value") for one in of_ray for variable in one["env"] if variable["name"] == "RAY_AUTH_MODE"]
+    assert modes == ["token"] * 3
+    head = ray_cluster()["spec"]["headGroupSpec"]
+    assert head["rayStartParams"]["include-dashboard"] == "false"
+    texts = "".join(path.read_text() for path in (INFRA / "kubernetes").glob("*.yaml"))
+    for name, key in {locks, token}:  # and how to make it is told
+        assert re.search(rf"create secret generic {name} --from-literal={key}=", texts)
+    assert not [one for one in manifests() if one["kind"] in ("Ingress", "Gateway")]
+    assert all(one["spec"].get("type", "ClusterIP") == "ClusterIP" for one in manifests() if one["kind"] == "Service")
+
+
+def test_compose_has_prefect_ask_who_is_there() -> None:
+    server, worker = COMPOSE["services"]["server"]["environment"], COMPOSE["services"]["worker"]["environment"]
+    assert server["PREFECT_SERVER_API_AUTH_STRING"] == "ladm:${PREFECT_PASSWORD}"
+    assert worker["PREFECT_API_AUTH_STRING"].startswith("ladm:${PREFECT_PASSWORD:?")
+
+
 # -- Docker ----------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +378,33 @@ def test_the_image_gets_every_package() -> None:
     assert linked == {"flows", "tasks", "sql"}
     assert {where, *linked} <= copied
     assert {"constraints.txt", project["project"]["readme"], *project["project"]["license-files"]} <= copied
+
+
+def test_the_dependencies_of_the_image_are_a_layer_of_their_own() -> None:
+    """What is copied before they are installed changes with them alone, and the code comes after."""
+    lines = [line for line in (INFRA / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
+    installed = next(number for number, line in enumerate(lines) if "-r requirements.txt" in line)
+    before = {name for line in lines[:installed] if line.startswith("COPY") for name in shlex.split(line)[1:-1]}
+    assert before == {"pyproject.toml", "constraints.txt", "infra/requirements.py"}
+    after = lines[installed + 1 :]
+    assert "RUN pip install --no-deps -c constraints.txt . \\" in after
+    users = [line for line in after if line.startswith("USER")]
+    assert users == ["USER 10001"]
+    assert after.index("USER 10001") < after.index('CMD ["ladm", "--help"]')
+
+
+@pytest.mark.parametrize("extras", ["", "ray", "dask, filters", "ray,dask"])
+def test_the_requirements_of_the_image_are_those_of_the_package(extras: str) -> None:
+    root = INFRA.parent
+    told = subprocess.run(
+        [sys.executable, "infra/requirements.py", extras], cwd=root, capture_output=True, text=True, check=True
+    )
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    names = [name.strip() for name in extras.split(",") if name]
+    wanted = [*project["dependencies"], *(one for name in names for one in project["optional-dependencies"][name])]
+    assert told.stdout.splitlines() == wanted
+    wrong = subprocess.run([sys.executable, "infra/requirements.py", "rya"], cwd=root, capture_output=True, check=False)
+    assert wrong.returncode == 1
 
 
 # -- prefect.yaml ----------------------------------------------------------------------------------------------

@@ -201,8 +201,8 @@ def test_cancelled_while_served(tmp_path: Path, corpus: Corpus, monkeypatch: pyt
 
             updates = {PREFECT_API_URL: f"http://127.0.0.1:{port}/api", PREFECT_API_AUTH_STRING: "me:secret"}
             with temporary_settings(updates=updates), get_client(sync_client=True) as client:
-                deployment = client.read_deployment_by_name("curate/nightly")
-                run = client.create_flow_run_from_deployment(deployment.id)
+                wait_for(client.read_deployments)
+                run = client.create_flow_run_from_deployment(client.read_deployments()[0].id)
                 wait_for(begun.exists, 240)
                 began = time.monotonic()
                 client.set_flow_run_state(run.id, Cancelling())

@@ -40,34 +40,40 @@ PATCH = """
 import importlib.abc, importlib.util, os, sys, time
 from pathlib import Path
 
+def load_calculator(load):
+    def loading(*arguments, **options):
+        with Path(os.environ["LADM_TEST_LOADED"]).open("a") as file:
+            print(os.getpid(), file=file)
+        return load(*arguments, **options)
+    return loading
+
+def score_windows(score):
+    calls = []
+    def scoring(*arguments):
+        calls.append(1)
+        fault = Path(os.environ["LADM_TEST_FAULT"])
+        if fault.exists():
+            how, at = fault.read_text().split()
+            if how == "dies":
+                os.kill(os.getpid(), 9)
+            if len(calls) == int(at):
+                fault.rename(fault.with_name(f"hanging-{os.getpid()}"))
+                time.sleep(600)
+        return score(*arguments)
+    return scoring
+
+WRAPPED = {"ladm.tasks.scorers.calculator": load_calculator, "ladm.tasks.scorers.window_scores": score_windows}
+
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "ladm.tasks.scorers.attention":
+        wrap = WRAPPED.pop(name, None)
+        if wrap is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         execute = spec.loader.exec_module
         def exec_module(module):
             execute(module)
-            load = module.load_calculator
-            def loading(*arguments, **options):
-                with Path(os.environ["LADM_TEST_LOADED"]).open("a") as file:
-                    print(os.getpid(), file=file)
-                return load(*arguments, **options)
-            module.load_calculator = loading
-            score, calls = module.score_windows, []
-            def scoring(*arguments):
-                calls.append(1)
-                fault = Path(os.environ["LADM_TEST_FAULT"])
-                if fault.exists():
-                    how, at = fault.read_text().split()
-                    if how == "dies":
-                        os.kill(os.getpid(), 9)
-                    if len(calls) == int(at):
-                        fault.rename(fault.with_name(f"hanging-{os.getpid()}"))
-                        time.sleep(600)
-                return score(*arguments)
-            module.score_windows = scoring
+            setattr(module, wrap.__name__, wrap(getattr(module, wrap.__name__)))
         spec.loader.exec_module = exec_module
         return spec
 
