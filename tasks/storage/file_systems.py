@@ -14,6 +14,7 @@ import fsspec
 
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.redact import holds_secret, one_line
+from ladm.tasks.storage.s3_patience import TRIES, TRIES_BEFORE_WORK, patience_options, set_patience
 
 ODD_NAME = "file://localhost"
 """What the URL of a local file begins with whose name is no UTF-8; the rest is its path, percent-encoded."""
@@ -41,16 +42,17 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
     if is_s3(uri):
         if wrong := next((name for name in ENDPOINTS if holds_secret(os.environ.get(name, ""))), None):
             raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
-        if impatient:
-            options["config_kwargs"] = {"connect_timeout": 3, "retries": {"max_attempts": 1}}
+        impatience = {"config_kwargs": {"connect_timeout": 3, "retries": {"max_attempts": 1}}}
+        options |= impatience if impatient else patience_options()
     uri = local_path(uri)
     try:
-        if "::" in uri:
-            return _not_chained(uri, options)
-        return cast(tuple[Any, str], fsspec.core.url_to_fs(uri, **options))
+        fs, path = _not_chained(uri, options) if "::" in uri else fsspec.core.url_to_fs(uri, **options)
     except (OSError, TypeError, AttributeError, NotImplementedError) as error:
         # Raised by protocols that ask for more than an address, or look into an archive that is not there.
         raise ValueError(f"{type(error).__name__}: {reason_of(error)}") from error
+    if is_s3(uri):
+        set_patience(fs, TRIES_BEFORE_WORK if impatient else TRIES)
+    return fs, cast(str, path)
 
 
 def local_uri(path: str) -> str:
