@@ -33,6 +33,7 @@ from ladm.tasks.scorers.made_with import without_made_with
 from ladm.tasks.selection import SelectConfig
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.benchmarks import DecontaminateConfig, source_entries
+from ladm.tasks.stages.card import CardConfig
 from ladm.tasks.stages.dedup import DeduplicateConfig
 from ladm.tasks.stages.ingest import IngestConfig
 from ladm.tasks.stages.length import LengthConfig
@@ -103,6 +104,8 @@ class RunConfig(Settings):
     """Which documents are selected, by which score, and how many tokens of them."""
     export: list[AnyExport] = Field(default=[ParquetExport(), JsonlExport()])
     """The formats that the selection is written in, each once. A format's name may stand for its entry."""
+    card: CardConfig = Field(default=CardConfig(), exclude_if=lambda card: card == CardConfig())
+    """What the head of the dataset card says, for the Hugging Face Hub."""
     execution: ExecutionConfig = ExecutionConfig()
     """How the run is carried out. Nothing here changes a result."""
     max_quarantined: float | None = Field(default=None, ge=0, le=1)

@@ -150,6 +150,36 @@ def test_no_number_of_the_configuration_takes_a_boolean() -> None:
     assert seen > 40
 
 
+def test_every_whole_number_of_the_configuration_is_read_in_the_same_ways() -> None:
+    """Whatever settings there will be, on their own and in lists: alike taken, or alike refused."""
+
+    def settings_below(kind: type[Settings]) -> set[type[Settings]]:
+        return {kind}.union(*(settings_below(one) for one in kind.__subclasses__()))
+
+    def outcome(model: type[Settings], name: str, value: object) -> object:
+        try:
+            return getattr(model.model_validate({name: value}), name)
+        except ValidationError as refused:
+            return sorted((error["loc"], error["type"]) for error in refused.errors())
+
+    seen = 0
+    for model in settings_below(RunConfig) | settings_below(Settings):
+        for name, field in model.model_fields.items():
+            if field.annotation in (int, int | None, list[int], tuple[int, ...]):
+                several = field.annotation in (list[int], tuple[int, ...])
+                for number in (4, 1000, 10**6):
+                    plain = outcome(model, name, [number] if several else number)
+                    for written in (
+                        f"{number:_}",
+                        f"{number:.1e}",
+                        f"{number}.0",
+                        f"{number // 1000 or number / 1000}e3",
+                    ):
+                        seen += 1
+                        assert outcome(model, name, [written] if several else written) == plain, (model, name, written)
+    assert seen > 300
+
+
 @pytest.mark.parametrize(
     ("setting", "field"),
     [

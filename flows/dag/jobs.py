@@ -194,16 +194,15 @@ def ask_rank(plan: Plan) -> list[Ask]:
 
 def ask_exports(plan: Plan) -> list[Ask]:
     """One export a format."""
-    model = _model(plan)
     return [
         Ask(
-            one.model_dump(),
+            one.model_dump(exclude={"tokenizer"}),  # counts by its digest
             [model.tokenizer_digest] if isinstance(one, TokenExport) else [],
-            {"model": plan.config.scorer.model},
+            {"model": model.reference},
             {"addresses": plan.addresses},
             one.format,
         )
-        for one in plan.exports
+        for one, model in zip(plan.exports, plan.tokenizers, strict=True)
     ]
 
 

@@ -45,6 +45,8 @@ class Plan:
     """The file of the store that holds the calibration's gate; None where there is no gate."""
     addresses: list[Shard] = field(default_factory=list)
     """The file of the store that tells where the source files lie; none where their names do."""
+    tokenizers: list[ResolvedModel] = field(default_factory=list)
+    """Of each export, the model whose tokenizer it is made with."""
 
     @property
     def gate(self) -> Gate | None:

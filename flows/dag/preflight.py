@@ -13,7 +13,7 @@ from ladm.flows.runs.read import known_files
 from ladm.tasks.condition import check_columns_are_made, domains_named
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
-from ladm.tasks.exporters.tokens import settled
+from ladm.tasks.exporters.tokens import settled, tokenizers_of
 from ladm.tasks.filters.loading import load_filters, try_out
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
@@ -72,6 +72,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     layers: list[int] = []
     left_out: list[int] = []
     exports: list[ExportConfig] = []
+    tokenizers: list[ResolvedModel] = []
     if scored or "tokenizer" in needs:
         model = resolve_model(config.scorer.model, tell)
         if model.tokenizer_digest is None:
@@ -89,9 +90,14 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
             if asked == FITTING and calibration is None:
                 notes.append(none_fits_line(scorer, config.window.length))
         if until == NAMES[-1]:
-            exports = [settled(one, model, f"export.{number}") for number, one in enumerate(config.export)]
+            tokenizers = tokenizers_of(config.export, model, tell)
+            pairs = zip(config.export, tokenizers, strict=True)
+            exports = [settled(one, made_with, f"export.{number}") for number, (one, made_with) in enumerate(pairs)]
     stages = told_stages(config, until)
-    return Plan(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports, notes)
+    return Plan(
+        *(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports, notes),
+        tokenizers=tokenizers,
+    )
 
 
 def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig, Calibration | None]:

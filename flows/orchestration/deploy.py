@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ladm.flows.config import RunConfig
 from ladm.tasks.errors import ConfigError, UserError
+from ladm.tasks.exporters.tokens import TokenExport
 from ladm.tasks.models.resolve import EMBEDDED
 from ladm.tasks.reading.readers import SourceConfig
 
@@ -67,12 +68,23 @@ def anywhere(config: RunConfig) -> RunConfig:
     scorer: dict[str, Any] = {}
     if config.scorer.calibration:
         scorer["calibration"] = _absolute(config.scorer.calibration)
-    model = config.scorer.model
-    if model != EMBEDDED and Path(model).expanduser().exists():  # else it is the name of one elsewhere
-        scorer["model"] = _absolute(model)
+    if (model := _model_from_anywhere(config.scorer.model)) != config.scorer.model:
+        scorer["model"] = model
+    changes["export"] = [
+        one.model_copy(update={"tokenizer": _model_from_anywhere(one.tokenizer)})
+        if isinstance(one, TokenExport) and one.tokenizer is not None
+        else one
+        for one in config.export
+    ]
     if scorer:
         changes["scorer"] = config.scorer.model_copy(update=scorer)
     return config.model_copy(update=changes)
+
+
+def _model_from_anywhere(reference: str) -> str:
+    """A model's reference, absolute where it is a path: else it is the name of one elsewhere."""
+    is_path = reference != EMBEDDED and Path(reference).expanduser().exists()
+    return _absolute(reference) if is_path else reference
 
 
 def _all_absolute(sources: list[SourceConfig]) -> list[SourceConfig]:

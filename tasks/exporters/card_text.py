@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 
 from ladm.tasks.exporters.formats import EXPORTERS
+from ladm.tasks.exporters.hub_header import hub_header
 from ladm.tasks.exporters.markdown import plain, table
 from ladm.tasks.exporters.selection_text import selection_text
+from ladm.tasks.exporters.shown_paths import SOMEWHERE, below, without_local_paths
 
 RUN_ID = "<run_id>"
 """Stands in a card until it is published: the same selection under the same configuration has the same card."""
@@ -32,6 +34,8 @@ class CardFacts:
         dropped: `card_dropped.sql`.
         not_ranked: `card_not_ranked.sql`.
         filtered: `card_filtered.sql`.
+        languages: `card_languages.sql`.
+        splits: The row of `card_splits.sql`; empty where nothing is selected.
         ranking_key: Content key of the ranking.
     """
 
@@ -43,6 +47,8 @@ class CardFacts:
     dropped: list[dict[str, Any]]
     not_ranked: list[dict[str, Any]]
     filtered: list[dict[str, Any]]
+    languages: list[dict[str, Any]]
+    splits: list[float]
     ranking_key: str
 
 
@@ -53,7 +59,8 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         config: `run` (the run's configuration) and its `config_sha256`, `model` (reference and digest), `versions`.
         facts: What was ranked, selected and left out.
     """
-    run = config["run"]
+    shown = without_local_paths(config)
+    run = shown["run"]
     sections = {
         "Domains": _domains(facts),
         "Scores of all ranked documents": _scores(facts),
@@ -61,12 +68,12 @@ def card_text(config: dict[str, Any], facts: CardFacts) -> str:
         "Allocation": _allocation(facts),
         "Left out before scoring": [*_left_out(run, facts.dropped), *_filtered(run, facts.filtered)],
         **({"Scored, and held back from the ranking": _held_back(facts)} if facts.not_ranked else {}),
-        "Sources of the selected documents": _sources(facts),
+        "Sources of the selected documents": _sources(facts, [one["uri"] for one in config["run"]["sources"]]),
         "Licences of the selected documents, as their metadata names them": _licences(facts),
         "Files": _files(run["export"]),
         "How to make it again": _recipe(run),
     }
-    lines = [*_front_matter(run["export"]), "# Long documents chosen by attention", "", *_opening(config, facts)]
+    lines = [*_header(run, facts), "# Long documents chosen by attention", "", *_opening(shown, facts)]
     for title, section in sections.items():
         lines += ["", f"## {title}", "", *section]
     return "\n".join([*lines, ""])
@@ -121,9 +128,9 @@ def _allocation(facts: CardFacts) -> list[str]:
     return [_shortage_text(facts.targets), "", *table(header, map(_target, facts.targets))]
 
 
-def _sources(facts: CardFacts) -> list[str]:
+def _sources(facts: CardFacts, roots: list[str]) -> list[str]:
     listed, more = facts.sources[:SOURCES_LISTED], facts.sources[SOURCES_LISTED:]
-    rows = [[plain(row["source"]), *_numbers(row, *COUNTED)] for row in listed]
+    rows = [[plain(below(row["source"], roots)), *_numbers(row, *COUNTED)] for row in listed]
     if more:
         rows.append([f"{len(more):,} more", *(f"{sum(row[name] for row in more):,}" for name in COUNTED)])
     return table("source | documents: | rows: | tokens:", rows)
@@ -136,7 +143,7 @@ def _licences(facts: CardFacts) -> list[str]:
 
 def _files(exports: list[dict[str, Any]]) -> list[str]:
     return [
-        *(f"- `{one['format']}/`: {EXPORTERS[one['format']].how_to_read}" for one in exports),
+        *(f"- `{one['format']}/`: {EXPORTERS[one['format']].how_to_read}{_tokenizer(one)}" for one in exports),
         "",
         "Formats of text have the columns `doc_id`, `domain`, `rank` (1 is the best of its domain), `score`,",
         "`windows`, `doc_tokens`, `role` (`replay` for a short document, else `long`), `copy` (0, and 1, 2, … for a",
@@ -148,10 +155,17 @@ def _files(exports: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _tokenizer(export: dict[str, Any]) -> str:
+    """By whose tokenizer, if not by that of the calculator."""
+    reference = export.get("tokenizer")
+    return f"; tokens by the tokenizer of `{plain(reference)}`" if reference else ""
+
+
 def _recipe(run: dict[str, Any]) -> list[str]:
     return [
         "Save this as `config.yaml` and run `ladm run config.yaml`; unchanged sources give the same selection.",
-        "The run's `sources.parquet` has the size and version of every source file.",
+        f"Where it says `{SOMEWHERE}`, put where things lie on your machine.",
+        "The run's `sources.parquet` has the address, size and version of every source file.",
         "",
         "```yaml",
         yaml.safe_dump(run, sort_keys=False, allow_unicode=False).rstrip().replace("```", "'''"),
@@ -188,11 +202,10 @@ def _summary(facts: CardFacts, select: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _front_matter(exports: list[dict[str, Any]]) -> list[str]:
-    """What lets `datasets.load_dataset` open the folder that the card lies in, as the Hugging Face hub does."""
-    if not any(one["format"] == "parquet" for one in exports):
-        return []
-    return ["---", "configs:", "- config_name: default", "  data_dir: parquet", "---", ""]
+def _header(run: dict[str, Any], facts: CardFacts) -> list[str]:
+    rows = sum(row["selected_rows"] for row in facts.lengths)
+    languages = [row["language"] for row in facts.languages]
+    return hub_header(run["export"], run.get("card") or {}, facts.licences, languages, rows, facts.splits)
 
 
 def _domain_scores(row: dict[str, Any]) -> list[str]:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ladm.tasks.errors import AccountError, ConfigError
+from ladm.tasks.errors import AccountError, ConfigError, ModelError
 from ladm.tasks.exporters.interface import EXPORTED, ExportConfig, Exporter, Part
 from ladm.tasks.exporters.packing import Piece, pack
-from ladm.tasks.models.resolve import ResolvedModel
+from ladm.tasks.models.resolve import ResolvedModel, resolve_tokenizer
+from ladm.tasks.places import expanded
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.shard_writer import ShardWriter
 from ladm.tasks.tokenizing.chunks import ChunkEncoder, Document, Ids
@@ -57,6 +58,15 @@ class TokenExport(ExportConfig):
     """Id of the token that ends every document. Default: the tokenizer's own."""
     pack: PackConfig | None = None
     """Put documents together into rows of one length (best fit). Default: one document a row."""
+    # left out of a dump where there is none: what is made of an entry is as it was before there was one
+    tokenizer: str | None = Field(default=None, exclude_if=lambda reference: reference is None)
+    """The model whose tokenizer makes the tokens: a folder, a hub id, or whatever else `scorer.model` may be. Its
+    weights are not needed. Default: the tokenizer of `scorer.model`."""
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _expand_variables(cls, reference: str | None) -> str | None:
+        return reference if reference is None else expanded(reference)
 
 
 class Row(NamedTuple):
@@ -195,6 +205,27 @@ def settled(config: ExportConfig, model: ResolvedModel, field: str) -> ExportCon
             f"{vocabulary_size(tokenizer) - 1}"
         )
     return config.model_copy(update={"eos": eos})
+
+
+def tokenizers_of(
+    exports: Sequence[ExportConfig], model: ResolvedModel, tell: Callable[[str], None] | None
+) -> list[ResolvedModel]:
+    """Whose tokenizer each entry of the `export:` list is made with.
+
+    Raises:
+        ModelError: An entry names one that cannot be had; the line names the entry.
+    """
+    found = []
+    for number, one in enumerate(exports):
+        reference = one.tokenizer if isinstance(one, TokenExport) else None
+        try:
+            found.append(model if reference is None else resolve_tokenizer(reference, tell))
+            if reference is not None:
+                load_tokenizer(found[-1])
+        except ModelError as error:
+            told = str(error).replace("scorer.model:", f"export.{number}.tokenizer:", 1)
+            raise ModelError(f"{told}; give a folder that has a tokenizer.json, or a hub id") from None
+    return found
 
 
 def _named_end(model: ResolvedModel, tokenizer: Any) -> int | None:

@@ -20,11 +20,13 @@ from ladm.tasks.redact import one_line
 HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WANTED = ("*.json", "*.safetensors", "*.txt", "tokenizer.model", "spiece.model", "merges*")
+TOKENIZER = ("config.json", "tokenizer*", "vocab*", "merges*", "spiece.model", "*_tokens*.json")
+"""The files that a tokenizer is made of."""
 UNWANTED = ("*/*", "consolidated*")  # other formats of the same weights
 HUB_SECONDS = 5.0  # to answer about a repository or a file; each read of a download has the hub's own limit
 
 
-def from_hub(reference: str, tell: Callable[[str], None]) -> Path:
+def from_hub(reference: str, tell: Callable[[str], None], files: tuple[str, ...] = WANTED) -> Path:
     """The local snapshot of `org/name[@revision]`: only JSON, text, safetensors and sentencepiece files.
 
     Where the hub is out of reach, or `HF_HUB_OFFLINE` is set, what the hub's cache has is used. A revision that is a
@@ -33,6 +35,7 @@ def from_hub(reference: str, tell: Callable[[str], None]) -> Path:
     Args:
         reference: matches `HUB_ID`.
         tell: told when a download starts.
+        files: Patterns of the files that are fetched: all of the model's, or its `TOKENIZER`.
 
     Raises:
         ModelError: there is no such repository or revision, or it is neither here nor within reach.
@@ -42,12 +45,13 @@ def from_hub(reference: str, tell: Callable[[str], None]) -> Path:
     parts = HUB_ID.fullmatch(reference)
     assert parts is not None, f"{reference} was taken for a hub id"
     name, revision = parts["name"], parts["revision"]
-    record = cache_root() / "references" / f"{text_sha256(reference)}.json"
+    whose = reference if files == WANTED else f"{reference} {' '.join(files)}"
+    record = cache_root() / "references" / f"{text_sha256(whose)}.json"
     fetched = (read_json(record) or {}).get("commit")
     if fetched is not None and fetched == revision and (config := _cached(name, "config.json", fetched)):
         return config.parent
     try:
-        commit = _download(reference, name, revision, tell)
+        commit = _download(reference, name, revision, tell, files)
     except ModelError:
         raise
     except Exception as error:  # the hub raises its own errors, its HTTP client's, and OSErrors
@@ -68,7 +72,9 @@ def from_hub(reference: str, tell: Callable[[str], None]) -> Path:
     return config.parent
 
 
-def _download(reference: str, name: str, revision: str | None, tell: Callable[[str], None]) -> str:
+def _download(
+    reference: str, name: str, revision: str | None, tell: Callable[[str], None], patterns: tuple[str, ...]
+) -> str:
     """Fetches the files of a repository that are wanted and not in the hub's cache yet; the commit they are of."""
     from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415
 
@@ -76,8 +82,8 @@ def _download(reference: str, name: str, revision: str | None, tell: Callable[[s
     commit = about.sha
     assert commit is not None, "the hub names a commit with every revision"
     files = [file.rfilename for file in about.siblings or []]
-    wanted = [file for file in files if _matches(file, WANTED) and not _matches(file, UNWANTED)]
-    if not any(file.endswith(".safetensors") for file in wanted):
+    wanted = [file for file in files if _matches(file, patterns) and not _matches(file, UNWANTED)]
+    if patterns == WANTED and not any(file.endswith(".safetensors") for file in wanted):
         raise ModelError(
             f"scorer.model: {reference} has no safetensors weights on the hub; pickled weights (.bin, .pt) are"
             " never loaded, since reading them runs code"

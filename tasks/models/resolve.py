@@ -19,7 +19,7 @@ import orjson
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.cache import cache_root, file_sha256, files_digest, hash_digest
 from ladm.tasks.models.gguf_file import convert, converted_record
-from ladm.tasks.models.hub import HUB_ID, from_hub
+from ladm.tasks.models.hub import HUB_ID, TOKENIZER, from_hub
 from ladm.tasks.models.pypi import from_pypi
 from ladm.tasks.redact import one_line
 
@@ -67,6 +67,36 @@ def resolve_model(reference: str, on_progress: Callable[[str], None] | None = No
         reason = f"{error.filename or cache_root()}: {error.strerror or one_line(str(error))}"
         hint = "LADM_CACHE names the folder where models are kept"
         raise ModelError(f"scorer.model: cannot prepare {reference}: {reason} ({hint})") from error
+
+
+def resolve_tokenizer(reference: str, on_progress: Callable[[str], None] | None = None) -> ResolvedModel:
+    """Makes the tokenizer of a model local. Of a folder or a hub id no weights are needed, and none are fetched.
+
+    Args:
+        reference: As for `resolve_model`.
+        on_progress: As there.
+
+    Returns:
+        The model, without a digest of its weights.
+
+    Raises:
+        ModelError: The reference leads to no tokenizer.
+    """
+    local = Path(reference.replace("\0", "") or "\n")
+    if reference == EMBEDDED or not (local.is_dir() or (not local.exists() and HUB_ID.fullmatch(reference))):
+        return resolve_model(reference, on_progress)
+    try:
+        folder = local.absolute() if local.is_dir() else from_hub(reference, on_progress or _say_nothing, TOKENIZER)
+        names = sorted(name for name in TOKENIZER_FILES if (folder / name).is_file())
+        if not any(name in VOCABULARIES for name in names):
+            raise ModelError(f"scorer.model: {reference!r} has no tokenizer files ({', '.join(VOCABULARIES)})")
+        converted = converted_record(folder)
+        return ResolvedModel(
+            reference, folder, "", converted.digest("tokenizer") if converted else files_digest(folder, names)
+        )
+    except OSError as error:
+        reason = error.strerror or one_line(str(error))
+        raise ModelError(f"scorer.model: cannot prepare {reference}: {reason}") from error
 
 
 def check_content(resolved: ResolvedModel) -> None:

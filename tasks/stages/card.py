@@ -7,16 +7,29 @@ configuration. Its words are in `card_text.py`.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Annotated, Any
 
 import duckdb
+from pydantic import Field
 
 from ladm.tasks.exporters.card_text import CardFacts, card_text
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.schema import DOCUMENTS, DROPPED, FILTERED, NOT_RANKED, RANKING
+from ladm.tasks.settings import Settings
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.store import Store
+
+
+class CardConfig(Settings):
+    """The `card:` section: what the head of the dataset card says that no metadata does."""
+
+    license: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    """The Hub's id of the data's licence, such as `cc-by-4.0`. Default: those that the documents' metadata states."""
+    language: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = Field(default=[])
+    """ISO codes of the data's languages, such as `[en, de]`. Default: those that the documents' metadata states."""
+    tags: list[str] = Field(default=[])
+    """Tags beside `ladm`, `long-context` and `pretraining`."""
 
 
 def card(job: Job, store: Store, key: str) -> Outcome:
@@ -42,6 +55,8 @@ def card(job: Job, store: Store, key: str) -> Outcome:
             dropped=_rows(connection, "card_dropped"),
             not_ranked=_rows(connection, "card_not_ranked"),
             filtered=_rows(connection, "card_filtered"),
+            languages=_rows(connection, "card_languages"),
+            splits=[place for place in _rows(connection, "card_splits")[0].values() if place is not None],
             ranking_key=ranking.key,
         )
     path = store.shard_path("export", key, "md")
@@ -60,7 +75,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, name: str) -> list[dict[str, An
 
 STAGE = Stage(
     name="card",
-    version="5",
+    version="6",
     compute=card,
     roles=("ranking", "allocation", "dropped", "not_ranked", "documents", "filtered", "filtered_short"),
 )

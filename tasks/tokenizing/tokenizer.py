@@ -85,9 +85,9 @@ def _tokenizer_from_folder(folder: Path) -> Any:
 @lru_cache(maxsize=2)
 def tokenizer_of(reference: str, digest: str) -> Any:
     """The tokenizer of the model `reference`, loaded once a process; `digest` is what it was when the run began."""
-    from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415  (not needed when all is cached)
+    from ladm.tasks.models.resolve import resolve_tokenizer  # noqa: PLC0415  (not needed when all is cached)
 
-    resolved = resolve_model(reference)
+    resolved = resolve_tokenizer(reference)
     if resolved.tokenizer_digest != digest:
         raise ModelError(f"scorer.model: the tokenizer of {reference!r} changed during the run; run it again")
     return load_tokenizer(resolved)
