@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from ladm.flows.dag.plan import Plan
+from ladm.tasks.exporters.formats import distribution_of
 from ladm.tasks.exporters.tokens import TokenExport
 from ladm.tasks.manifest import Shard
 from ladm.tasks.models.resolve import ResolvedModel
@@ -197,7 +198,10 @@ def ask_exports(plan: Plan) -> list[Ask]:
     return [
         Ask(
             one.model_dump(exclude={"tokenizer"}),  # counts by its digest
-            [model.tokenizer_digest] if isinstance(one, TokenExport) else [],
+            [
+                *([model.tokenizer_digest] if isinstance(one, TokenExport) else []),
+                *([made_by] if (made_by := distribution_of(one.format)) else []),
+            ],
             {"model": model.reference},
             {"addresses": plan.addresses},
             one.format,

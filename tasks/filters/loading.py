@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from ladm.tasks import plugins
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.filters.config import FilterConfig
 from ladm.tasks.filters.repetition import VERSION, too_repetitive
@@ -83,6 +84,8 @@ def filters_of_job(config: Sequence[dict[str, Any]], versions: Sequence[str]) ->
 def _load(config: FilterConfig, field: str) -> Filter:
     if config.datatrove is not None:
         return _of_datatrove(config, config.datatrove, field)
+    if config.plugin is not None:
+        return _of_plugin(config, config.plugin, field)
     if config.function is not None:
         return _of_function(config, config.function, field)
     thresholds = config.repetition
@@ -109,6 +112,27 @@ def _of_function(config: FilterConfig, path: str, field: str) -> Filter:
         return function(text, orjson.loads(meta) if meta else {})
 
     return Filter(config.called, field, version, check)
+
+
+def _of_plugin(config: FilterConfig, name: str, field: str) -> Filter:
+    plugin = plugins.declared(plugins.FILTERS)[name]
+    module, _, called = plugin.place.partition(":")
+    factory, version = _imported_from(module, called, field)
+    if not callable(factory):
+        raise ConfigError(f"{field}: {plugin.place} makes no filter: it is no function; mend {plugin.distribution}")
+    if wrong := _does_not_take(factory, **config.arguments):
+        raise ConfigError(f"{field}.arguments: {name} does not take them: {wrong}")
+    try:
+        keeps = factory(**config.arguments)
+    except Exception as error:
+        raise ConfigError(f"{field}: {name} cannot be made ({in_words(error)}); change its arguments") from None
+    if not callable(keeps) or _does_not_take(keeps, "", {}):
+        raise ConfigError(f"{field}: {plugin.place} makes nothing that takes (text, meta); mend {plugin.distribution}")
+
+    def check(_: str, text: str, meta: str | None) -> object:
+        return keeps(text, orjson.loads(meta) if meta else {})
+
+    return Filter(config.called, field, f"{plugin.distribution}, {version}", check)
 
 
 def _of_datatrove(config: FilterConfig, path: str, field: str) -> Filter:

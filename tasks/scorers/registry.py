@@ -1,7 +1,8 @@
 """The scorers beside `ladm`: which there are, and what they need and give, all together.
 
 Most give a score, by which documents can be ranked; `text` and `attention` give columns of what a window is like.
-`BESIDE` is the one place to add one at: the settings, the columns and what `select.rank_by` may name follow from it.
+`BUILT_IN` is the one place to add one at: the settings, the columns and what `select.rank_by` may name follow from it.
+Other packages add theirs by entry points (`plugins.py`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field, create_model
+from pydantic import Field, ValidationError, create_model, model_validator
 
+from ladm.tasks import plugins
 from ladm.tasks.schema import GATED
+from ladm.tasks.schema import SCORES as OWN_SCORES
 from ladm.tasks.scorers import attention_columns, gzip_ratio, longattn, longfilter, prolong, random_order
 from ladm.tasks.scorers import text as text_columns
 from ladm.tasks.scorers.evidence import Evidence, Needs
@@ -25,7 +28,7 @@ _ANY_LENGTH = 4096  # what kind of thing a scorer needs does not depend on it
 TextOf = Callable[[npt.NDArray[np.integer]], str]
 """Token ids → their text."""
 
-BESIDE: dict[str, Any] = {
+BUILT_IN: dict[str, Any] = {
     "longattn": longattn,
     "prolong": prolong,
     "longfilter": longfilter,
@@ -37,19 +40,48 @@ BESIDE: dict[str, Any] = {
 """Name → module, with `CONFIG`, `needs(config, length)` and `score(config, evidence)` (`evidence.py`)."""
 
 
+def _columns(name: str, module: Any) -> list[pa.Field]:
+    fields: list[pa.Field] = getattr(module, "COLUMNS", [pa.field(name, pa.float64())])
+    return fields
+
+
+def _wrong_with(name: str, module: Any) -> str:
+    """What keeps a scorer of another package from being used."""
+    if missing := [one for one in ("CONFIG", "needs", "score") if not hasattr(module, one)]:
+        return f"it has no {' and no '.join(missing)}"
+    if not (isinstance(module.CONFIG, type) and issubclass(module.CONFIG, Settings)):
+        return "its CONFIG is not derived from ladm.tasks.settings.Settings"
+    try:
+        module.CONFIG()
+    except ValidationError:
+        return "its CONFIG has settings without a default"
+    own = {column.name for one in BUILT_IN for column in _columns(one, BUILT_IN[one])} | set(OWN_SCORES.names)
+    taken = sorted(own & {column.name for column in _columns(name, module)})
+    return f"ladm has a column {taken[0]} of its own" if taken else ""
+
+
+ADDED, UNUSABLE = plugins.loaded(plugins.SCORERS, _wrong_with, (*BUILT_IN, "ladm", "order", "dependency", "gate"))
+"""Scorers of other packages: name → module, and name → why it cannot be used."""
+BESIDE: dict[str, Any] = BUILT_IN | ADDED
+"""All scorers."""
+
 SCORES = tuple(name for name, module in BESIDE.items() if not hasattr(module, "COLUMNS"))
 """Those that give one score, by which documents can be ranked."""
 
 
 def columns_of(name: str) -> list[pa.Field]:
     """The columns that a scorer gives: those that its module lists, or one of its own name."""
-    fields: list[pa.Field] = getattr(BESIDE[name], "COLUMNS", [pa.field(name, pa.float64())])
-    return fields
+    return _columns(name, BESIDE[name])
 
 
 def version_of(name: str) -> int:
     """The version of a scorer, which its module raises when it gives other numbers: they are then measured again."""
     return int(getattr(BESIDE[name], "VERSION", 1))
+
+
+def distribution_of(name: str) -> str | None:
+    """The package, with its version, that a scorer comes from; None for ladm's own."""
+    return plugins.distribution_of(plugins.SCORERS, name) if name in ADDED else None
 
 
 def all_columns() -> list[pa.Field]:
@@ -64,6 +96,15 @@ def scorer_of_column() -> dict[str, str]:
 
 class _Beside(Settings):
     """What `BesideConfig` can tell, whatever scorers there are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_used(cls, beside: Any) -> Any:
+        """Say of a scorer that cannot be loaded why, and not that there is none of its name."""
+        for name in beside if isinstance(beside, dict) else ():
+            if name in UNUSABLE:
+                raise ValueError(UNUSABLE[name])
+        return beside
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from ladm.tasks.schema import MEASURED
 from ladm.tasks.scorers.evidence import Needs
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
-from ladm.tasks.scorers.registry import columns_of, gather_without_model, version_of
+from ladm.tasks.scorers.registry import columns_of, distribution_of, gather_without_model, version_of
 from ladm.tasks.scorers.window_batches import batches_to_score, in_passes
 from ladm.tasks.storage.store import Store
 
@@ -39,12 +39,14 @@ def measure_key_config(scorer: LadmConfig, name: str, needs: Needs) -> dict[str,
     key = {"scorer": name, "settings": getattr(scorer.beside, name).model_dump(mode="json", exclude_none=True)}
     if (version := version_of(name)) > 1:
         key["version"] = version
+    if distribution := distribution_of(name):
+        key["distribution"] = distribution
     return key | (scorer.model_dump(mode="json", include=_SPANS | {"dtype"}) if needs.model else {})
 
 
 def scorer_of(job: Job) -> LadmConfig:
     """The configuration that a job's scorer runs under, with that scorer beside it and no other."""
-    own = {"scorer", "settings", "version"}
+    own = {"scorer", "settings", "version", "distribution"}
     settings = {name: value for name, value in job.config.items() if name not in own}
     beside = {job.config["scorer"]: job.config["settings"]}
     environment = {name: value for name, value in job.environment.items() if name != "together"}
