@@ -61,7 +61,7 @@ def distribution_of(form: str) -> str | None:
 def _class_of(entry: Any) -> str | None:
     """The name of the class that an entry means; a class name, since messages about an entry leave those out."""
     name = entry.get("format") if isinstance(entry, dict) else getattr(entry, "format", None)
-    if isinstance(name, str) and name in UNUSABLE:
+    if isinstance(name, str) and name in UNUSABLE and name not in EXPORTERS:
         raise ValueError(UNUSABLE[name])
     return EXPORTERS[name].entry.__name__ if isinstance(name, str) and name in EXPORTERS else None
 

@@ -50,7 +50,7 @@ class FilterConfig(Settings):
             wrong = f"{' and '.join(given)} are given" if given else "no filter is given"
             raise ValueError(f"{wrong}; give one of {', '.join(KINDS)}")
         if self.arguments and self.datatrove is None and self.plugin is None:
-            raise ValueError(f"arguments are for datatrove and plugin, not for {given[0]}; leave them out")
+            raise ValueError(f"arguments are for datatrove, not for {given[0]}; leave them out (or name a plugin)")
         if self.plugin is not None and self.plugin not in plugins.declared(plugins.FILTERS):
             known = ", ".join(plugins.declared(plugins.FILTERS)) or "none"
             raise ValueError(f"no installed package adds a filter {self.plugin!r}; there are: {known}")

@@ -20,7 +20,6 @@ from ladm.tasks.printable import printable
 from ladm.tasks.reading.decoders import BLOCK_BYTES, WatchedFile
 from ladm.tasks.reading.records import (
     BadRecord,
-    ConstDomain,
     Record,
     SourceConfig,
     UnreadableFile,
@@ -183,7 +182,7 @@ def _decoded(watched: WatchedFile, what: str, read: Callable[[], _T], row: int |
 def _text_column(schema: pa.Schema, config: SourceConfig) -> int:
     """Find the column that holds the text; refuse a file that has none, or two of the text's or the domain's name."""
     names = schema.names
-    paths = [config.text] if isinstance(config.domain, ConstDomain) else [config.text, config.domain]
+    paths = [config.text, *([config.domain] if isinstance(config.domain, str) else [])]
     roots = [path if path in names else path.split(".")[0] for path in paths]
     kind = _type_at(schema, config.text)
     if kind is None or not _is_text(kind):

@@ -22,7 +22,7 @@ from ladm.tasks.manifest import SourceFile
 from ladm.tasks.printable import printable
 from ladm.tasks.reading.arrow_files import schema_of
 from ladm.tasks.reading.readers import SourceConfig, UnreadableFile, detect_format, refuse_one_value
-from ladm.tasks.reading.records import ConstDomain, find, kind_of
+from ladm.tasks.reading.records import find, kind_of
 from ladm.tasks.reading.sources import ListedFile
 from ladm.tasks.reading.streams import blocks_of, lines_of, text_blocks
 from ladm.tasks.storage.file_systems import io_errors, opened
@@ -78,6 +78,7 @@ def check_first_records(listed: Sequence[ListedFile], sources: Sequence[SourceCo
         for number, (source, first) in enumerate(zip(sources, looks, strict=True)):
             _check_text(first, source, f"sources[{number}].text")
             _check_domain(first, source, f"sources[{number}].domain")
+            _check_expressions(first, source, f"sources[{number}]")
 
 
 def look_at(files: Sequence[SourceFile], source: SourceConfig) -> FirstRecords:
@@ -134,7 +135,7 @@ def _schema(file: SourceFile, kind: str) -> pa.Schema:
 
 def _note(first: FirstRecords, source: SourceConfig, told: pa.Schema | Iterable[dict[str, Any]]) -> None:
     """Add what a file tells."""
-    paths = [source.text, *([] if isinstance(source.domain, ConstDomain) else [source.domain])]
+    paths = [source.text, *([source.domain] if isinstance(source.domain, str) else [])]
     if isinstance(told, pa.Schema):
         records, number = [_as_record(told)], 0
     else:
@@ -214,7 +215,7 @@ def _check_text(first: FirstRecords, source: SourceConfig, place: str) -> None:
 
 def _check_domain(first: FirstRecords, source: SourceConfig, place: str) -> None:
     default = SourceConfig.model_fields["domain"].default
-    if isinstance(source.domain, ConstDomain) or source.domain == default or not first.files + first.texts:
+    if not isinstance(source.domain, str) or source.domain == default or not first.files + first.texts:
         return  # nobody named the default
     constant = f"for one domain for all records write domain: {{const: {printable(source.domain, 60)}}}"
     if not first.files:
@@ -225,6 +226,17 @@ def _check_domain(first: FirstRecords, source: SourceConfig, place: str) -> None
     names = [name for name, found in first.fields.items() if found & set(SCALARS)]
     wrong = _wrong(first, source.domain, kinds, "one value")
     raise SourceError(f"{place}: {wrong}{_there(first, _nearest(source.domain, names))}; {constant}")
+
+
+def _check_expressions(first: FirstRecords, source: SourceConfig, place: str) -> None:
+    """Refuse an SQL expression that reads a field that no record has: it would be null everywhere."""
+    there = {name.lower() for name in (*first.fields, *(["text"] if first.texts else []))}
+    if not first.files + first.texts:
+        return
+    for name, setting in source.fields_of_expressions.items():
+        if name.lower() not in there:
+            near = _nearest(name, list(first.fields))
+            raise SourceError(f"{place}.{setting}: {_wrong(first, name, set(), 'a field')}{_there(first, near)}")
 
 
 def _wrong(first: FirstRecords, path: str, kinds: set[str], wanted: str) -> str:

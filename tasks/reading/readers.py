@@ -18,6 +18,7 @@ import orjson
 
 from ladm.tasks.printable import printable
 from ladm.tasks.reading.arrow_files import read_arrow, read_parquet
+from ladm.tasks.reading.expressions import DroppedRecord, asked
 from ladm.tasks.reading.records import (
     UNKNOWN_DOMAIN,
     BadRecord,
@@ -94,7 +95,7 @@ def detect_format(name: str, config: SourceConfig) -> str:
     return FORMATS[extension]
 
 
-def read_records(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Record | BadRecord]:
+def read_records(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Record | BadRecord | DroppedRecord]:
     """Read a source file's records, in order, with memory bounded by `config.max_record_bytes` and not by the file.
 
     Args:
@@ -103,12 +104,19 @@ def read_records(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Re
         config: The source's entry in the configuration.
 
     Yields:
-        A record or a bad record for every non-blank line of JSON lines, for every row, or for the text file.
+        A record, a bad record or one that `keep` drops, for every non-blank line of JSON lines, for every row, or for
+        the text file.
 
     Raises:
         UnreadableFile: The file cannot be read to its end, or is not what its name says.
         OSError: The storage failed; unchanged, so that the caller can retry.
     """
+    records = _records(file, name, config)
+    yield from asked(records, config) if config.domain_sql or config.keep else records
+
+
+def _records(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Record | BadRecord]:
+    """Read them, before any expression is asked of them."""
     match detect_format(name, config):
         case "parquet":
             yield from read_parquet(file, config)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import datetime
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import orjson
 from pydantic import Field, field_validator
 
 from ladm.tasks.printable import printable
+from ladm.tasks.reading.record_sql import check_expression, fields_read
 from ladm.tasks.redact import checked_uri
 from ladm.tasks.settings import Settings
 
@@ -45,6 +47,23 @@ class ConstDomain(Settings):
     """The domain's name."""
 
 
+class SqlDomain(Settings):
+    """A domain that an SQL expression gives of each record."""
+
+    sql: str = Field(min_length=1)
+    """The expression, over the record's fields: `split_part(meta.url, '/', 3)`."""
+
+    @field_validator("sql")
+    @classmethod
+    def _can_be_asked(cls, sql: str) -> str:
+        check_expression(sql, is_condition=False)
+        return sql
+
+
+AN_EXPRESSION = re.compile(r"[()']|\|\||->")
+"""What a dotted path does not have."""
+
+
 class SourceConfig(Settings):
     """One entry of `sources:`: where the records are, and which of their fields are the text and the domain."""
 
@@ -55,9 +74,12 @@ class SourceConfig(Settings):
     text: str = Field(default="text", min_length=1)
     """The field that holds the text; a dotted path such as `body.text` leads into nested fields. If a field's own name
     is `body.text`, that field is taken."""
-    domain: str | ConstDomain = "meta.pile_set_name"
-    """The field that holds the domain's name, as a dotted path, or `{const: books}` for one domain. Records without a
-    domain go to `unknown`."""
+    domain: str | ConstDomain | SqlDomain = "meta.pile_set_name"
+    """The field that holds the domain's name, as a dotted path; `{const: books}` for one domain; or an SQL expression
+    over the record's fields, `split_part(meta.url, '/', 3)`. Records without a domain go to `unknown`."""
+    keep: str | None = Field(default=None, min_length=1, exclude_if=lambda keep: keep is None)
+    """An SQL condition over the record's fields: `language = 'en' and length(text) > 1000`. Records for which it is
+    false or null are dropped, and counted. All are kept when not given."""
     format: Literal["auto", "jsonl", "parquet", "arrow", "txt", "text"] = "auto"
     """How the files are read. `auto`: by the file name, without its compression suffix. `text` (or `txt`): each file,
     of whatever name, is one document. Compression is told by the file's first bytes."""
@@ -69,6 +91,30 @@ class SourceConfig(Settings):
     @classmethod
     def _text_is_txt(cls, name: str) -> str:
         return "txt" if name == "text" else name
+
+    @field_validator("domain", mode="before")
+    @classmethod
+    def _domain_by_sql(cls, domain: object) -> object:
+        """Let a string that cannot be a path stand for an expression."""
+        return SqlDomain(sql=domain) if isinstance(domain, str) and AN_EXPRESSION.search(domain) else domain
+
+    @field_validator("keep")
+    @classmethod
+    def _keep_can_be_asked(cls, keep: str | None) -> str | None:
+        if keep is not None:
+            check_expression(keep, is_condition=True)
+        return keep
+
+    @property
+    def domain_sql(self) -> str | None:
+        """The expression that gives the domain; None where it is a field or a constant."""
+        return self.domain.sql if isinstance(self.domain, SqlDomain) else None
+
+    @property
+    def fields_of_expressions(self) -> dict[str, str]:
+        """The fields that its expressions read, each with the setting that does."""
+        given = {"domain": self.domain_sql, "keep": self.keep}
+        return {field: name for name, sql in given.items() if sql for field in fields_read(sql)}
 
     @field_validator("uri")
     @classmethod
@@ -176,8 +222,8 @@ def find(fields: dict[str, Any], path: str) -> tuple[dict[str, Any], str] | None
 
 def _domain(fields: dict[str, Any], config: SourceConfig) -> str:
     """Name a record's domain: strings as they are, other single values as text, the rest `UNKNOWN_DOMAIN`."""
-    if isinstance(config.domain, ConstDomain):
-        return config.domain.const
+    if not isinstance(config.domain, str):  # an expression is asked later (`expressions.py`)
+        return config.domain.const if isinstance(config.domain, ConstDomain) else UNKNOWN_DOMAIN
     place = find(fields, config.domain)
     value = place[0][place[1]] if place else None
     match value:

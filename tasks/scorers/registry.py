@@ -102,7 +102,7 @@ class _Beside(Settings):
     def _can_be_used(cls, beside: Any) -> Any:
         """Say of a scorer that cannot be loaded why, and not that there is none of its name."""
         for name in beside if isinstance(beside, dict) else ():
-            if name in UNUSABLE:
+            if name in UNUSABLE and name not in BUILT_IN:
                 raise ValueError(UNUSABLE[name])
         return beside
 

@@ -21,6 +21,7 @@ from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard, SourceFile
 from ladm.tasks.places import expanded
 from ladm.tasks.printable import printable
+from ladm.tasks.reading.expressions import DroppedRecord
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, read_records
 from ladm.tasks.schema import BENCHMARKS
 from ladm.tasks.settings import Settings
@@ -88,6 +89,8 @@ def _passages(file: SourceFile, config: SourceConfig, field: str) -> Iterator[Re
     try:
         with open_source(file) as opened:
             for record in read_records(opened, file.uri, config):
+                if isinstance(record, DroppedRecord):
+                    continue
                 if not isinstance(record, Record):
                     raise SourceError(
                         f"{field}: {printable(file.uri, 500)}, record {record.line}: {record.reason}; set its "

@@ -18,6 +18,7 @@ from pydantic import Field
 from ladm.tasks import stopping
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts, PackedFile, Shard, SourceFile, add_counts, content_key
+from ladm.tasks.reading.expressions import DroppedRecord
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
 from ladm.tasks.reading.records import UNKNOWN_DOMAIN
 from ladm.tasks.reading.sources import check_unchanged
@@ -114,12 +115,15 @@ def _read(source: SourceFile, config: Mapping[str, Any], pending: _PendingShard,
     """Read one file's documents into `pending`, and those that are left there, too, into a shard if `flush`."""
     reading = SourceConfig(uri=source.uri, **config)
     quarantine: list[QuarantineEntry] = []
+    dropped: Counter[str] = Counter()
     try:
         with open_source(source) as file:
             for record in read_records(file, source.uri, reading):
                 stopping.check()
                 if isinstance(record, Record):
                     pending.add(source, record)
+                elif isinstance(record, DroppedRecord):
+                    dropped[record.reason] += 1
                 else:
                     quarantine.append(
                         QuarantineEntry(
@@ -132,7 +136,7 @@ def _read(source: SourceFile, config: Mapping[str, Any], pending: _PendingShard,
     except UnreadableFile as damage:
         if not source.problem:
             check_unchanged(source)  # half-way through being replaced, it is not worth a quarantine
-        seen = pending.documents + len(quarantine)
+        seen = pending.documents + len(quarantine) + dropped.total()
         # Shards already written stay: an earlier, whole version of the file may have the same ones.
         return _unreadable(source, damage, seen)
     if flush:
@@ -141,7 +145,10 @@ def _read(source: SourceFile, config: Mapping[str, Any], pending: _PendingShard,
     without = pending.without_domain if isinstance(reading.domain, str) else 0
     return Outcome(
         counts=Counts(
-            received=pending.documents + len(quarantine), kept=pending.documents, quarantined=len(quarantine)
+            received=pending.documents + len(quarantine) + dropped.total(),
+            kept=pending.documents,
+            dropped=dict(dropped),
+            quarantined=len(quarantine),
         ),
         shards=pending.shards,
         quarantine=quarantine,

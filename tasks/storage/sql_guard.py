@@ -167,6 +167,16 @@ def checked_expression(connection: duckdb.DuckDBPyConnection, text: str) -> froz
     Raises:
         QueryError: One line that says what is not allowed.
     """
+    return frozenset(path[0].lower() for path in columns_of_expression(connection, text))
+
+
+def columns_of_expression(
+    connection: duckdb.DuckDBPyConnection, text: str, *, windows: bool = True
+) -> frozenset[tuple[str, ...]]:
+    """The same, and it gives the columns as they are written, part by part: `meta.url` is `("meta", "url")`.
+
+    Without `windows`, window functions are refused too.
+    """
     if len(text) > MOST_CHARACTERS:
         raise QueryError(f"it has {len(text):,} characters; {MOST_CHARACTERS:,} are allowed")
     nodes = list(nodes_of(_one_expression(connection, text)))
@@ -175,7 +185,9 @@ def checked_expression(connection: duckdb.DuckDBPyConnection, text: str) -> froz
             what = REFUSED_CLASSES.get(kind, str(kind).lower())
             raise QueryError(f"{what} is not allowed; give one expression over the columns of one table")
     _check_calls(connection, nodes)
-    return frozenset(str(node["column_names"][0]).lower() for node in nodes if node.get("class") == "COLUMN_REF")
+    if not windows and any(node.get("class") == "WINDOW" for node in nodes):
+        raise QueryError("a window function is not allowed: each record is looked at by itself")
+    return frozenset(tuple(map(str, node["column_names"])) for node in nodes if node.get("class") == "COLUMN_REF")
 
 
 def texts_compared_with(connection: duckdb.DuckDBPyConnection, text: str, column: str) -> frozenset[str]:
