@@ -261,5 +261,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: the configuration is no mapping; see `ladm run --help` for an example")
+        raise ConfigError(f"{path}: the configuration is not a mapping; see `ladm run --help` for an example")
     return values

@@ -71,4 +71,4 @@ def _whole_entry(entry: str, path: str) -> dict[str, Any]:
 
 def _list_index(place: list[Any], name: str, path: str) -> None:
     if not name.isascii() or not name.isdigit() or int(name) >= len(place):
-        raise ConfigError(f"--set: {path}: {name!r} is no entry of a list of {len(place)}, counted from 0")
+        raise ConfigError(f"--set: {path}: {name!r} is not an entry of a list of {len(place)}, counted from 0")

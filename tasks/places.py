@@ -20,7 +20,7 @@ def expanded(place: str) -> str:
     def value(found: re.Match[str]) -> str:
         name = found["braced"] if found["braced"] is not None else found["bare"]
         if name is None or not _NAME.fullmatch(name):
-            raise ValueError(f"{found[0]!r} in {place!r} is no variable; write $NAME or ${{NAME}}, or the path itself")
+            raise ValueError(f"{found[0]!r} in {place!r} is not a variable; write $NAME, ${{NAME}} or the path itself")
         if not os.environ.get(name):
             raise ValueError(f"${name} in {place!r} is not set; set the environment variable, or write the path itself")
         return os.environ[name]

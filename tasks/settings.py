@@ -42,7 +42,7 @@ class Settings(Closed):
         if kinds is None:
             return validate(value)
         if _holds_bool(value):
-            raise ValueError("true and false (and yes, no, on and off) are no numbers; give a number, or leave it out")
+            raise ValueError("true and false (and yes, no, on and off) are not numbers; give a number, or leave it out")
         if kinds == {int}:
             value = _read(value, of_tokens="tokens" in name)
         found = validate(value)
@@ -82,11 +82,11 @@ def _read(value: Any, of_tokens: bool) -> Any:
     if found is None or (found[2] and not of_tokens):
         if isinstance(value, str) and value.strip()[:1].isdigit():
             letters = ", 1M, and a billion 1B" if of_tokens else ""
-            raise ValueError(f"{value[:40]!r} is no whole number; a million is 1000000, 1_000_000, 1e6{letters}")
+            raise ValueError(f"{value[:40]!r} is not a whole number; a million is 1000000, 1_000_000, 1e6{letters}")
         return value
     number = Decimal(found[1].replace("_", "")) * _TIMES[found[2].lower()]
     if number != number.to_integral_value():
-        raise ValueError(f"{found[0][:40]!r} is no whole number; give one without a fraction")
+        raise ValueError(f"{found[0][:40]!r} is not a whole number; give one without a fraction")
     return int(number)
 
 
@@ -99,4 +99,4 @@ def _check_size(found: Any, greatest: int) -> None:
     elif isinstance(found, int) and abs(found) > greatest:
         raise ValueError(f"{str(found)[:40]} is too great; it is at most {greatest}")
     elif isinstance(found, float) and not math.isfinite(found):
-        raise ValueError(f"{found} is no number to reckon with; give a finite one")
+        raise ValueError(f"{found} is not a finite number; give one")

@@ -77,7 +77,7 @@ def test_set_reaches_into_sections_and_lists() -> None:
         ("select.budget_tokens=-5", "select.budget_tokens: input should be greater than 0, not -5"),
         ("sources.0.url=x", "sources.0.url: unknown key; did you mean 'uri'?"),
         ("sources=[]", "sources: list should have at least 1 item"),
-        ("sources.7.uri=x", "--set: sources.7.uri: '7' is no entry of a list of 1, counted from 0"),
+        ("sources.7.uri=x", "--set: sources.7.uri: '7' is not an entry of a list of 1, counted from 0"),
         ("export=[parquet, parquet]", "export: a format is named twice; name each once"),
         (
             "export=doc",
@@ -119,7 +119,7 @@ def test_one_line_names_the_field_and_the_fix(override: str, line: str) -> None:
     ],
 )
 def test_true_and_false_are_no_numbers_and_no_seeds(setting: str, field: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{re.escape(field)}: true and false .* are no numbers; give a number"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(field)}: true and false .* are not numbers; give a number"):
         load_config(overrides=[setting])
 
 
@@ -146,7 +146,7 @@ def test_no_number_of_the_configuration_takes_a_boolean() -> None:
                 seen += 1
                 with pytest.raises(ValidationError) as refused:
                     model.model_validate({name: True})
-                assert (name,) in [error["loc"] for error in refused.value.errors() if "no numbers" in error["msg"]]
+                assert (name,) in [error["loc"] for error in refused.value.errors() if "not numbers" in error["msg"]]
     assert seen > 40
 
 
@@ -229,11 +229,11 @@ def test_a_million_and_a_billion_may_be_written_in_several_ways() -> None:
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ("select.budget_tokens=1MB", "'1MB' is no whole number; a million is 1000000, 1_000_000, 1e6, 1M, and a bill"),
-        ("select.budget_tokens=1,000,000", "'1,000,000' is no whole number; a million is 1000000, 1_000_000, 1e6, 1M"),
-        ("select.budget_tokens=1e-3", "'1e-3' is no whole number; give one without a fraction"),
-        ("window.length=4M", "window.length: '4M' is no whole number; a million is 1000000, 1_000_000, 1e6"),
-        ("sources=[{uri: a, max_record_bytes: 1GB}]", "sources.0.max_record_bytes: '1GB' is no whole number"),
+        ("select.budget_tokens=1MB", "'1MB' is not a whole number; a million is 1000000, 1_000_000, 1e6, 1M, and a"),
+        ("select.budget_tokens=1,000,000", "'1,000,000' is not a whole number; a million is 1000000, 1_000_000, 1e6"),
+        ("select.budget_tokens=1e-3", "'1e-3' is not a whole number; give one without a fraction"),
+        ("window.length=4M", "window.length: '4M' is not a whole number; a million is 1000000, 1_000_000, 1e6"),
+        ("sources=[{uri: a, max_record_bytes: 1GB}]", "sources.0.max_record_bytes: '1GB' is not a whole number"),
     ],
 )
 def test_other_ways_to_write_a_number_are_refused_with_those_that_work(setting: str, line: str) -> None:
@@ -247,7 +247,7 @@ def test_other_ways_to_write_a_number_are_refused_with_those_that_work(setting: 
         (None, "cannot read the configuration (No such file or directory)"),
         (b"\xff\xfe", "not UTF-8 text"),
         (b"a: [1", "not valid YAML"),
-        (b"- 1", "the configuration is no mapping"),
+        (b"- 1", "the configuration is not a mapping"),
         (
             b"window: {length: 256}\nsources: a\nwindow: {length: 9}",
             "lines 1 and 3: the key 'window' stands there twice",
@@ -398,4 +398,4 @@ def test_a_source_that_is_no_regular_file_is_refused(
         ):
             answer = ladm(*run_arguments(corpus, tmp_path / "store", setting))
             assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1), answer.err
-            assert answer.err.startswith(f"ladm: {field}: '{name}' is no regular file but a pipe")
+            assert answer.err.startswith(f"ladm: {field}: '{name}' is not a regular file but a pipe")

@@ -86,7 +86,7 @@ def shell(
             elif command.startswith(".columns"):
                 print(meanings(command.removeprefix(".columns").strip()))
             elif command.startswith("."):
-                print(HELP if command == ".help" else f"{command} is no command\n{HELP}")
+                print(HELP if command == ".help" else f"{command} is not a command\n{HELP}")
             elif text:
                 _ask(connection, text, show, timeout)
 
@@ -147,7 +147,7 @@ def meanings(name: str) -> str:
     """What a view shows and what its columns mean, or which views there are."""
     view = VIEWS.get(name)
     if view is None:
-        return f"{name or 'nothing'} is no view; the views are {', '.join(VIEWS)}"
+        return f"{name or 'nothing'} is not a view; the views are {', '.join(VIEWS)}"
     width = max(map(len, view.columns))
     return "\n".join([view.shows, *(f"  {column:<{width}}  {text}" for column, text in view.columns.items())])
 

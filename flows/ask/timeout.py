@@ -24,7 +24,7 @@ def checked_timeout(seconds: float) -> float:
         ConfigError: They are none.
     """
     if not 0 < seconds <= MOST_SECONDS:
-        raise ConfigError(f"--timeout: {seconds:g} is no number of seconds; give one above 0, up to {MOST_SECONDS:.0f}")
+        raise ConfigError(f"--timeout: {seconds:g} is out of range; give seconds above 0, up to {MOST_SECONDS:.0f}")
     return seconds
 
 

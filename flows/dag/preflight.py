@@ -130,10 +130,10 @@ def none_fits_line(scorer: LadmConfig, length: int) -> str:
 def check_until(config: RunConfig, until: str) -> None:
     """Refuse a last stage that there is not, or that nothing in the configuration asks for."""
     if until not in NAMES:
-        raise ConfigError(f"--until: {until!r} is no stage; choose one of {', '.join(NAMES)}")
+        raise ConfigError(f"--until: {until!r} is not a stage; choose one of {', '.join(NAMES)}")
     rows = rows_of_stage(until)
     if not any(row.asked(config) for row in rows):
-        raise ConfigError(f"--until: {until!r} is no stage of this run; set {rows[0].asked_by} to have it")
+        raise ConfigError(f"--until: {until!r} is not a stage of this run; set {rows[0].asked_by} to add it")
 
 
 def check_runner(config: RunConfig) -> None:

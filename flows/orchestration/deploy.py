@@ -102,13 +102,13 @@ def _schedule(cron: str, timezone: str) -> Any:
     try:
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ConfigError(f"--timezone: {timezone!r} is no time zone; give one like Europe/Berlin, or UTC") from None
+        raise ConfigError(f"--timezone: {timezone!r} is not a time zone; give one like Europe/Berlin, or UTC") from None
     from prefect.client.schemas.schedules import CronSchedule  # noqa: PLC0415
 
     try:
         CronSchedule(cron=cron, timezone=timezone)
     except (ValidationError, ValueError):
-        raise ConfigError(f'--cron: {cron!r} is no cron schedule; give one like "0 2 * * *", daily at two') from None
+        raise ConfigError(f'--cron: {cron!r} is not a cron schedule; give one like "0 2 * * *", daily at two') from None
     return Cron(cron, timezone=timezone)
 
 

@@ -63,9 +63,9 @@ def _problem(proxy: str) -> str | None:
         parts = urllib.parse.urlsplit(_with_scheme(proxy))
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        return f"it is no address ({error}); give one like http://proxy:3128, or unset it"
+        return f"it is not an address ({error}); give one like http://proxy:3128, or unset it"
     if parts.scheme not in SCHEMES or not host:
-        return f"it is no proxy of a kind that is known ({', '.join(SCHEMES)}); correct or unset it"
+        return f"it is not a proxy of a known kind ({', '.join(SCHEMES)}); correct or unset it"
     if parts.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         return "SOCKS needs the package socksio; pip install socksio, or unset it"
     return None

@@ -72,6 +72,6 @@ def _problem() -> str | None:
         return None
     reason = reason.replace("{", "{{").replace("}", "}}")
     return (
-        f"PREFECT_API_URL: what answers at {{shown}} is no Prefect server that this Prefect can use ({reason}); set "
+        f"PREFECT_API_URL: what answers at {{shown}} is not a Prefect server that this Prefect can use ({reason}); set "
         "the address of one, which ends in /api, or unset PREFECT_API_URL and ladm starts one for the run"
     )

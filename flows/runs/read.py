@@ -90,7 +90,7 @@ def read_record(store: Store, run_id: str) -> dict[str, Any]:
         RecordError: There is no such run, or its record is damaged, of a newer version, or lacks what is needed.
     """
     if not run_id or "/" in run_id or run_id.startswith("."):
-        raise RecordError(f"--run: {run_id!r} is no run id")
+        raise RecordError(f"--run: {run_id!r} is not a run id")
     path = summary_path(run_id)
     try:
         record = orjson.loads(store.read_bytes(path))

@@ -88,7 +88,7 @@ def entry_of(shorthand: str) -> dict[str, Any]:
     if shorthand in plugins.declared(plugins.FILTERS):
         return {"plugin": shorthand}
     raise ValueError(
-        f"{shorthand!r} is no built-in filter ({', '.join(BUILT_IN)}); "
+        f"{shorthand!r} is not a built-in filter ({', '.join(BUILT_IN)}); "
         "give module:function, or {datatrove: package.module.Class}"
     )
 

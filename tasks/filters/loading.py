@@ -104,7 +104,7 @@ def _of_function(config: FilterConfig, path: str, field: str) -> Filter:
         raise ConfigError(f"{field}: {path!r} is not of the form module:function")
     function, version = _imported_from(module, name, field)
     if not callable(function):
-        raise ConfigError(f"{field}: {path} is no function but of type {type(function).__name__}; name a function")
+        raise ConfigError(f"{field}: {path} is not a function but of type {type(function).__name__}; name a function")
     if wrong := _does_not_take(function, "", {}):
         raise ConfigError(f"{field}: {path} cannot be called with (text, meta): {wrong}; give it these two parameters")
 
@@ -146,7 +146,7 @@ def _of_datatrove(config: FilterConfig, path: str, field: str) -> Filter:
     from datatrove.pipeline.filters.base_filter import BaseFilter  # noqa: PLC0415
 
     if not (inspect.isclass(made_by) and issubclass(made_by, BaseFilter)):
-        raise ConfigError(f"{field}: {path} is no filter of datatrove; name a class that is derived from BaseFilter")
+        raise ConfigError(f"{field}: {path} is not a filter of datatrove; name a class that is derived from BaseFilter")
     made_with: Any = made_by.__init__
     if wrong := _does_not_take(made_with, None, **config.arguments):
         known = ", ".join(list(inspect.signature(made_with).parameters)[1:])

@@ -68,7 +68,7 @@ def from_hub(reference: str, tell: Callable[[str], None], files: tuple[str, ...]
         write_json(record, {"reference": reference, "commit": commit})
     config = _cached(name, "config.json", commit)
     if config is None:
-        raise ModelError(f"scorer.model: {reference} has no config.json on the hub, so it is no model")
+        raise ModelError(f"scorer.model: {reference} has no config.json on the hub, so it is not a model")
     return config.parent
 
 

@@ -99,13 +99,13 @@ def list_files(
     try:
         fs, path = file_system(source.uri, impatient=True)
     except (ValueError, ImportError) as error:
-        raise SourceError(f"{field}: {source.uri!r} is no path or URL that can be read ({error})") from None
+        raise SourceError(f"{field}: {source.uri!r} is not a path or URL that can be read ({error})") from None
     is_local = isinstance(fs, LocalFileSystem)
     if is_local and _is_stream(Path(path)):  # one in a folder is quarantined like other files
         raise SourceError(
-            f"{field}: {source.uri!r} is no regular file but a pipe, a device or a socket, and a run reads its sources "
-            "more than once; write what comes from there to a file and name that (compressed files are read as they "
-            "are)"
+            f"{field}: {source.uri!r} is not a regular file but a pipe, a device or a socket, and a run reads its "
+            "sources more than once; write what comes from there to a file and name that (compressed files are read as "
+            "they are)"
         )
     try:
         files = _list_local(Path(path), own) if is_local else _list_remote(fs, path)

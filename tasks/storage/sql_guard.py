@@ -103,7 +103,7 @@ def _check_tables(nodes: list[dict[str, Any]]) -> None:
     for node in nodes:
         name = str(node.get("table_name", ""))
         if node.get("type") == "BASE_TABLE" and _A_FILE.search(name) and name.lower() not in named_here:
-            raise QueryError(f"{name!r} is no view; read_parquet('…') and read_json('…') read files of the store")
+            raise QueryError(f"{name!r} is not a view; read_parquet('…') and read_json('…') read files of the store")
 
 
 # -- one expression ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The README's questions: each is answered on a real run, and some by what the test itself knows."""
+"""The questions of docs/guides/ask.md: each is answered on a real run, and some by what the test itself knows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from conftest import Answer, Corpus, run_arguments
 
 Cli = Callable[..., Answer]
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "ask.md").read_text(encoding="utf-8")
 
 
 def questions() -> dict[str, str]:
-    """Question → query, of the README's SQL block."""
-    (block,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    """Question → query, of the page's SQL block."""
+    (block,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
     found = re.findall(r"^-- (.+)\n((?:(?!--).*\n?)+?.*;)$", block, re.MULTILINE)
     return {question: query.rstrip(";") for question, query in found}
 
@@ -46,7 +46,7 @@ def answer(ladm: Cli, store: Path, beginning: str) -> list[dict[str, Any]]:
 
 
 def test_there_are_ten_and_nothing_else_in_the_block() -> None:
-    (block,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    (block,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
     assert len(questions()) == 10
     assert block.count(";") == 10
 

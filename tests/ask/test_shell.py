@@ -126,7 +126,7 @@ def test_asks_answers_and_remembers(terminal: Callable[[], Terminal]) -> None:
     shell.type(".views\r")
     assert "cds_per_layer" in shell.read_until(r"runs: run_id[\s\S]*ladm>")
     shell.type(".what\r")
-    shell.read_until(r"\.what is no command[\s\S]*Ctrl-C[\s\S]*ladm>")
+    shell.read_until(r"\.what is not a command[\s\S]*Ctrl-C[\s\S]*ladm>")
     shell.type("\x04")  # Ctrl-D leaves
     assert shell.process.wait(timeout=30) == 0
 

@@ -63,7 +63,7 @@ def test_every_column_is_described(corpus: Corpus, ladm: Cli, tmp_path: Path) ->
 
 def test_the_shell_tells_the_columns() -> None:
     assert "gate_distance" in meanings("scores")
-    assert meanings("nonsense").startswith("nonsense is no view; the views are documents, ")
+    assert meanings("nonsense").startswith("nonsense is not a view; the views are documents, ")
 
 
 @pytest.mark.parametrize("command", reference.commands())

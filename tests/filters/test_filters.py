@@ -143,7 +143,7 @@ def test_shorthand_and_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("filters", "told"),
     [
-        ("[quality]", "filters.0: 'quality' is no built-in filter (repetition); give module:function, or {datatrove: "),
+        ("[quality]", "filters.0: 'quality' is not a built-in filter (repetition); give module:function, or {data"),
         ("[{repetition: {top_2_grams: 1}}]", "filters.0.repetition.top_2_grams: unknown key; did you mean"),
         ("[{repetition: {top_2_gram: 2}}]", "filters.0.repetition.top_2_gram: input should be less than or equal to 1"),
         ("[{name: x}]", "filters.0: no filter is given; give one of repetition, datatrove, function"),
@@ -153,11 +153,11 @@ def test_shorthand_and_names(tmp_path: Path) -> None:
         ("[repetition, 'no_such_module:f']", "filters[1]: cannot import 'no_such_module' (ModuleNotFoundError: No mod"),
         ("['spoilt:f']", "filters[0]: cannot import 'spoilt' (SyntaxError: invalid syntax"),
         ("['my_filters:is_welcom']", "filters[0]: my_filters has no 'is_welcom'; did you mean 'is_welcome'?"),
-        ("['my_filters:number']", "filters[0]: my_filters:number is no function but of type int; name a function"),
+        ("['my_filters:number']", "filters[0]: my_filters:number is not a function but of type int; name a function"),
         ("['my_filters:takes_one']", "filters[0]: my_filters:takes_one cannot be called with (text, meta): too many"),
         ("['my_filters:']", "filters[0]: 'my_filters:' is not of the form module:function"),
         ("[{datatrove: Longest}]", "filters[0]: 'Longest' is not of the form package.module.Class"),
-        ("[{datatrove: my_filters.is_broken}]", "filters[0]: my_filters.is_broken is no filter of datatrove; name a"),
+        ("[{datatrove: my_filters.is_broken}]", "filters[0]: my_filters.is_broken is not a filter of datatrove; name"),
         ("[{datatrove: datatrove.pipeline.filters.NoFilter}]", "filters[0]: datatrove.pipeline.filters has no 'NoFil"),
         ("[{datatrove: like_datatrove.Longest, arguments: {word: 1}}]",
          "filters[0].arguments: Longest does not take them: missing a required argument: 'words'; it takes words, l"),

@@ -49,10 +49,10 @@ def arguments(corpus: Corpus, command: str, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--cron", "at two"], "--cron: 'at two' is no cron schedule; give one like"),
-        (["--cron", "0 26 * * *"], "--cron: '0 26 * * *' is no cron schedule"),
-        (["--cron", DAILY, "--timezone", "Europe/Nowhere"], "--timezone: 'Europe/Nowhere' is no time zone"),
-        (["--cron", DAILY, "--timezone", "../etc"], "--timezone: '../etc' is no time zone"),
+        (["--cron", "at two"], "--cron: 'at two' is not a cron schedule; give one like"),
+        (["--cron", "0 26 * * *"], "--cron: '0 26 * * *' is not a cron schedule"),
+        (["--cron", DAILY, "--timezone", "Europe/Nowhere"], "--timezone: 'Europe/Nowhere' is not a time zone"),
+        (["--cron", DAILY, "--timezone", "../etc"], "--timezone: '../etc' is not a time zone"),
         (["--cron", DAILY, "--set", "window.lenght=1"], "window.lenght: unknown key; did you mean 'length'?"),
     ],
 )

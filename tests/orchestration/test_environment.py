@@ -227,13 +227,13 @@ def answering(status: int, body: bytes, kind: str) -> type[http.server.BaseHTTPR
 @pytest.mark.parametrize(
     ("status", "body", "kind", "line"),
     [
-        (404, b"no", "text/html", "is no Prefect server that this Prefect can use (HTTP 404 for /api/"),
-        (200, b"<html>", "text/html", "is no Prefect server that this Prefect can use ("),
-        (200, b"", "text/plain", "is no Prefect server that this Prefect can use ("),
-        (200, b'{"status": "ok"}', "application/json", "is no Prefect server that this Prefect can use ("),
-        (200, b"true", "application/json", "is no Prefect server that this Prefect can use ("),
-        (200, b'"2.0.1"', "application/json", "is no Prefect server that this Prefect can use ("),
-        (503, b"later", "text/plain", "is no Prefect server that this Prefect can use (HTTP 503 for"),
+        (404, b"no", "text/html", "is not a Prefect server that this Prefect can use (HTTP 404 for /api/"),
+        (200, b"<html>", "text/html", "is not a Prefect server that this Prefect can use ("),
+        (200, b"", "text/plain", "is not a Prefect server that this Prefect can use ("),
+        (200, b'{"status": "ok"}', "application/json", "is not a Prefect server that this Prefect can use ("),
+        (200, b"true", "application/json", "is not a Prefect server that this Prefect can use ("),
+        (200, b'"2.0.1"', "application/json", "is not a Prefect server that this Prefect can use ("),
+        (503, b"later", "text/plain", "is not a Prefect server that this Prefect can use (HTTP 503 for"),
         (401, b"{}", "application/json", "does not let us in (HTTP 401); set PREFECT_API_AUTH_STRING"),
     ],
 )

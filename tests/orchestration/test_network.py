@@ -30,10 +30,10 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("socks5://127.0.0.1:1080", "SOCKS needs the package socksio"),
         ("socks5h://user:pw@127.0.0.1:1080", "SOCKS needs the package socksio"),
-        ("socks4://127.0.0.1:1080", "no proxy of a kind that is known"),
-        ("direct://", "no proxy of a kind that is known"),
-        ("http://proxy:port", "it is no address"),
-        ("http://[::1", "it is no address"),
+        ("socks4://127.0.0.1:1080", "not a proxy of a known kind"),
+        ("direct://", "not a proxy of a known kind"),
+        ("http://proxy:port", "it is not an address"),
+        ("http://[::1", "it is not an address"),
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_left_out(

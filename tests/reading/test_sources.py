@@ -200,7 +200,7 @@ def test_what_save_to_disk_notes_is_no_source(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["nosuchprotocol://x/y", "s4://bucket/x"])
 def test_unknown_protocols_are_refused(uri: str) -> None:
-    with pytest.raises(SourceError, match="is no path or URL"):
+    with pytest.raises(SourceError, match="is not a path or URL"):
         list_sources([SourceConfig(uri=uri)])
 
 

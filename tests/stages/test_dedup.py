@@ -486,4 +486,4 @@ def test_a_benchmark_that_cannot_be_read_is_refused_before_any_work(
         assert reason in answer.err
     assert not (tmp_path / "store" / "ingest").exists()
     answer = ladm(*run_arguments(corpus, tmp_path / "store"), "--until", "dedup")
-    assert (answer.code, "'dedup' is no stage of this run; set deduplicate" in answer.err) == (2, True)
+    assert (answer.code, "'dedup' is not a stage of this run; set deduplicate" in answer.err) == (2, True)
