@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from python_reference import python_page
 
 from ladm.flows.ask.meanings import VIEWS
 from ladm.flows.cli import _parser
@@ -24,6 +25,7 @@ def pages() -> dict[str, str]:
         "reference/configuration.md": configuration_page(),
         "reference/sql.md": sql_page(),
         "reference/cli.md": cli_page(),
+        "reference/python.md": python_page(),
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from blocks import LANGUAGES, SHOWN, Block, blocks, commands
 from conftest import write_jsonl
 
@@ -49,8 +50,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, long_model: Path) -> Iterato
     """A folder with `config.yaml`, data and a store of the bundled sample; the tiny model stands for every other."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "data").mkdir()
-    write_jsonl(folder / "data" / "letters.jsonl", "Letters", 1, [3000, 2500, 2000, 900, 20])
-    (folder / "config.yaml").write_text("sources: data/*.jsonl\nwindow: {length: 1024}\nexport: parquet\n")
+    write_jsonl(folder / "letters.jsonl", "Letters", 1, [3000, 2500, 2000, 900, 20])
+    content = zstandard.compress((folder / "letters.jsonl").read_bytes())
+    (folder / "data" / "letters.jsonl.zst").write_bytes(content)
+    (folder / "config.yaml").write_text("sources: data/*.jsonl.zst\nwindow: {length: 1024}\nexport: parquet\n")
     (folder / "book.txt").write_text("A line of a book that goes on.\n" * 400, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -117,9 +120,17 @@ def test_configurations_are_accepted(block: Block, place: Place) -> None:
     assert {name for name in values if not hasattr(config, name)} == set()
 
 
-@pytest.mark.parametrize("block", **named([block for block in RUN if block.language == "python"]))
-def test_programs_run(block: Block, place: Place) -> None:
-    exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+PROGRAMS = [block for block in RUN if block.language == "python"]
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in PROGRAMS}))
+def test_programs_run(page: str, place: Place) -> None:
+    """The programs of a page one after the other: a later one may use what an earlier one made."""
+    text = (place.folder / "book.txt").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "__main__", "book": text, "article": text[: len(text) // 2]}
+    for block in PROGRAMS:
+        if block.page == page:
+            exec(compile(block.text, block.place, "exec"), names)
 
 
 def test_the_readme_is_short() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -19,6 +20,7 @@ from ladm.tasks.storage.duck import statement
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "hooks"))
 
+import python_reference
 import reference
 
 Cli = Callable[..., Answer]
@@ -76,3 +78,14 @@ def test_every_option_is_described(command: str, capsys: pytest.CaptureFixture[s
     assert all(found.values()), f"{command}: an option without help"
     (section,) = re.findall(rf"^## {command}$(.*?)(?=^## |\Z)", reference.cli_page(), re.MULTILINE | re.DOTALL)
     assert all(f"| `{name}" in section for name in found)
+
+
+def test_every_name_of_the_python_api_is_described() -> None:
+    page = python_reference.python_page()
+    for name, value in python_reference.public_names().items():
+        assert f"\n## ladm.{name}\n" in page
+        for member, of in [(name, value), *python_reference.members(value)]:
+            assert inspect.getdoc(of), f"ladm.{name}: {member}: give it a docstring"
+    assert "**Raises:**" in page
+    assert "until: str = 'export'" in page
+    assert "### Run.ranking" in page
