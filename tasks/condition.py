@@ -84,7 +84,7 @@ def check_condition(where: str) -> None:
             _make_judged(connection, columns, one_window=False)
             answer = connection.execute(f"select {_bracketed(where)} as kept from judged").description
         except duckdb.Error as error:
-            raise QueryError(f"it cannot be asked ({_first_line(error)}); see `select.where` in the README") from None
+            raise QueryError(f"DuckDB refuses it ({_first_line(error)}); see `select.where` in the docs") from None
     if (kind := str(answer[0][1]).upper()) not in ("BOOL", "BOOLEAN"):
         raise QueryError(f"it gives {kind}, not true or false; compare it with something, e.g. (…) > 0.5")
 

@@ -115,7 +115,7 @@ def _type(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(parts))
     if typing.get_origin(annotation) in (list, tuple):
         inner = [_type(one) for one in typing.get_args(annotation) if one is not Ellipsis]
-        return f"list of {' or '.join(dict.fromkeys(inner))}"
+        return f"list of {' or '.join(dict.fromkeys(inner))}".replace("section", "sections")
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
     words = {

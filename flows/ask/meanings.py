@@ -17,7 +17,7 @@ class View(NamedTuple):
     """Column → what it means."""
 
 
-_DOC_ID = "id of the document: a hash of its source file, line and text"
+_DOC_ID = "id of the document: a hash of its file's name, its line and its text"
 _DOMAIN = "domain of the document"
 _SOURCE = "URI of the source file"
 _LINE = "line (JSON lines) or row (Parquet, Arrow) of the source file, counted from 1"

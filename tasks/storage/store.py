@@ -1,7 +1,7 @@
 """A curation store: its shards, which are content-addressed Parquet files, and the checks that they are undamaged.
 
-Layout: see the README. A data file is named by its key (`score/ab/abcd….parquet`) and appears whole or not at all
-(`files.py`). Two workers that write one key write the same bytes, so the last one wins and nothing is harmed.
+Layout: see docs/concepts/keys.md. A data file is named by its key (`score/ab/abcd….parquet`) and appears whole or not
+at all (`files.py`). Two workers that write one key write the same bytes, so the last one wins and nothing is harmed.
 """
 
 from __future__ import annotations

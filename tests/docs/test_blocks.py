@@ -53,7 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, long_model: Path) -> Iterato
     write_jsonl(folder / "letters.jsonl", "Letters", 1, [3000, 2500, 2000, 900, 20])
     content = zstandard.compress((folder / "letters.jsonl").read_bytes())
     (folder / "data" / "letters.jsonl.zst").write_bytes(content)
-    (folder / "config.yaml").write_text("sources: data/*.jsonl.zst\nwindow: {length: 1024}\nexport: parquet\n")
+    (folder / "config.yaml").write_text(
+        "sources: data/*.jsonl.zst\nwindow: {length: 1024}\nscorer: {span: 32}\nexport: parquet\n"
+    )
     (folder / "book.txt").write_text("A line of a book that goes on.\n" * 400, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -1,7 +1,7 @@
 """Every format, written by `ladm run`, read back by its own reader: same ids, same tokens, in the order of `ladm sql`.
 
 Three runs: one document a row, best first; with short documents replayed and some selected again, shuffled and split;
-and shuffled, split, and packed. Readers that are not installed are skipped: the README says how they are installed.
+and shuffled, split, and packed. Readers that are not installed are skipped; CONTRIBUTING.md says how to install them.
 """
 
 from __future__ import annotations
@@ -282,7 +282,7 @@ def streaming() -> Iterator[Any]:
     """`streaming.base` alone: the package's own `__init__` also imports image datasets, which need torchvision."""
     if "streaming" not in sys.modules:
         if (spec := importlib.util.find_spec("streaming")) is None:
-            pytest.skip("mosaicml-streaming is not installed; see the README")
+            pytest.skip("mosaicml-streaming is not installed; see CONTRIBUTING.md")
         package = types.ModuleType("streaming")
         package.__path__ = list(spec.submodule_search_locations or [])
         sys.modules["streaming"] = package
@@ -306,7 +306,7 @@ def test_mds_by_streaming(made: Made, split: str, streaming: Any) -> None:
 
 
 def test_megatron_by_indexed_dataset(made: Made, split: str) -> None:
-    pytest.importorskip("megatron.core", reason="megatron-core is not installed; see the README")
+    pytest.importorskip("megatron.core", reason="megatron-core is not installed; see CONTRIBUTING.md")
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     rows, sequences = [], []
@@ -342,7 +342,7 @@ def test_npy_by_numpy(made: Made, split: str) -> None:
 
 
 def test_npy_by_olmo_core(made: Made, split: str) -> None:
-    pytest.importorskip("olmo_core", reason="ai2-olmo-core is not installed; see the README")
+    pytest.importorskip("olmo_core", reason="ai2-olmo-core is not installed; see CONTRIBUTING.md")
     from olmo_core.data.numpy_dataset import NumpyFSLDataset
     from olmo_core.data.utils import iter_document_indices
 

@@ -335,7 +335,7 @@ REFUSED = [
     ("true) as a, (true", UNREADABLE),
     ("true /* and so on", UNREADABLE),
     ("'unfinished", UNREADABLE),
-    ("attach 'x.db'", "it cannot be asked (Catalog Error: Type with name attach does not exist!)"),
+    ("attach 'x.db'", "DuckDB refuses it (Catalog Error: Type with name attach does not exist!)"),
     ("score > 1 and meta ->> 'a' = 'b'", "`->>` takes all that stands before it; write (meta ->> 'key') = …, with the"),
     ("not meta ->> 'a' = 'b'", "`->>` takes all that stands before it"),
     ("domain = meta ->> 'a'", "`->>` takes all that stands before it"),
