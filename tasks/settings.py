@@ -99,4 +99,4 @@ def _check_size(found: Any, greatest: int) -> None:
     elif isinstance(found, int) and abs(found) > greatest:
         raise ValueError(f"{str(found)[:40]} is too great; it is at most {greatest}")
     elif isinstance(found, float) and not math.isfinite(found):
-        raise ValueError(f"{found} is not a finite number; give one")
+        raise ValueError(f"{found} is not a finite number; give a finite one")

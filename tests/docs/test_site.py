@@ -41,3 +41,15 @@ def test_it_loads_nothing_from_the_network(site: Path) -> None:
         r"<(?:script|img|iframe)[^>]+src=\"?(https?:)?//|<link[^>]+stylesheet[^>]+href=\"?(https?:)?//"
     )
     assert [str(path) for path in site.rglob("*.html") if loading.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_troubleshooting_tells_of_messages_that_there_are() -> None:
+    page = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^`(.+)`\n:   ", page, re.MULTILINE)
+    code = "".join(
+        path.read_text(encoding="utf-8") for name in ("flows", "tasks") for path in (ROOT / name).rglob("*.py")
+    )
+    assert len(messages) >= 8
+    for message in messages:
+        for part in filter(None, map(str.strip, message.split("…"))):
+            assert part in code, message
