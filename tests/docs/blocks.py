@@ -11,7 +11,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"bash", "sql", "python", "yaml"}
-SHOWN = {"text", "", "mermaid"}
+SHOWN = {"text", "", "toml"}
 """Blocks that show something, and ask for nothing."""
 _BLOCK = re.compile(r"^( *)```([\w.-]*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
