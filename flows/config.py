@@ -26,6 +26,7 @@ from ladm.tasks.exporters.jsonl import JsonlExport
 from ladm.tasks.exporters.parquet import ParquetExport
 from ladm.tasks.filters.config import FilterConfig, check_names
 from ladm.tasks.places import expanded
+from ladm.tasks.publishing.target import PublishConfig
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.redact import checked_uri
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
@@ -106,6 +107,8 @@ class RunConfig(Settings):
     """The formats that the selection is written in, each once. A format's name may stand for its entry."""
     card: CardConfig = Field(default=CardConfig(), exclude_if=lambda card: card == CardConfig())
     """What the head of the dataset card says, for the Hugging Face Hub."""
+    publish: PublishConfig | None = Field(default=None, exclude_if=lambda publish: publish is None)
+    """Where the exports and their card are published when the run is done; nowhere when not given."""
     execution: ExecutionConfig = ExecutionConfig()
     """How the run is carried out. Nothing here changes a result."""
     max_quarantined: float | None = Field(default=None, ge=0, le=1)

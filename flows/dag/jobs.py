@@ -68,7 +68,7 @@ def ask_benchmarks(plan: Plan, listed: ListedFile) -> Ask:
     """Read one benchmark file."""
     decontaminate = plan.config.decontaminate
     assert decontaminate is not None
-    reading = listed.config.model_dump(include={"text", "format", "max_record_bytes"})
+    reading = listed.config.model_dump(include={"text", "format", "max_record_bytes", "keep"})
     return Ask({**decontaminate.model_dump(include={"ngram", "shortest"}), **reading})
 
 
@@ -220,6 +220,12 @@ def ask_card(plan: Plan) -> list[Ask]:
     }
     about["config_sha256"] = config_sha256(about["run"])
     return [Ask(about, label="dataset card")]
+
+
+def ask_publish(plan: Plan) -> list[Ask]:
+    """Publish what was exported."""
+    publish = plan.config.publish
+    return [Ask(publish.model_dump(), label=publish.to)] if publish else []
 
 
 def _model(plan: Plan) -> ResolvedModel:

@@ -34,6 +34,7 @@ from ladm.tasks.scorers.ladm import (
 )
 from ladm.tasks.scorers.loaded_model import check_device
 from ladm.tasks.stages.benchmarks import check_benchmark
+from ladm.tasks.stages.publish import check_publish
 from ladm.tasks.storage.file_systems import io_errors, is_s3, reason_of
 from ladm.tasks.storage.store import Store
 
@@ -61,6 +62,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         check_window_length(config.scorer, config.window.length)
     check_domains(config)
     filters = check_filters(config)
+    check_target(config, until)
     notes: list[str] = []
     own = own_folders(config.store, ("latest", *STORE_FOLDERS))
     files = list_sources(config.sources, config.ingest.identity, own, tell)
@@ -146,6 +148,12 @@ def check_runner(config: RunConfig) -> None:
         )
     if runner != "threads" and device.startswith("cuda:"):
         raise ConfigError(f"scorer.device: {device!r} is one GPU of one machine; with {runner} give cuda")
+
+
+def check_target(config: RunConfig, until: str) -> None:
+    """Refuse a place that cannot be published to, in a run that comes to publish."""
+    if config.publish is not None and until == NAMES[-1]:
+        check_publish(config.publish)
 
 
 def check_device_is_here(config: RunConfig) -> None:

@@ -91,7 +91,7 @@ def _download(
     missing = [file for file in wanted if _cached(name, file, commit) is None]
     if missing:
         tell(f"downloading {reference} from the Hugging Face hub")
-    with _no_bars():
+    with no_bars():
         for file in missing:
             hf_hub_download(name, file, revision=commit, etag_timeout=HUB_SECONDS)
     return commit
@@ -110,7 +110,7 @@ def _matches(file: str, patterns: tuple[str, ...]) -> bool:
 
 
 @contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Keeps the hub's progress bars off stderr for a while: `tell` is how progress is told here."""
     from huggingface_hub.utils.tqdm import (  # noqa: PLC0415
         are_progress_bars_disabled,

@@ -44,7 +44,8 @@ def everything(corpus: Corpus, folder: Path, model: Path) -> list[str]:
     calibration = folder / "calibration.json"
     calibration.write_text(gated_calibration(model, 256, 16).model_dump_json())
     calibrated = ["scorer.layers=calibrated", f"scorer.calibration={calibration}"]
-    return [*EVERYTHING, *calibrated, f"decontaminate.against=[{against}]"]
+    publish = f"publish={folder / 'published'}"
+    return [*EVERYTHING, *calibrated, publish, f"decontaminate.against=[{against}]"]
 
 
 def products(store: Path, record: dict[str, Any]) -> dict[str, bytes]:

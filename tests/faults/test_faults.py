@@ -130,6 +130,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, forker: Fo
         "execution.retry_seconds": 0.01,
         "scorer.calibration": folder / "calibration.json",
         "decontaminate.against": f"[{folder}/benchmark.txt]",
+        "publish": folder / "published",
         **EVERYTHING,
     }
     (folder / "calibration.json").write_text(gated_calibration(tiny_model, 256, 16).model_dump_json())
