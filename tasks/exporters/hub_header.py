@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ladm.tasks.exporters.formats import EXPORTERS
+from ladm.tasks.exporters.tokens import TokenExport
 
 TAGS = ("ladm", "long-context", "pretraining")
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
@@ -119,6 +120,8 @@ def _configs(exports: Sequence[Mapping[str, Any]], splits: Sequence[float]) -> l
     kind = ""
     for one in sorted(exports, key=lambda one: list(EXPORTERS).index(one["format"])):
         form = one["format"]
+        if form not in TEXTS and not issubclass(EXPORTERS[form].entry, TokenExport):
+            continue  # of another package, which alone knows how it is read
         pattern = TEXTS.get(form, f"{form}/{{split}}-*.pieces.parquet")
         files = [{"split": split, "path": pattern.format(split=split)} for split in _splits(one, splits)]
         ending = pattern.rsplit(".", 1)[-1]

@@ -67,7 +67,9 @@ def test_a_package_adds_a_scorer_a_filter_and_an_exporter(tmp_path: Path, corpus
     assert [row["line_variety"] for row in json.loads(answer.stdout)] == [1.0]
     (exported,) = (store / "runs" / record["run_id"] / "export" / "markdown").glob("*.md")
     assert exported.read_text().count("## ") == record["stages"]["rank"]["selected_documents"] > 0
-    assert "any editor" in (store / "runs" / record["run_id"] / "export" / "README.md").read_text()
+    card = (store / "runs" / record["run_id"] / "export" / "README.md").read_text()
+    assert "any editor" in card
+    assert "data_files" not in card, "only its own reader knows how it is read"
     again = json.loads(ladm(example, *arguments).stdout)
     assert all(stage["run"] == 0 for stage in again["stages"].values())
     # another version of the package is another key: all that is its own is done again, and no window is scored again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -24,9 +25,10 @@ from test_export import inputs_of, job_of, made_up
 from test_report import Page
 
 from ladm.tasks.exporters.formats import EXPORTERS
-from ladm.tasks.manifest import SourceFile
+from ladm.tasks.manifest import Shard, SourceFile
 from ladm.tasks.models.cache import cache_root
 from ladm.tasks.models.resolve import resolve_model
+from ladm.tasks.publishing.folder import check_folder, publish_to_folder
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.reading.sources import list_sources
 from ladm.tasks.stages import ingest
@@ -459,3 +461,31 @@ def test_an_export_onto_s3_is_what_it_is_on_disk(place: Place, tmp_path: Path, t
             assert export(job, store, STAGE.key(job)) == outcome
             assert store.holds(outcome.files)
         assert files[0] == files[1]
+
+
+def test_a_published_selection_is_named_last_and_only_whole(place: Place) -> None:
+    """From one prefix of the server to another; the manifest names what is there, and keeps the selection before."""
+    store = Store(place.store)
+
+    def shard(key: str, content: bytes) -> Shard:
+        path = f"export/{key[:2]}/{key}/train-00000-of-00001.parquet"
+        store.write_bytes(path, content)
+        return Shard(key=key, path=path, bytes=len(content), rows=0, sha256=hashlib.sha256(content).hexdigest())
+
+    to = f"s3://{place.prefix}/published"
+    check_folder(to)
+    for number, letter in enumerate("abc"):
+        name = "parquet/train-00000-of-00001.parquet"
+        where = publish_to_folder(to, store, {name: shard(letter * 64, letter.encode() * 1000)}, b"card", letter * 64)
+        assert where == f"{to}/manifest.json"
+        objects = {
+            name.split("/published/")[1]: data for name, data in place.objects().items() if "/published/" in name
+        }
+        manifest = json.loads(objects["manifest.json"])
+        named = {one["name"]: objects[one["path"]] for one in manifest["files"]}
+        assert named == {name: letter.encode() * 1000, "README.md": b"card"}
+        assert len(objects) == 1 + 2 * min(number + 1, 2), "this selection and the one before"
+    damaged = shard("d" * 64, b"d" * 1000).model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(OSError, match="changed while it was published"):
+        publish_to_folder(to, store, {name: damaged}, b"card", "d" * 64)
+    assert json.loads(place.fs.cat_file(f"{place.prefix}/published/manifest.json"))["key"] == "c" * 64
