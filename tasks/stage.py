@@ -6,15 +6,11 @@ and retries with exponential backoff for what can pass. Nothing else in the proj
 
 from __future__ import annotations
 
-import builtins
 import hashlib
-import re
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import orjson
 import prefect
 from prefect import Task
@@ -26,6 +22,7 @@ from prefect.tasks import exponential_backoff
 
 from ladm.tasks.job import Job, Stage, run_jobs
 from ladm.tasks.manifest import Manifest, record_path
+from ladm.tasks.passing import can_pass
 from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import Store
 
@@ -117,30 +114,6 @@ class ContentKeyPolicy(CachePolicy):
         """The content key of the job that the task was called with."""
         assert self.stage is not None
         return self.stage.key(Job.model_validate(inputs["job"]))
-
-
-NEVER_PASSES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Of the errors of storage, those that trying again cannot mend: what is not there, or not ours, or no address."""
-NO_ROOM = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE)
-"""What a `RuntimeError` says that may pass."""
-
-
-def can_pass(error: object) -> bool:
-    """Whether trying again may mend an error: of storage, of the network, or for want of memory.
-
-    Nothing else: a user's mistake and our own bug are the same the next time, and what is damaged another job has to
-    make again.
-    """
-    if type(error) is duckdb.Error:  # of a file system in Python that DuckDB reads through: the error's name and words
-        named = getattr(builtins, (name := str(error).partition(":")[0]), None)
-        if isinstance(named, type):
-            return issubclass(named, (OSError, MemoryError)) and not issubclass(named, NEVER_PASSES)
-        return name.isidentifier()  # a library's own, which such a file system raises of its storage
-    if isinstance(error, RuntimeError):
-        torch = sys.modules.get("torch")  # not loaded: then it raised nothing either
-        return bool(torch and isinstance(error, torch.OutOfMemoryError)) or bool(NO_ROOM.search(str(error)))
-    passing = io_errors(MemoryError, duckdb.IOException, duckdb.OutOfMemoryException)
-    return isinstance(error, passing) and not isinstance(error, NEVER_PASSES)
 
 
 def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:

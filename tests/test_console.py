@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -56,3 +58,19 @@ def test_piped_output_is_plain_lines() -> None:
         console.advance("scan", 3)
         console.finished(Done("a", manifest("scan", 8), cached=False))
     assert out.getvalue() == "scan      done    a shard  8 in, 8 kept\n"
+
+
+def test_what_a_run_needs_before_prefect_is_told_to_be_quiet_does_not_import_it() -> None:
+    """Else Prefect sets up its log as it is by default, and tells a terminal of every task."""
+    modules = (
+        "console",
+        "ending",
+        "commands",
+        "config",
+        "orchestration.cancelling",
+        "orchestration.environment",
+        "one_run",
+    )
+    program = "import sys, " + ", ".join(f"ladm.flows.{name}" for name in modules) + "; print('prefect' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"

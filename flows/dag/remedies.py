@@ -6,7 +6,7 @@ import errno
 from typing import Literal
 
 from ladm.tasks.errors import SourceChangedError, UserError
-from ladm.tasks.stage import can_pass
+from ladm.tasks.passing import can_pass
 from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import DamagedFileError
 

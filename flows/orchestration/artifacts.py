@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -24,11 +24,13 @@ from ladm.flows.console import Console
 from ladm.flows.console import account as in_words_of
 from ladm.flows.dag.stages import MODEL_STAGES
 from ladm.flows.ending import ending
+from ladm.flows.orchestration.report_links import BASE, report_link
 from ladm.flows.runs.changes import CHANGES, in_words
 from ladm.flows.runs.outcomes import Done
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks.manifest import Counts
 from ladm.tasks.printable import printable
+from ladm.tasks.storage.store import Store
 
 EVERY_SECONDS = 5.0
 """Between two updates of the progress, so that the server is not kept busy by it."""
@@ -145,13 +147,29 @@ def tell_results(record: RunRecord, account: dict[str, Any]) -> None:
 
 
 def tell_report(record: RunRecord) -> None:
-    """The report of a completed run, written into the store, and a link to it as an artifact of the flow run."""
+    """The report of a completed run: written into the store, its gist as an artifact of the flow run, with a link."""
+    from ladm.flows.report.facts import collect  # noqa: PLC0415
+    from ladm.flows.report.markdown import in_markdown  # noqa: PLC0415
     from ladm.flows.report.page import write_report  # noqa: PLC0415  (matplotlib; a run that failed needs none)
 
+    store, run_id = record.plan.config.store, record.run_id
     with _never_in_the_way():
-        where = write_report(record.plan.config.store, record.run_id, tell=get_logger("ladm").info)
-        link = where if "://" in where else Path(where).resolve().as_uri()
-        create_link_artifact(link, f"report of run {record.run_id}", key="ladm-report")
+        where = write_report(store, run_id, tell=_log_of_the_run().info)
+        lines = [f"# Report of run {run_id}", "", *_way_to_report(where, store, run_id), ""]
+        lines.append(in_markdown(collect(Store(store), record.as_json())))
+        create_markdown_artifact("\n".join(lines), key="ladm-report", description=f"report of run {run_id}")
+
+
+def _way_to_report(where: str, store: str, run_id: str) -> list[str]:
+    """How to open the whole report: a link that a browser follows, or else what to do."""
+    if link := report_link(store, run_id):
+        return [f"[Open the whole report]({link})", "", f"It lies in {_code(where, 2000)}."]
+    if "://" in where:
+        place = f"The whole report is [{_code(where, 2000)}]({where}), an address that few browsers open. Elsewhere:"
+    else:
+        place = f"The whole report is {_code(str(Path(where).resolve()), 2000)}, a file of the worker's. Elsewhere:"
+    command = shlex.join(["ladm", "report", "--run", run_id, "--store", store, "--out", "report.html"])
+    return [place, "", "```", command, "```", "", f"`{BASE}`, in the worker's environment, makes a link of it."]
 
 
 def _code(text: str, characters: int) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ladm.flows.orchestration.network import settle_network
+from ladm.flows.orchestration.report_links import serve_reports
 from ladm.flows.orchestration.secret import (
     pass_on,
     secret,
@@ -190,10 +191,16 @@ def lasting_server(cache: Path, port: int) -> Iterator[str]:
                 f"--port: {port} cannot be listened on ({error}); give another, or if a Prefect server listens "
                 f"there, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
             ) from None
-    address = _own_server(cache, port)
-    pass_on(address, secret_to_sign_in())  # to the processes that runs are done in
-    with using(address, secret_to_sign_in()):
-        yield f"{address} (sign in with what {write_sign_in(cache, secret_to_sign_in())} holds)"
+    reports = serve_reports(cache, f"http://127.0.0.1:{port}")
+    os.environ |= reports
+    try:
+        address = _own_server(cache, port)
+        pass_on(address, secret_to_sign_in())  # to the processes that runs are done in
+        with using(address, secret_to_sign_in()):
+            yield f"{address} (sign in with what {write_sign_in(cache, secret_to_sign_in())} holds)"
+    finally:
+        for name in reports:
+            os.environ.pop(name, None)
 
 
 @functools.cache

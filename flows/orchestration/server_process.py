@@ -14,8 +14,10 @@ import os
 import socket
 import sys
 import threading
+from pathlib import Path
 
 from ladm.flows.imports import without_collection
+from ladm.flows.orchestration.report_links import KEY_FILE, report_route
 
 LOCK = "LADM_SERVER_LOCK"
 """The environment variable that names the file which keeps servers of one cache apart while they come up."""
@@ -51,6 +53,8 @@ def serve(port: int) -> None:
             from prefect.server.api.server import create_app  # noqa: PLC0415
 
             app = create_app()
+            if key_file := os.environ.get(KEY_FILE):  # before the pages, which answer whatever is asked
+                app.router.routes.insert(0, report_route(Path(key_file)))
         held = alone(os.environ.get(LOCK))
 
         class Server(uvicorn.Server):
