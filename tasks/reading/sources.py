@@ -100,6 +100,8 @@ def list_files(
         fs, path = file_system(source.uri, impatient=True)
     except (ValueError, ImportError) as error:
         raise SourceError(f"{field}: {source.uri!r} is not a path or URL that can be read ({error})") from None
+    except ConnectionError as error:
+        raise SourceError(f"{field}: {source.uri!r} cannot be reached ({error})") from None
     is_local = isinstance(fs, LocalFileSystem)
     if is_local and _is_stream(Path(path)):  # one in a folder is quarantined like other files
         raise SourceError(
@@ -112,9 +114,10 @@ def list_files(
     except FileNotFoundError:
         files = []
     except io_errors(ValueError, NotImplementedError) as error:
-        raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}") from None
+        raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}{_hint(source)}") from None
     if not files:
-        raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob")
+        hint = _hint(source)
+        raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob{hint}")
     if source.only is not None and not (files := [file for file in files if _is_wanted(file, source.only)]):
         raise SourceError(
             f"{field}: no file of {source.uri!r} has a name such as {', '.join(source.only)}; mend `only`"
@@ -128,6 +131,12 @@ def list_files(
 def _is_wanted(file: SourceFile, only: Sequence[str]) -> bool:
     """Whether a file's own name matches one of some patterns."""
     return any(fnmatch.fnmatchcase(file.uri.rsplit("/", 1)[-1], pattern) for pattern in only)
+
+
+def _hint(source: SourceConfig) -> str:
+    """What else may be wrong where nothing is found on the Hugging Face Hub, which hides what one may not see."""
+    asks = "hf://datasets/ORG/NAME[@REVISION]/path; of a private or gated repository set HF_TOKEN"
+    return f" ({asks})" if source.uri.startswith("hf://") else ""
 
 
 def _sources_among(
@@ -239,7 +248,7 @@ def _find_below(fs: Any, folder: str) -> dict[str, Any]:
 def _remote_file(fs: Any, name: str, info: dict[str, Any]) -> SourceFile:
     if is_web(fs) and not any(info.get(one) for one in WEB_VERSIONS):  # a page that lists files says nothing of them
         info = fs.info(name)
-    known = ("ETag", "etag", "mtime", "LastModified", *WEB_VERSIONS[1:])
+    known = ("ETag", "etag", "blob_id", "mtime", "LastModified", *WEB_VERSIONS[1:])
     version = next((info[one] for one in known if info.get(one)), None)
     file = SourceFile(uri=fs.unstrip_protocol(name), size=int(info.get("size") or 0), version=str(version).strip('"'))
     if version is None:  # a web server that tells nothing: only what it sends is known

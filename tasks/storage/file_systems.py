@@ -22,6 +22,25 @@ ODD_NAME = "file://localhost"
 ARCHIVES = ("zip", "tar", "libarchive", "reference", "dir", "blockcache", "cached", "filecache", "simplecache")
 """Protocols that mean something inside another address."""
 
+INSTALLED_BY = {
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs"),
+}
+"""Protocol → the package that reads it, which is not installed with ladm."""
+RAISE = (
+    ("httpx", "HTTPError"),
+    ("httpx2", "HTTPError"),
+    ("aiohttp", "ClientError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("gcsfs.retry", "HttpError"),
+    ("azure.core.exceptions", "AzureError"),
+)
+"""What file systems raise of their own: module, class."""
+HUB_SECONDS = 5.0
+"""How long the Hugging Face Hub may take to answer before a run; its own client would wait for ever."""
+
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -37,6 +56,7 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
     Raises:
         ValueError, ImportError: There is no such protocol, it cannot be reached by an address alone, or the address of
             S3 holds a password, which every error of a request would repeat.
+        ConnectionError: The Hugging Face Hub does not answer.
     """
     options: dict[str, Any] = {"use_listings_cache": False}
     if is_s3(uri):
@@ -44,15 +64,42 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
             raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
         impatience = {"config_kwargs": {"connect_timeout": 3, "retries": {"max_attempts": 1}}}
         options |= impatience if impatient else patience_options()
+    if uri.startswith("hf://") and impatient:
+        _ask_the_hub()
     uri = local_path(uri)
     try:
         fs, path = _not_chained(uri, options) if "::" in uri else fsspec.core.url_to_fs(uri, **options)
+    except ImportError as error:
+        package = INSTALLED_BY.get(uri.partition("://")[0])
+        if package is None:
+            raise
+        raise ValueError(f"the package {package} is not installed; pip install {package}") from error
     except (OSError, TypeError, AttributeError, NotImplementedError) as error:
         # Raised by protocols that ask for more than an address, or look into an archive that is not there.
         raise ValueError(f"{type(error).__name__}: {reason_of(error)}") from error
     if is_s3(uri):
         set_patience(fs, TRIES_BEFORE_WORK if impatient else TRIES)
     return fs, cast(str, path)
+
+
+def _ask_the_hub() -> None:
+    """Find out that the Hugging Face Hub answers at all, within seconds.
+
+    Raises:
+        ConnectionError: It does not; the message says which variables matter.
+    """
+    from huggingface_hub import constants, get_session  # noqa: PLC0415
+
+    endpoint = one_line(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE is set, so that nothing is asked of the Hugging Face Hub; unset it")
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except io_errors(ValueError) as error:
+        reason = reason_of(error)
+        raise ConnectionError(
+            f"{endpoint} does not answer: {reason}; check the network and its proxy, or set HF_ENDPOINT to a mirror"
+        ) from None
 
 
 def local_uri(path: str) -> str:
@@ -111,11 +158,9 @@ def opened(uri: str) -> BinaryIO:
 
 
 def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """What reaching for a file can raise: `OSError`, and botocore's and aiohttp's own errors; for `except`."""
-    botocore = sys.modules.get("botocore.exceptions")  # not loaded: then it raised nothing either
-    aiohttp = sys.modules.get("aiohttp")
-    of_s3 = (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
-    return (*more, OSError, *of_s3, *((aiohttp.ClientError,) if aiohttp else ()))
+    """What reaching for a file can raise: `OSError`, and the file systems' own errors; for `except`."""
+    loaded = ((sys.modules.get(module), name) for module, name in RAISE)  # not loaded: then it raised nothing either
+    return (*more, OSError, *(getattr(module, name) for module, name in loaded if hasattr(module, name)))
 
 
 def reason_of(error: BaseException) -> str:
