@@ -69,12 +69,12 @@ def _next(remedy: str, record: Mapping[str, Any], again: str, command: str | Non
             f"  {_with_limit(command, 'max_removed')}",
         ),
         "quarantine": (
-            "next (the same run would end the same):",
+            "next (the same command would fail again):",
             f"  {sql_command(record, QUARANTINE)}",
             "or, to rank without them:",
             f"  {_with_limit(command, 'max_quarantined')}",
         ),
-        "drops": ("next (the same run would end the same):", f"  {sql_command(record, DROPS)}"),
+        "drops": ("next (the same command would fail again):", f"  {sql_command(record, DROPS)}"),
     }
     bug = f"this is a bug, and running again does not mend it; please report it, with {folder}/run.json"
     return told.get(remedy, (bug,))

@@ -140,7 +140,7 @@ def test_after_too_much_quarantine(limit: str, tmp_path: Path, corpus: Corpus, l
         file.write("{no json\n{no json\n")
     answer = ladm(*for_people(corpus, tmp_path / "store", limit))
     assert answer.code == 1
-    assert "the same run would end the same" in answer.out
+    assert "the same command would fail again" in answer.out
     looked, without = commands(answer.out)
     shown = pasted(ladm, f"{looked} --format json")
     assert [row["line"] for row in json.loads(shown.out)] == [5, 6]
