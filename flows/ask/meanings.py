@@ -180,7 +180,7 @@ VIEWS: dict[str, View] = {
         "One row for each run of the store.",
         {
             "run_id": "id of the run; ids sort by time",
-            "status": "`completed`, `failed` or `running`",
+            "status": "`completed`, `failed`, `cancelled` or `running`",
             "until": "the last stage that was asked for",
             "started": "when the run started",
             "finished": "when the run ended",
