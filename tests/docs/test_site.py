@@ -53,3 +53,12 @@ def test_troubleshooting_tells_of_messages_that_there_are() -> None:
     for message in messages:
         for part in filter(None, map(str.strip, message.split("…"))):
             assert part in code, message
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md"])
+def test_links_between_files_lead_somewhere(name: str) -> None:
+    """The site's own pages are checked by mkdocs; these are also read as they lie in the repository."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [one for one in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text) if not one.startswith("http")]
+    assert [one for one in links if not ((ROOT / name).parent / one).exists()] == []
+    assert links or name != "README.md"
