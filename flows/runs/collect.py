@@ -67,7 +67,7 @@ def collect(uri: str, keep: int, dry_run: bool = False) -> Sweep:
     """
     if keep < 1:
         raise ConfigError(f"--keep: {keep} would delete every run; keep at least 1")
-    store = Store(uri, impatient=True)
+    store = Store(uri)
     if not run_ids(store):
         raise ConfigError(f"--store: there is no run in {uri!r}, so nothing tells what is needed; give another store")
     with contextlib.nullcontext() if dry_run else marks.collecting(store, new_run_id()):

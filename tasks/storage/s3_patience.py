@@ -15,7 +15,7 @@ from typing import Any
 
 TRIES = 14
 """Of one request. s3fs waits 0.1 s · 1.7ⁿ after each, 15 s at most: 74 s until the last."""
-TRIES_BEFORE_WORK = 2
+TRIES_BEFORE_WORK = 1
 """Of a request that finds out, before any work, whether there is a server."""
 BOTOCORE_TRIES_AGAIN = 1
 """botocore's own, within each of these."""
