@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from test_processes import start, wait_for
 from ladm.flows.dag import preflight
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import RUNNER_PACKAGES
+from ladm.flows.orchestration import runners
 from ladm.flows.orchestration.runners import LOST_WORKERS, check_reachable, runner_of
 from ladm.flows.runs.read import record_files
 from ladm.tasks.errors import ConfigError
@@ -328,3 +330,40 @@ def test_a_cluster_needs_a_prefect_server_that_it_can_reach(
         return
     with pytest.raises(ConfigError, match=f"PREFECT_API_URL: the tasks on RAY_ADDRESS={cluster} need a Prefect server"):
         check_reachable("ray", prefect)
+
+
+@pytest.mark.parametrize("users", [{}, {"RAY_AUTH_MODE": "disabled"}, {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}])
+def test_a_ray_cluster_made_here_is_of_this_machine_alone(
+    users: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens on the loopback interface, and asks for a token; afterwards the environment is as it was."""
+    names = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in users.items():
+        monkeypatch.setenv(name, value)
+    tokens = set()
+    for _ in range(2):
+        with runners._ray_of_this_machine_alone():
+            assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+            assert os.environ["RAY_AUTH_MODE"] == users.get("RAY_AUTH_MODE", "token")
+            tokens.add(os.environ.get("RAY_AUTH_TOKEN"))
+        assert {name: os.environ[name] for name in names if name in os.environ} == users
+    assert tokens == {None} if "RAY_AUTH_MODE" in users else len(tokens) == 2
+
+
+@installed("ray")
+@pytest.mark.slow
+def test_nothing_of_a_ray_cluster_made_here_listens_elsewhere() -> None:
+    program = """
+import ipaddress, psutil, ray
+from ladm.flows.orchestration.runners import _ray_of_this_machine_alone
+with _ray_of_this_machine_alone():
+    ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, logging_level="ERROR")
+    found = [c.laddr.ip for p in [psutil.Process(), *psutil.Process().children(recursive=True)]
+             for c in p.net_connections("inet") if c.status == "LISTEN"]
+    loopback = [ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in found]
+    print(len(found) > 3, all(loopback))
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    assert told.stdout.splitlines()[-1] == "True True"
