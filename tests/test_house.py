@@ -79,7 +79,7 @@ def names_of(module: ast.Module) -> set[str]:
 
 
 IMPORTING = sorted(
-    path.relative_to(ROOT) for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    path.relative_to(ROOT) for folder in ("tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py")
 )
 
 

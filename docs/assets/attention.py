@@ -16,7 +16,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from ladm.flows.ask.query import newest_run, run_views
+from ladm.flows.ask.query import run_views
+from ladm.flows.ask.shown import newest_run
 from ladm.flows.report.heatmaps import measure_heatmaps, stored_heatmaps
 from ladm.flows.runs.read import read_record
 from ladm.tasks.storage.store import Store
