@@ -19,6 +19,8 @@ MOST_PARTS = 60
 """Folders, or files, that are looked at one by one."""
 SOURCE_TREE = 0.2
 """Share of code among text files from which on they are a source tree."""
+NOTES = {"readme", "license", "licence", "sources", "notice", "changelog", "contributing", "datasheet", "dataset_card"}
+"""Names of texts about data, which are no data."""
 SPLITS = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "data", "default"}
 """Names of folders and files that say nothing of what is in them."""
 _NUMBERED = re.compile(r"[-_.]?(?:part|shard|train|validation|test|of|data|chunk)?[-_.]?\d+", re.IGNORECASE)
@@ -104,6 +106,7 @@ def _of_data(
     """The entries of one format. Parts with the same fields make one entry; what has no domain goes by its place."""
     made: list[Entry] = []
     place_name = _name_of(found.place, some)
+    looks: list[tuple[str, list[SourceFile], str, Sample]] = []
     for name, part in _parts(some).items():
         sample = sample_of(part, kind)
         text = text_field(sample.records)
@@ -111,13 +114,23 @@ def _of_data(
             why = "damaged" if sample.damaged and not sample.records else "no field with a text"
             found.left_out[f"{why}: {ending_of(part[0].uri)}"] += len(part)
             continue
-        domain = domain_field(sample.records, text)
-        path, values = (domain.path, domain.values) if domain else (name or place_name, Counter[str]())
+        looks.append((name, part, text, sample))
+    together: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for _, _, text, sample in looks:
+        together[text] += sample.records
+    of_all = {text: domain_field(records, text) for text, records in together.items()}
+    for name, part, text, sample in looks:
+        # A field that all files have comes before one that tells the records of a single file apart.
+        domain = of_all[text] or domain_field(sample.records, text)
+        path, values = (domain.path, Counter[str]()) if domain else (name or place_name, Counter[str]())
         made.append(Entry(found.place, part, path, domain is None, "auto", None, text, values, sample))
     groups: dict[tuple[str, str, bool], list[Entry]] = defaultdict(list)
     for entry in made:
         groups[entry.text, entry.domain, entry.is_constant].append(entry)
     merged = [_merged(group) for group in groups.values()]
+    for entry in merged:
+        if not entry.is_constant and entry.sample and (chosen := domain_field(entry.sample.records, entry.text)):
+            entry.values = chosen.values
     if len(merged) == 1 and merged[0].is_constant:
         merged[0].domain = place_name
     return [one for entry in merged for one in _named(entry, found.place, files, one_file)]
@@ -135,7 +148,6 @@ def _merged(entries: Sequence[Entry]) -> Entry:
         sum(sample.damaged for sample in samples),
     )
     first.files = [file for entry in entries for file in entry.files]
-    first.values = sum((entry.values for entry in entries), Counter[str]())
     first.sample = together
     return first
 
@@ -176,6 +188,10 @@ def _of_texts(
     number = sum(map(len, texts.values()))
     code = sum(len(some) for language, some in texts.items() if language not in DOCUMENTS)
     found.tree = code > SOURCE_TREE * number
+    if found.entries and not found.tree:
+        notes = [file for some in texts.values() for file in some if _stem(file).lower() in NOTES]
+        found.left_out["a note beside the data"] += len(notes)
+        texts = {language: [file for file in some if file not in notes] for language, some in texts.items()}
     every = [file for some in texts.values() for file in some]
     if not every:
         return []

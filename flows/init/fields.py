@@ -26,6 +26,8 @@ FEWEST_TEXTS = 0.5
 """Share of the records that must have a text in a field for it to be the text."""
 FEWEST_DOMAINS = 0.9
 """Share of the records that must have a domain in a field."""
+SHORTEST_TEXT = 60
+"""Characters that texts have on average, at least, in a field whose name does not say that it holds them."""
 PER_DOMAIN = 2
 """Records that a domain has on average, at least: what is different in every record is a name or an address."""
 DEEPEST = 3
@@ -44,9 +46,11 @@ class Chosen:
 def text_field(records: Sequence[dict[str, Any]]) -> str | None:
     """The field that holds the text: one of a known name, or else the one of the longest strings; None: none does."""
     lengths: dict[str, list[int]] = {}
+    words: Counter[str] = Counter()
     for record in records:
         for path, value in strings_of(record):
             lengths.setdefault(path, []).append(len(value))
+            words[path] += " " in value or "\n" in value
     usable = {path: found for path, found in lengths.items() if len(found) >= FEWEST_TEXTS * len(records)}
     if not usable:
         return None
@@ -56,7 +60,8 @@ def text_field(records: Sequence[dict[str, Any]]) -> str | None:
         for path in sorted(usable, key=lambda one: (one.count("."), one)):
             if path.rsplit(".", 1)[-1].lower() == name and mean[path] >= mean[longest] / 20:
                 return path
-    return longest if mean[longest] >= 20 else None
+    is_prose = mean[longest] >= SHORTEST_TEXT and words[longest] >= len(usable[longest]) / 2
+    return longest if is_prose else None
 
 
 def domain_field(records: Sequence[dict[str, Any]], text: str) -> Chosen | None:

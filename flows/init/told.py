@@ -75,7 +75,9 @@ def in_words(look: Look) -> list[str]:
     if (more := len(look.found.entries) - MOST_SHOWN) > 0:
         lines.append(f"  and {more:,} more entries")
     lines += [
-        f"  left out: {_files(number)}, {printable(why, 100)}" for why, number in look.found.left_out.most_common(5)
+        f"  left out: {_files(number)}, {printable(why, 100)}"
+        for why, number in look.found.left_out.most_common(5)
+        if number
     ]
     letters = look.measured.scripts.total()
     if letters:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import random
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +23,7 @@ from conftest import Answer, sentence
 
 import ladm as package
 from ladm.flows.config import load_config
+from ladm.tasks.reading.sources import list_sources
 
 Cli = Callable[..., Answer]
 LONG, SHORT = 1200, 60
@@ -242,3 +246,42 @@ def test_a_repository_of_git_is_read_without_its_own_files(tmp_path: Path) -> No
     found = load_config(str(place), store=str(tmp_path / "store"))
     assert {source.uri for source in found.sources} == {str(place)}
     assert domains(str(place), tmp_path) == {"C": 2, "Python": 2, "Markdown": 2}
+
+
+def test_fields_that_tell_files_apart_come_before_those_that_tell_records_apart(tmp_path: Path) -> None:
+    """Each file has one set name and several kinds; a note beside them, and settings, are no data."""
+    for name in ("Books", "Code"):
+        records = [{"text": text(1), "meta": {"pile_set_name": name, "kind": kind}} for kind in ("a", "b", "a", "b")]
+        jsonl(tmp_path / "sets" / f"{name}.jsonl", records)
+    (tmp_path / "sets" / "README.md").write_text(text(2))
+    (tmp_path / "sets" / "state.json").write_text(json.dumps({"digest": "0123456789abcdef" * 8}) + "\n")
+    found = load_config(str(tmp_path / "sets"), store=str(tmp_path / "store"))
+    (source,) = found.sources
+    assert source.domain == "meta.pile_set_name"
+    assert source.only == ["*.jsonl"]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_what_a_web_server_lists_is_looked_at_as_on_disk(
+    tmp_path: Path, form: Callable[[Path], dict[str, int]]
+) -> None:
+    place = tmp_path / "corpus"
+    form(place)
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        there = load_config(f"{url}/corpus", store=str(tmp_path / "store"))
+        here = load_config(str(place), store=str(tmp_path / "store"))
+        listed = [file.file.uri.removeprefix(url) for file in list_sources(there.sources)]
+        server.shutdown()
+    assert [source.domain for source in there.sources] == [source.domain for source in here.sources]
+    local = [file.file.uri.removeprefix(str(tmp_path)) for file in list_sources(here.sources)]
+    assert sorted(listed) == sorted(local)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Lists folders, and says nothing of it."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
