@@ -6,7 +6,6 @@ and retries with exponential backoff for what can pass. Nothing else in the proj
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +22,11 @@ from prefect.tasks import exponential_backoff
 from ladm.tasks.job import Job, Stage, run_jobs
 from ladm.tasks.manifest import Manifest, record_path
 from ladm.tasks.passing import can_pass
+from ladm.tasks.sealing import manifest_of, sealed, unsealed
 from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import Store
+
+__all__ = ["ContentKeyPolicy", "StoreRecords", "can_pass", "sealed", "stage_task", "unsealed", "worth_retrying"]
 
 PATIENCE_SECONDS = 60.0
 """How long the record of a shard that is done waits for a store that is out of reach."""
@@ -48,7 +50,7 @@ class StoreRecords(WritableFileSystem):
         """The record of a key, if its data is all there; `FileNotFoundError` otherwise."""
         store = Store(self.uri)
         content = unsealed(store.read_bytes(record_path(path)))
-        manifest = Manifest.model_validate(orjson.loads(orjson.loads(content)["result"]))
+        manifest = manifest_of(content)
         if manifest.lacks_checksums() or not store.holds(manifest.all_files()):
             raise FileNotFoundError(f"{path}: a data file of this record is missing or cut off")
         return content
@@ -81,25 +83,6 @@ class StoreRecords(WritableFileSystem):
         }
         result = orjson.dumps(manifest.model_dump(mode="json")).decode()
         self.write_path(manifest.key, orjson.dumps({"metadata": metadata, "result": result}))
-
-
-def sealed(record: bytes) -> bytes:
-    """A JSON object with its own checksum in it: the sha256 of the object without it, written canonically."""
-    bare = orjson.loads(record)
-    return orjson.dumps({**bare, "sha256": _checksum(bare)})
-
-
-def unsealed(content: bytes) -> bytes:
-    """The JSON object that was sealed; `ValueError` if it is not what was written."""
-    record = orjson.loads(content)
-    checksum = record.pop("sha256", None)
-    if checksum != _checksum(record) and (checksum or record.keys() != {"metadata", "result"}):
-        raise ValueError("the record is not what was written")
-    return orjson.dumps(record)
-
-
-def _checksum(record: Any) -> str:
-    return hashlib.sha256(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @dataclass

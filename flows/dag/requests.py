@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from ladm.flows.dag.inputs import Inputs, Taker
+from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.jobs import Ask
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import STAGES
 from ladm.tasks.job import Job
-from ladm.tasks.manifest import record_path
 from ladm.tasks.printable import printable
-from ladm.tasks.storage.store import Store
 
 
 class Requester:
     """Makes the jobs of rows, from the plan and from what is done so far."""
 
-    def __init__(self, plan: Plan, rows: dict[str, Row], inputs: Taker) -> None:
-        self.plan, self.rows, self.inputs = plan, rows, inputs
-        self.store = Store(plan.config.store)
+    def __init__(self, plan: Plan, rows: dict[str, Row], inputs: Taker, inventory: Inventory) -> None:
+        self.plan, self.rows, self.inputs, self.inventory = plan, rows, inputs, inventory
+        self._asks: dict[str, list[Ask]] = {}
+        """Row → what its jobs for a lineage are given, which is the same for all of them."""
         self.together: set[str] = set()
         """Keys of jobs that another job does in its pass."""
 
@@ -48,8 +48,13 @@ class Requester:
         inputs = self.inputs.for_lineage(row, lineage)
         return [
             Request(row.name, lineage.source, self._job(row, ask, f"{lineage.label}{ask.label}", inputs), lineage)
-            for ask in row.asks(self.plan)
+            for ask in self._asks_of(row)
         ]
+
+    def _asks_of(self, row: Row) -> list[Ask]:
+        if row.name not in self._asks:
+            self._asks[row.name] = row.asks(self.plan)
+        return self._asks[row.name]
 
     def with_what_shares_its_pass(self, request: Request) -> Request:
         """The request together with the jobs that can be done in its pass, unless the store has its result already."""
@@ -66,11 +71,16 @@ class Requester:
         return Request(request.row, request.source, job, request.lineage)
 
     def in_store(self, job: Job) -> bool:
-        """Whether the store has the record of a job."""
-        return self.store.size(record_path(STAGES[job.stage].key(job))) is not None
+        """Whether the store has what a job gives."""
+        return self.inventory.find(STAGES[job.stage].key(job)) is not None
+
+    def done_with(self, job: Job) -> list[str]:
+        """The keys of the jobs that a job does in its pass."""
+        others = [Job.model_validate(other) for other in job.environment.get("together", [])]
+        return [STAGES[other.stage].key(other) for other in others]
 
     def _job(self, row: Row, ask: Ask, label: str, inputs: Inputs) -> Job:
-        return Job(
+        return Job.model_construct(  # its parts are checked, and shared with other jobs of the row
             stage=row.stage.name,
             label=label,
             store=self.plan.config.store,

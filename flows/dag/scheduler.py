@@ -3,20 +3,21 @@
 Every ingested shard begins a *lineage*: the shards that each row of the table makes of it. A job is offered when its
 inputs are there, and once only; one that is done again, since its files were damaged, puts its files in the place of
 the earlier ones and offers nothing more. A row that takes the shards of the whole run waits until nothing is under way.
+
+What the store has already (`inventory.py`) is taken over as it is. Only what is left becomes a task, and where nothing
+is left, nothing that does tasks is started.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from typing import Any
-
-from prefect import Task
-from prefect.futures import PrefectFuture
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ladm.flows.console import Console
 from ladm.flows.dag.inputs import Taker
+from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.notices import ScoredAgain
 from ladm.flows.dag.plan import Plan
@@ -24,8 +25,7 @@ from ladm.flows.dag.remedies import remedy_of
 from ladm.flows.dag.repair import Repairs
 from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
-from ladm.flows.dag.stages import BY_NAME, TABLE, rows_of
-from ladm.flows.orchestration.runners import Runner, failure_of
+from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
 from ladm.flows.runs.outcomes import Done, Failure
 from ladm.flows.runs.record import RunRecord, why_nothing_is_left
 from ladm.tasks.manifest import Manifest, Shard
@@ -33,19 +33,44 @@ from ladm.tasks.redact import without_secrets
 from ladm.tasks.storage.store import DamagedFileError, Store
 from ladm.tasks.tokenizing.tokenizer import one_core_a_tokenizer
 
+if TYPE_CHECKING:
+    from prefect import Task
+    from prefect.futures import PrefectFuture
+
+    from ladm.flows.orchestration.runners import Runner
+
+
+class Crew(NamedTuple):
+    """Who does the jobs: the runner that tasks are handed to, and the task of each stage."""
+
+    runner: Runner
+    tasks: dict[str, Task[..., Any]]
+
 
 class Dag:
-    """One run of the DAG: what is ready, what is running, what is done."""
+    """One run of the DAG: what the store has, what is ready, what is running, what is done."""
 
     def __init__(
-        self, plan: Plan, console: Console, runner: Runner, tasks: dict[str, Task[..., Any]], record: RunRecord
+        self, plan: Plan, console: Console, start: Callable[[], Crew], record: RunRecord, inventory: Inventory
     ) -> None:
-        self.plan, self.console, self.runner, self.tasks, self.record = plan, console, runner, tasks, record
+        """Begin a run.
+
+        Args:
+            plan: The run.
+            console: Told of everything.
+            start: Starts those who do the jobs; called before each job is handed over.
+            record: Gets what is done.
+            inventory: What the store has already.
+        """
+        self.plan, self.console, self.start, self.record = plan, console, start, record
+        self.inventory = inventory
         self.store = Store(plan.config.store)
         self.rows = {row.name: row for row in rows_of(plan)}
         self.inputs = Taker(plan, record)
-        self.requests = Requester(plan, self.rows, self.inputs)
+        self.requests = Requester(plan, self.rows, self.inputs, inventory)
         self.ready: dict[str, deque[Request]] = {row.name: deque() for row in TABLE}
+        self.there: deque[tuple[Request, Manifest]] = deque()
+        """Jobs that the store has done, and what they gave; to be taken over."""
         self.running: Counter[str] = Counter()
         self.repairs = Repairs()
         self.lineages: list[Lineage] = []
@@ -109,7 +134,7 @@ class Dag:
     def make_again(self, error: DamagedFileError, waiting: Request | None = None) -> bool:
         """Offer the jobs that made the damaged files once more; False if that cannot help."""
         if waiting and (again := self.repairs.made_meanwhile(error.paths, waiting, self.store)) is not None:
-            self.offer(again)
+            self.offer(again, look=False)
             return True
         makers = self.repairs.order(error.paths, waiting)
         if makers is None:
@@ -118,7 +143,8 @@ class Dag:
             self.note(f"{error}; it is made again")
             self.record.made_again += error.paths
         for request in makers:
-            self.offer(request)
+            self.inventory.forget(STAGES[request.job.stage].key(request.job))
+            self.offer(request, look=False)
         return True
 
     def note(self, notice: str) -> None:
@@ -179,17 +205,23 @@ class Dag:
 
     # -- submitting and finishing ------------------------------------------------------------------------------
 
-    def offer(self, request: Request) -> None:
-        """Put a job in the queue of its row."""
-        self.ready[request.row].append(request)
+    def offer(self, request: Request, *, look: bool = True) -> None:
+        """Put a job in the queue of its row, or among those that the store has, unless it is not to `look` there."""
         self.console.expect(request.job.stage)
+        found = self.inventory.find(STAGES[request.job.stage].key(request.job)) if look else None
+        if found:
+            self.there.append((request, found))
+        else:
+            self.ready[request.row].append(request)
 
     def drain(self) -> None:
-        """Submit what is ready, later rows first, and take in what is finished, until nothing is left."""
+        """Take over what is there, submit what is ready, later rows first, and take in what is finished, to the end."""
         while True:
+            while self.there:
+                request, manifest = self.there.popleft()
+                self.keep(request, manifest, cached=manifest.key not in self.requests.together)
             for row in reversed(TABLE):
-                most = self.runner.models if row.holds_model else self.runner.workers
-                while self.ready[row.name] and self.running[row.name] < most:
+                while self.ready[row.name] and self.running[row.name] < self.most(row):
                     self.submit(self.ready[row.name].popleft())
             if not self.running.total():
                 return
@@ -197,11 +229,17 @@ class Dag:
             self.running[request.row] -= 1
             self.take_in(future, request)
 
+    def most(self, row: Row) -> int:
+        """How many jobs of a row may be under way at once."""
+        runner = self.start().runner
+        return runner.models if row.holds_model else runner.workers
+
     def submit(self, request: Request) -> None:
         """Hand a job to Prefect."""
+        runner, tasks = self.start()
         self.running[request.row] += 1
         holds_model = BY_NAME[request.row].holds_model
-        future = self.runner.submit(self.tasks[request.job.stage], request.job, holds_model=holds_model)
+        future = runner.submit(tasks[request.job.stage], request.job, holds_model=holds_model)
         future.add_done_callback(lambda done: self.finished.put((done, request)))
 
     def take_in(self, future: PrefectFuture[Any], request: Request) -> None:
@@ -209,6 +247,8 @@ class Dag:
         future.wait()  # or `state` would ask the server, which may not know yet
         state, job = future.state, request.job
         if not state.is_completed():
+            from ladm.flows.orchestration.runners import failure_of  # noqa: PLC0415  (Prefect)
+
             error = failure_of(future)
             if isinstance(error, DamagedFileError) and self.make_again(error, request):
                 return
@@ -217,14 +257,19 @@ class Dag:
             self.fail(Failure(job.stage, job.label, reason, request.source, remedy_of(error)))
             return
         manifest = Manifest.model_validate(future.result())
-        done = Done(
-            request.source, manifest, cached=state.name == "Cached" and manifest.key not in self.requests.together
-        )
+        self.inventory.add(manifest)
+        for key in self.requests.done_with(job):
+            self.inventory.look_again(key)
+        self.keep(request, manifest, cached=state.name == "Cached" and manifest.key not in self.requests.together)
+
+    def keep(self, request: Request, manifest: Manifest, *, cached: bool) -> None:
+        """Note what a job gave, in this run or, `cached`, in an earlier one, and offer what is due now."""
+        done = Done(request.source, manifest, cached=cached)
         again = self.repairs.is_under_way(manifest.key)
         self.record.note(done, again)
         self.tell(request, done)
         for waiting in self.repairs.finished(manifest, request):
-            self.offer(waiting)
+            self.offer(waiting, look=False)
         if request.row in self.rows:
             self.follow(self.rows[request.row], request, manifest, again=again)
 
@@ -238,7 +283,7 @@ class Dag:
                 self.console.expect_windows(stage, windows - shard.rows)
         self.console.finished(done)
         self.console.say_once(stage, why_nothing_is_left(self.store, done))
-        if row.holds_model and not done.cached and not self.runner.same_process:
+        if row.holds_model and not done.cached and not self.start().runner.same_process:
             self.console.advance(stage, windows)
 
     def fail(self, failure: Failure) -> None:

@@ -56,11 +56,14 @@ def evaluate() -> Evaluation:
         UserError: the corpus holds too little to make a contrast of, or a shard failed.
     """
     question = prepared.take_question()
-    with runner_of(question.plan) as runner:
-        record = RunRecord(question.plan)
-        dag = Dag(question.plan, question.console, runner, stage_tasks(question.plan), record)
-        with marks.in_use(question.plan.config.store, record.run_id, question.console.say):
-            return _evaluated(question, dag)
+    plan, record = question.plan, RunRecord(question.plan)
+    with marks.in_use(plan.config.store, record.run_id, question.console.say), runner_of(plan) as runner:
+        crew = Crew(runner, stage_tasks(plan))
+        inventory = inventory_of(plan)
+        dag = Dag(plan, question.console, lambda: crew, record, inventory)
+        answer = _evaluated(question, dag)
+        inventory.write_index()
+        return answer
 
 
 def _evaluated(question: Question, dag: Dag) -> Evaluation:

@@ -154,6 +154,15 @@ class Files:
         """The content of a file, all or the first `end` bytes; `FileNotFoundError` if there is none."""
         return cast(bytes, self.fs.cat_file(self.full(path), end=end))
 
+    def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        """The contents of files, asked for together; None of one that cannot be read."""
+        if not paths:
+            return []
+        found = self.fs.cat([self.full(path) for path in paths], on_error="return")
+        contents = found if isinstance(found, dict) else {self.full(paths[0]): found}
+        read = {name.lstrip("/"): content for name, content in contents.items() if isinstance(content, bytes)}
+        return [read.get(self.full(path).lstrip("/")) for path in paths]
+
     def size(self, path: str) -> int | None:
         """Bytes of a file, or None if there is no such file."""
         if self.local:  # fsspec's info() costs ten times a stat
@@ -179,6 +188,39 @@ class Files:
         """Every file below a folder, at any depth, sorted by path; empty if there is no such folder."""
         listing = self._walk_local(folder) if self.local else self._walk_remote(folder)
         return sorted(listing, key=lambda file: file.path)
+
+    def states(self, folder: str) -> Iterator[tuple[str, int, str]]:
+        """Path, bytes and state of every file below a folder, in no order; nothing if there is no such folder.
+
+        The state differs whenever the file was written again; it is empty where the file system does not tell.
+        """
+        if self.local:
+            yield from self._states_local(self.full(folder), folder)
+            return
+        try:
+            found = self.fs.find(self.full(folder), detail=True)
+        except FileNotFoundError:
+            return
+        for name, info in found.items():
+            if info["type"] != "directory" and not name.endswith("/"):
+                told = [info.get(one) for one in ("ETag", "LastModified", "created", "mtime")]
+                state = " ".join(str(one) for one in told if one)
+                yield name.removeprefix(self.root).lstrip("/"), int(info["size"]), state
+
+    def _states_local(self, place: str, folder: str) -> Iterator[tuple[str, int, str]]:
+        try:
+            entries = os.scandir(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._states_local(entry.path, path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # moved to its final name meanwhile
+                    status = entry.stat(follow_symlinks=False)
+                    yield path, status.st_size, f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
     def _walk_local(self, folder: str) -> Iterator[StoredFile]:
         for parent, _, names in os.walk(self.full(folder)):

@@ -1,0 +1,160 @@
+"""What a store has of jobs that are done: looked through once, before a run, and asked for every job.
+
+One listing of the store's folders says which records and data files are there. The manifests in the records are in the
+*index*, `records/index.parquet`, too, so that they need not be read one by one. The records stay the truth: a line of
+the index counts only while its record is there in the very state in which it was read, and a record that has no such
+line is read itself. So a missing, stale or damaged index costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ladm.tasks.manifest import Manifest, record_path
+from ladm.tasks.sealing import manifest_of, unsealed
+from ladm.tasks.storage.file_systems import io_errors
+from ladm.tasks.storage.store import Store
+
+INDEX = "records/index.parquet"
+SCHEMA = pa.schema([("key", pa.string()), ("state", pa.string()), ("manifest", pa.large_binary())])
+READ_AT_ONCE = 500
+"""Records that are asked of an object store together."""
+
+
+class Inventory:
+    """The jobs that a store has done."""
+
+    def __init__(self, store: Store, folders: Iterable[str]) -> None:
+        """Look through a store.
+
+        Args:
+            store: The store.
+            folders: Those that hold what manifests vouch for, and the quarantines.
+        """
+        self._store = store
+        self._states = _states(store)
+        self._sizes: dict[str, int] = {}
+        for folder in dict.fromkeys(folders):
+            self._sizes.update((path, size) for path, size, _ in store.states(folder))
+        self._made: dict[str, Manifest] = {}
+        """Jobs that were done, or whose record was read, since."""
+        self._unread: set[str] = set()
+        """Jobs that were done since, and of which only the record tells."""
+        self._index = self._read_index() if self._states else SCHEMA.empty_table()
+        manifests = self._index["manifest"]
+        self._lines: dict[str, int] = {}
+        for line, (key, state) in enumerate(zip(*(self._index[name].to_pylist() for name in SCHEMA.names[:2]), strict=True)):
+            if state and self._states.get(key) == state and manifests[line].is_valid:
+                self._lines[key] = line
+        self._wants_writing = self._index.num_rows != len(self._lines)
+        if not store.local:
+            self._read_the_others()
+
+    def find(self, key: str) -> Manifest | None:
+        """The manifest of a job, if the store has its record, and every file that it vouches for at its size."""
+        if (manifest := self._made.get(key)) is not None:
+            return manifest
+        if key in self._unread:
+            return self._read(key, listed=False)
+        if key not in self._states:
+            return None
+        if (line := self._lines.get(key)) is None:
+            return self._read(key, listed=True)
+        manifest = _manifest(self._index["manifest"][line].as_py())
+        if manifest is None or manifest.key != key:
+            return self._read(key, listed=True)
+        return manifest if self._holds(manifest) else None
+
+    def add(self, manifest: Manifest) -> None:
+        """Note a job that was done just now."""
+        self._made[manifest.key] = manifest
+        self._wants_writing = True
+
+    def look_again(self, key: str) -> None:
+        """Note that a job was done just now in another one's pass, and that its record is there to be read."""
+        self._unread.add(key)
+
+    def forget(self, key: str) -> None:
+        """Note that what was made of a job is damaged."""
+        self._made.pop(key, None)
+        self._lines.pop(key, None)
+        self._states.pop(key, None)
+
+    def write_index(self) -> None:
+        """Write the index anew, if anything was done that it lacks."""
+        if not self._wants_writing:
+            return
+        states = _states(self._store)
+        kept = [line for key, line in self._lines.items() if key not in self._made and states.get(key) == self._states.get(key)]
+        new = [(key, states[key], manifest) for key, manifest in self._made.items() if states.get(key)]
+        made = pa.table(
+            {
+                "key": [key for key, _, _ in new],
+                "state": [state for _, state, _ in new],
+                "manifest": [manifest.model_dump_json().encode() for _, _, manifest in new],
+            },
+            schema=SCHEMA,
+        )
+        table = pa.concat_tables([self._index.take(kept), made]).sort_by("key")
+        with self._store.writing(INDEX) as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+    def _read_index(self) -> pa.Table:
+        try:
+            content = self._store.read_bytes(INDEX)
+            table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+            return table.select(SCHEMA.names).cast(SCHEMA)
+        except io_errors(ValueError, KeyError, pa.ArrowException):
+            return SCHEMA.empty_table()
+
+    def _read(self, key: str, *, listed: bool) -> Manifest | None:
+        """The manifest of a record that is read itself; what is not whole does not count."""
+        try:
+            manifest = manifest_of(unsealed(self._store.read_bytes(record_path(key))))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return self._taken(key, manifest, listed=listed)
+
+    def _taken(self, key: str, manifest: Manifest, *, listed: bool) -> Manifest | None:
+        there = self._holds(manifest) if listed else self._store.holds(manifest.all_files())
+        if manifest.key != key or not there:
+            return None
+        self.add(manifest)
+        return manifest
+
+    def _holds(self, manifest: Manifest) -> bool:
+        return not manifest.lacks_checksums() and all(
+            self._sizes.get(file.path) == file.bytes for file in manifest.all_files()
+        )
+
+    def _read_the_others(self) -> None:
+        """Read the records of an object store that the index lacks, many at once: one by one takes much longer."""
+        missing = [key for key in self._states if key not in self._lines]
+        for start in range(0, len(missing), READ_AT_ONCE):
+            keys = missing[start : start + READ_AT_ONCE]
+            for key, content in zip(keys, self._store.read_many([record_path(key) for key in keys]), strict=True):
+                try:
+                    self._taken(key, manifest_of(unsealed(content or b"")), listed=True)
+                except (ValueError, KeyError, TypeError):
+                    continue
+
+
+def _states(store: Store) -> dict[str, str]:
+    """Key → the state of its record, for all records that are there."""
+    found: dict[str, str] = {}
+    for path, size, state in store.states("records"):
+        parts = path.split("/")
+        if len(parts) == 3 and parts[2].endswith(".json"):
+            found[parts[2].removesuffix(".json")] = f"{size} {state}" if state else ""
+    return found
+
+
+def _manifest(content: bytes) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json(content)
+    except ValueError:
+        return None
