@@ -13,7 +13,21 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from ladm.flows.commands import DONE, REFUSED, deploy, evaluate, gc, init, model_fetch, report, run, score, serve, sql
+from ladm.flows.commands import (
+    DONE,
+    REFUSED,
+    deploy,
+    evaluate,
+    gc,
+    init,
+    model_fetch,
+    plan,
+    report,
+    run,
+    score,
+    serve,
+    sql,
+)
 from ladm.tasks.errors import ConfigError, UserError
 
 RUN_EXAMPLE = """examples:
@@ -32,6 +46,10 @@ a configuration:
 INIT_EXAMPLE = """examples:
   ladm init data/                                   writes config.yaml, and says what it follows from
   ladm init 's3://bucket/raw/*.jsonl.zst' --store s3://bucket/ladm --out nightly.yaml
+"""
+PLAN_EXAMPLE = """examples:
+  ladm plan config.yaml                                jobs, windows to score, time and room, by this store's speeds
+  ladm plan config.yaml --rate 2.50 --json             and what it costs, at 2.50 an hour
 """
 SQL_EXAMPLE = """example:
   ladm sql "select domain, count(*), avg(cds) from scores group by 1"
@@ -111,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_init(add)
     _add_run(add)
+    _add_plan(add)
 
     command = add("sql", sql, "query the results of a run with SQL (read-only)", SQL_EXAMPLE)
     command.add_argument("query", nargs="?", metavar="QUERY", help="a SELECT statement; default: an interactive shell")
@@ -173,6 +192,15 @@ def _add_run(add: Callable[..., _Parser]) -> None:
     text = "where tasks run; default: the configuration's execution.runner"
     command.add_argument("--runner", choices=["threads", "ray", "dask"], help=text)
     command.add_argument("--json", action="store_true", help="print the run record as one JSON object on stdout")
+
+
+def _add_plan(add: Callable[..., _Parser]) -> None:
+    """`ladm plan`."""
+    command = add("plan", plan, "tell what a run would do and cost, and do nothing", PLAN_EXAMPLE)
+    _add_configuration(command)
+    command.add_argument("--until", default="export", metavar="STAGE", help="the last stage; default: export")
+    command.add_argument("--rate", type=float, metavar="PRICE", help="the price of an hour, to tell the cost")
+    command.add_argument("--json", action="store_true", help="print the forecast as one JSON object")
 
 
 def _add_configuration(command: argparse.ArgumentParser) -> None:

@@ -47,6 +47,24 @@ def run(options: argparse.Namespace) -> int:
     return DONE if record["status"] == "completed" else FAILED
 
 
+def plan(options: argparse.Namespace) -> int:
+    """`ladm plan`."""
+    with without_collection():
+        from ladm.flows.config import load_config  # noqa: PLC0415
+        from ladm.flows.forecast.forecast import forecast  # noqa: PLC0415
+        from ladm.flows.forecast.words import print_forecast  # noqa: PLC0415
+        from ladm.tasks.models.cache import ready_cache  # noqa: PLC0415
+
+    config = load_config(options.config, options.set, options.store)
+    ready_cache()
+    found = forecast(config, options.until, _say, options.rate)
+    if options.json:
+        _print_json(found.as_json())
+    else:
+        print_forecast(found)
+    return DONE
+
+
 def _results_alone_on_stdout() -> contextlib.AbstractContextManager[object]:
     """Until the block ends, what any library prints goes to stderr (Ray tells on stdout of workers that died)."""
     return contextlib.redirect_stdout(sys.stderr)

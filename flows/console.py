@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from ladm.flows.dag.stages import TABLE
 from ladm.flows.ending import ending
@@ -18,6 +28,15 @@ from ladm.tasks.manifest import Counts
 
 SHOWN = {row.stage.name: row.shown for row in TABLE if row.shown}
 """Stage → what its bar counts."""
+
+
+class _RateColumn(ProgressColumn):
+    """How many units are done a second, at present; a minute, where they are fewer than one."""
+
+    def render(self, task: Any) -> Text:
+        if not (speed := task.finished_speed or task.speed):
+            return Text("")
+        return Text(f"{speed:,.1f}/s" if speed >= 1 else f"{60 * speed:,.1f}/min")
 
 
 class Console:
@@ -44,8 +63,11 @@ class Console:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[unit]}"),
+                _RateColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(compact=True),
             )
-            self._progress = Progress(*columns, TimeElapsedColumn(), console=self._rich)
+            self._progress = Progress(*columns, console=self._rich)
             self._progress.start()
         return self
 
@@ -58,7 +80,9 @@ class Console:
             self._progress.stop()
 
     def say(self, text: str) -> None:
-        """One line about something that takes a while."""
+        """One line about something that takes a while; with the time, where lines are all there is to see."""
+        if self._plain:
+            text = f"{text}  [{time.strftime('%Y-%m-%d %H:%M:%S')}]"
         self._rich.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def say_once(self, about: str, text: str) -> None:
@@ -108,6 +132,40 @@ class Console:
             self._bars[stage] = self._progress.add_task(stage, total=0, unit=unit)
         bar = self._progress.tasks[self._progress.task_ids.index(self._bars[stage])]
         self._progress.update(self._bars[stage], total=(bar.total or 0) + by)
+
+
+class HeldConsole(Console):
+    """Shows nothing, and keeps what it was told for another console."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._told: list[tuple[str, tuple[Any, ...]]] = []
+
+    def say(self, text: str) -> None:
+        """Keep a line."""
+        self._told.append(("say", (text,)))
+
+    def expect(self, stage: str) -> None:
+        """Keep that a job is to be done."""
+        self._told.append(("expect", (stage,)))
+
+    def expect_windows(self, stage: str, windows: int) -> None:
+        """Keep that windows are to go through the model."""
+        self._told.append(("expect_windows", (stage, windows)))
+
+    def finished(self, done: Done) -> None:
+        """Keep that a job is done."""
+        self._told.append(("finished", (done,)))
+
+    def failed(self, stage: str, label: str, reason: str) -> None:
+        """Keep that a job failed."""
+        self._told.append(("failed", (stage, label, reason)))
+
+    def tell(self, console: Console) -> None:
+        """Tell another console what this one was told."""
+        for what, given in self._told:
+            getattr(console, what)(*given)
+        self._told.clear()
 
 
 def account(counts: Counts) -> str:

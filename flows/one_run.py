@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ladm.flows.imports import without_collection
 
 with without_collection():
+    from ladm.flows.dag.doing import do_without_work
+    from ladm.flows.dag.inventory import may_have_everything
     from ladm.flows.dag.preflight import preflight
-    from ladm.flows.orchestration.environment import begin_server, prefect_server, quiet_prefect
+    from ladm.flows.orchestration.environment import begin_server, prefect_server, quiet_prefect, users_server_is_set
     from ladm.tasks.models.cache import cache_root, ready_cache
 
 if TYPE_CHECKING:
@@ -35,8 +37,13 @@ def do_run(
         UserError: The configuration cannot run; nothing was done.
     """
     quiet_prefect(ready_cache(), console.say)
-    begin_server(cache_root())
+    unseen = not users_server_is_set() and may_have_everything(config.store)
+    if not unseen:
+        begin_server(cache_root())
     plan = preflight(config, until, console.say)
+    if unseen and (record := do_without_work(plan, console)):  # nobody would look at it in Prefect
+        return record.as_json()
+    begin_server(cache_root())
     with without_collection():  # Prefect, after what can be refused is refused
         from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415

@@ -33,10 +33,15 @@ def write_addresses(store: Store, files: Sequence[SourceFile], path: str) -> lis
     table = addresses_of(file.model_dump() for file in files)
     if not table.num_rows:
         return []
-    key = content_key("addresses", table.to_pydict())
+    key = addresses_key(table)
     with store.parquet_writer(path, key, ADDRESSES) as writer:
         writer.write(table)
     return [writer.shard()]
+
+
+def addresses_key(addresses: pa.Table) -> str:
+    """The key of a file of addresses."""
+    return content_key("addresses", addresses.to_pydict())
 
 
 def read_addresses(store: Store, job: Job) -> pa.Table:

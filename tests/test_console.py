@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from typing import Any
@@ -57,7 +58,9 @@ def test_piped_output_is_plain_lines() -> None:
         console.expect_windows("scan", 8)
         console.advance("scan", 3)
         console.finished(Done("a", manifest("scan", 8), cached=False))
-    assert out.getvalue() == "scan      done    a shard  8 in, 8 kept\n"
+    assert re.fullmatch(
+        r"scan      done    a shard  8 in, 8 kept  \[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]\n", out.getvalue()
+    )
 
 
 def test_what_a_run_needs_before_prefect_is_told_to_be_quiet_does_not_import_it() -> None:
@@ -74,3 +77,17 @@ def test_what_a_run_needs_before_prefect_is_told_to_be_quiet_does_not_import_it(
     program = "import sys, " + ", ".join(f"ladm.flows.{name}" for name in modules) + "; print('prefect' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"
+
+
+def test_bars_tell_how_fast_it_goes_and_how_long_it_takes() -> None:
+    out = Terminal()
+    clock = iter(range(0, 10_000, 10))
+    with Console(out) as console:
+        assert console._progress is not None
+        console._progress.get_time = lambda: float(next(clock))
+        console.expect_windows("score", 100)
+        for _ in range(5):
+            console.advance("score", 10)
+        console._progress.refresh()
+    assert re.search(r"\d(\.\d)?/(s|min)", out.getvalue())
+    assert "50/100" in out.getvalue()

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ladm.tasks.errors import UserError
 from ladm.tasks.manifest import Manifest, record_path
 from ladm.tasks.sealing import manifest_of, unsealed
 from ladm.tasks.storage.file_systems import io_errors
@@ -45,11 +46,12 @@ class Inventory:
         self._unread: set[str] = set()
         """Jobs that were done since, and of which only the record tells."""
         self._index = self._read_index() if self._states else SCHEMA.empty_table()
-        manifests = self._index["manifest"]
-        self._lines: dict[str, int] = {}
-        for line, (key, state) in enumerate(zip(*(self._index[name].to_pylist() for name in SCHEMA.names[:2]), strict=True)):
-            if state and self._states.get(key) == state and manifests[line].is_valid:
-                self._lines[key] = line
+        keys, states = (self._index[name].to_pylist() for name in ("key", "state"))
+        self._lines = {
+            key: line
+            for line, (key, state) in enumerate(zip(keys, states, strict=True))
+            if state and self._states.get(key) == state
+        }
         self._wants_writing = self._index.num_rows != len(self._lines)
         if not store.local:
             self._read_the_others()
@@ -89,7 +91,8 @@ class Inventory:
         if not self._wants_writing:
             return
         states = _states(self._store)
-        kept = [line for key, line in self._lines.items() if key not in self._made and states.get(key) == self._states.get(key)]
+        same = [key for key in self._lines if key not in self._made and states.get(key) == self._states.get(key)]
+        kept = [self._lines[key] for key in same]
         new = [(key, states[key], manifest) for key, manifest in self._made.items() if states.get(key)]
         made = pa.table(
             {
@@ -99,7 +102,7 @@ class Inventory:
             },
             schema=SCHEMA,
         )
-        table = pa.concat_tables([self._index.take(kept), made]).sort_by("key")
+        table = pa.concat_tables([self._index.take(pa.array(kept, pa.int64())), made]).sort_by("key")
         with self._store.writing(INDEX) as file:
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
@@ -107,7 +110,7 @@ class Inventory:
         try:
             content = self._store.read_bytes(INDEX)
             table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
-            return table.select(SCHEMA.names).cast(SCHEMA)
+            return table.select(SCHEMA.names).cast(SCHEMA).drop_null().combine_chunks()
         except io_errors(ValueError, KeyError, pa.ArrowException):
             return SCHEMA.empty_table()
 
@@ -141,6 +144,14 @@ class Inventory:
                     self._taken(key, manifest_of(unsealed(content or b"")), listed=True)
                 except (ValueError, KeyError, TypeError):
                     continue
+
+
+def may_have_everything(uri: str) -> bool:
+    """Whether a store may have all that a run asks for: at least, it has an index."""
+    try:
+        return Store(uri, impatient=True).size(INDEX) is not None
+    except io_errors(ValueError, ImportError, UserError):
+        return False  # and what is wrong with it, others tell
 
 
 def _states(store: Store) -> dict[str, str]:

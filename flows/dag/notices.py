@@ -10,7 +10,7 @@ from ladm.flows.runs.settings import setting_changes, settings_of
 
 LOOKED_AT = 3
 """Shards of the previous run whose scores are looked for; where all of them are there, no notice is given."""
-_OF_SCORES = ("window.", "scorer.", "model digest", "version of stage", "deduplicate", "decontaminate", "filters")
+OF_SCORES = ("window.", "scorer.", "model digest", "version of stage", "deduplicate", "decontaminate", "filters")
 """Settings that windows and their scores depend on, by how their names begin."""
 _MOST_NAMED = 4
 
@@ -45,7 +45,7 @@ class ScoredAgain:
         changes = [
             f"{name} is {new}, was {old}"
             for name, old, new in setting_changes(before, now)
-            if name.startswith(_OF_SCORES)
+            if name.startswith(OF_SCORES)
         ]
         why = "; ".join(changes[:_MOST_NAMED]) or "the version of a stage is another"
         more = f"; and {len(changes) - _MOST_NAMED} more" if len(changes) > _MOST_NAMED else ""

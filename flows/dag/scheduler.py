@@ -217,9 +217,7 @@ class Dag:
     def drain(self) -> None:
         """Take over what is there, submit what is ready, later rows first, and take in what is finished, to the end."""
         while True:
-            while self.there:
-                request, manifest = self.there.popleft()
-                self.keep(request, manifest, cached=manifest.key not in self.requests.together)
+            self.take_over()
             for row in reversed(TABLE):
                 while self.ready[row.name] and self.running[row.name] < self.most(row):
                     self.submit(self.ready[row.name].popleft())
@@ -228,6 +226,12 @@ class Dag:
             future, request = self.finished.get()
             self.running[request.row] -= 1
             self.take_in(future, request)
+
+    def take_over(self) -> None:
+        """Note what the store has already, and all that follows from it."""
+        while self.there:
+            request, manifest = self.there.popleft()
+            self.keep(request, manifest, cached=manifest.key not in self.requests.together)
 
     def most(self, row: Row) -> int:
         """How many jobs of a row may be under way at once."""

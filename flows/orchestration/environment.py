@@ -111,6 +111,23 @@ def _settle(tell: Callable[[str], None] | None, values: dict[str, str]) -> None:
             tell(line)
 
 
+def users_server_is_set() -> bool:
+    """Whether the user has set a Prefect server, as far as can be told without Prefect; true where it is not sure."""
+    if os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILES_PATH"):
+        return True
+    try:
+        home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    except RuntimeError:  # a user without a home
+        home = Path()
+    files = (home / "profiles.toml", *map(Path, ("prefect.toml", ".env", "pyproject.toml")))
+    for file in files:
+        with contextlib.suppress(OSError):
+            content = file.read_text(encoding="utf-8", errors="replace").lower()
+            if "prefect_api_url" in content or "tool.prefect" in content or file.name == "prefect.toml":
+                return True
+    return False
+
+
 def begin_server(cache: Path) -> None:
     """Start the server that a run will ask `prefect_server` for, and do not wait for it.
 

@@ -23,6 +23,7 @@ from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.annotations import quote
 
+from ladm.tasks.cores import cores
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.job import Job
 from ladm.tasks.scorers.loaded_model import resolved_scorer
@@ -87,7 +88,7 @@ def runner_of(plan: Plan) -> Iterator[Runner]:
         with _dask(execution.workers, execution.models, on_gpu) as runner:
             yield runner
     else:
-        yield Threads(execution.workers or os.cpu_count() or 1)
+        yield Threads(execution.workers or cores())
 
 
 class Threads:
@@ -123,7 +124,7 @@ def _ray(workers: int | None, models: int | None, on_gpu: bool) -> Iterator[Runn
     # Where Ray itself ends a worker that takes too much memory, it would do the task again for ever.
     os.environ.setdefault("RAY_task_oom_retries", str(LOST_WORKERS))
     address = os.environ.get(ADDRESSES["ray"])
-    local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": cores()}
     options = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True, **local}
     with contextlib.ExitStack() as stack:
         if not address and not _has_ray():
@@ -135,8 +136,8 @@ def _ray(workers: int | None, models: int | None, on_gpu: bool) -> Iterator[Runn
         resources = ray.cluster_resources()
         if on_gpu and not address and not resources.get("GPU"):
             raise ConfigError("scorer.device: cuda, but Ray finds no GPU on this machine; set RAY_ADDRESS, or use cpu")
-        cores = int(resources.get("CPU", 1))
-        yield Ray(runner, workers or cores, models or (int(resources.get("GPU", 1)) if on_gpu else 1), on_gpu)
+        here = int(resources.get("CPU", 1))
+        yield Ray(runner, workers or here, models or (int(resources.get("GPU", 1)) if on_gpu else 1), on_gpu)
 
 
 def _has_ray() -> bool:
@@ -207,14 +208,14 @@ def _dask(workers: int | None, models: int | None, on_gpu: bool) -> Iterator[Run
     from prefect_dask import DaskTaskRunner  # noqa: PLC0415
 
     address = os.environ.get(ADDRESSES["dask"])
-    cores = workers or os.cpu_count() or 1
-    where: dict[str, Any] = {"address": address} if address else _local_dask(cores, models or 1)
+    ours = workers or cores()
+    where: dict[str, Any] = {"address": address} if address else _local_dask(ours, models or 1)
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with DaskTaskRunner(**where) as runner:
         yield Dask(runner, workers, models, on_gpu)
 
 
-def _local_dask(cores: int, models: int) -> dict[str, Any]:
+def _local_dask(ours: int, models: int) -> dict[str, Any]:
     """A cluster on this machine, as the arguments of its task runner.
 
     Its workers differ by their resources, which one that takes the place of a dead one has again; its address is new.
@@ -223,13 +224,13 @@ def _local_dask(cores: int, models: int) -> dict[str, Any]:
     from distributed import Nanny, Scheduler, SpecCluster  # noqa: PLC0415
 
     options = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": None, "silence_logs": logging.ERROR}
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // models))}  # Dask's own would be 1
+    threads = {"OMP_NUM_THREADS": str(max(1, ours // models))}  # Dask's own would be 1
     holder = {"cls": Nanny, "options": {**options, "resources": {MODEL: 1}, "env": threads}}
     other = {"cls": Nanny, "options": {**options, "resources": {CORE: 1}}}
     # Not 8787, which may be another's.
     scheduler = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "allowed_failures": LOST_WORKERS}
     cluster = {
-        "workers": dict(enumerate([holder] * models + [other] * cores)),
+        "workers": dict(enumerate([holder] * models + [other] * ours)),
         "scheduler": {"cls": Scheduler, "options": scheduler},
         "silence_logs": logging.ERROR,
     }

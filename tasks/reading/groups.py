@@ -20,7 +20,7 @@ LARGE_SHARE = 4
 """A file of this part of a group's bytes, or more, is a job of its own."""
 LEAST_BYTES = 4096
 """A file counts as so many bytes at least, which bounds the number of files in a group."""
-MOST_GROUPS = 8
+MOST_GROUPS = 2
 """A group that comes out as large as so many is cut again."""
 
 

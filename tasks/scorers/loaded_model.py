@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ladm.tasks.cores import cores
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.ladm import LadmConfig
@@ -93,6 +94,8 @@ def _turns(on_cpu: bool) -> Turns:
 
     from ladm.tasks.scorers.model_turns import AT_ONCE_ON_CPU, Turns  # noqa: PLC0415
 
+    if torch.get_num_threads() > cores():  # PyTorch knows of affinity, and not of cgroups
+        torch.set_num_threads(cores())
     return Turns(torch.get_num_threads(), AT_ONCE_ON_CPU if on_cpu else 1)
 
 

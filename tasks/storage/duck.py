@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from ladm.tasks import stopping
+from ladm.tasks.cores import cores
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Shard
 from ladm.tasks.storage.store import Store
@@ -28,6 +29,7 @@ def connect(store: Store, memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.D
     """An in-memory DuckDB that can read the store's files and spills to disk beyond `memory_limit`."""
     with tempfile.TemporaryDirectory(prefix="ladm-duckdb-") as spill, duckdb.connect() as connection:
         connection.execute(f"set memory_limit = '{memory_limit}'")
+        connection.execute(f"set threads = {cores()}")
         connection.execute(f"set temp_directory = '{spill}'")
         connection.execute("set preserve_insertion_order = false")
         connection.execute("set enable_progress_bar = false")  # it would be drawn on stdout, in a JSON answer too

@@ -59,6 +59,13 @@ class Store(Files):
         Raises:
             DamagedFileError: Names all files that are missing, cut off or changed.
         """
+        if damaged := self.damaged(files):
+            for path in damaged:
+                self.remove(path)
+            raise DamagedFileError(damaged)
+
+    def damaged(self, files: Sequence[Shard]) -> list[str]:
+        """The paths of the files that are missing, cut off or changed; nothing is deleted."""
         different = {file.path: file for file in files}.values()
         if len(different) == 1:
             sound = [self._is_sound(file) for file in different]
@@ -67,11 +74,7 @@ class Store(Files):
                 sound = list(pool.map(self._is_sound, different))
         suspects = [file for file, is_sound in zip(different, sound, strict=True) if not is_sound]
         # Looked at once more: while this was reading, another job may have found the same and had it made again.
-        damaged = [file.path for file in suspects if not self._is_sound(file)]
-        if damaged:
-            for path in damaged:
-                self.remove(path)
-            raise DamagedFileError(damaged)
+        return [file.path for file in suspects if not self._is_sound(file)]
 
     def _is_sound(self, file: Shard) -> bool:
         url = self.url(file.path)

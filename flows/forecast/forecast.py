@@ -1,0 +1,228 @@
+"""What a run would cost: its jobs, what it has to score, time, money and room; nothing of it is done (`ladm plan`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ladm.flows.config import RunConfig
+from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.preflight import preflight
+from ladm.flows.dag.stages import MODEL_STAGES, rows_of_stage
+from ladm.flows.forecast.by_hand import done_by_hand
+from ladm.flows.forecast.reasons import reasons_of
+from ladm.flows.forecast.sample import Sampled, sample_of_files, sample_of_shards, smaller
+from ladm.flows.forecast.speeds import Speeds, past_speeds
+from ladm.flows.forecast.survey import Survey, survey
+from ladm.tasks.scorers.loaded_model import resolved_scorer
+from ladm.tasks.storage.store import Store
+
+PROBED_WINDOWS = 3
+"""Windows that are scored for a speed where no past run tells one."""
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """What a run would do of one stage."""
+
+    stage: str
+    cached: int
+    """Jobs whose result the store has."""
+    todo: int
+    """Jobs to be done."""
+    records: int
+    """Documents or windows of the jobs to be done."""
+    seconds: float
+    """That the jobs would take, all together."""
+    bytes: int
+    """That they would write."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do and cost."""
+
+    store: str
+    until: str
+    stages: list[StageForecast]
+    documents: int
+    """Documents to be read or cut."""
+    windows: int
+    """Windows to be scored."""
+    tokens: int
+    """Of these windows."""
+    seconds: float
+    """That the run would take."""
+    gpu_hours: float | None
+    """None where no GPU scores."""
+    cost: float | None
+    """The time at the price that was given; None where none was."""
+    bytes: int
+    """That it would write."""
+    speeds_from: str
+    """What the time is told by: `past runs`, `probe`, or `nothing` where no time can be told."""
+    reasons: list[str]
+    """Why there is something to do, in words."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The forecast as `ladm plan --json` prints it."""
+        return dataclasses.asdict(self)
+
+
+def forecast(
+    config: RunConfig, until: str = "export", tell: Callable[[str], None] | None = None, rate: float | None = None
+) -> Forecast:
+    """Tell what a run would do and cost. Nothing is submitted, and nothing is written but what a run checks first.
+
+    Args:
+        config: The run's configuration.
+        until: The last stage.
+        tell: Gets a line of text when something slow happens.
+        rate: The price of an hour.
+
+    Raises:
+        UserError: The configuration cannot run.
+    """
+    plan = preflight(config, until, tell)
+    found = survey(plan)
+    sampled = _sampled(plan, found)
+    speeds = past_speeds(Store(plan.config.store))
+    probed: dict[str, float] = {}
+    windows = sampled.amounts["windows"] + sum(shard.rows for shard in found.unscored)
+    if windows and not speeds.seconds.get("score") and "score" in plan.stages:
+        probed = probe(plan, found)
+    return put_together(plan, found, sampled, speeds, probed, rate)
+
+
+def _sampled(plan: Plan, found: Survey) -> Sampled:
+    """What is expected of the files that are not read, and of the documents that are not cut."""
+    read, cut = sample_of_files(plan, found.unread), sample_of_shards(plan, found.uncut)
+    read.amounts.update(cut.amounts)
+    read.texts += cut.texts
+    for of_stage, more in ((read.seconds, cut.seconds), (read.written, cut.written)):
+        for stage, number in more.items():
+            of_stage[stage] = of_stage.get(stage, 0) + number  # type: ignore[assignment]
+    return read
+
+
+def put_together(
+    plan: Plan, found: Survey, sampled: Sampled, speeds: Speeds, probed: dict[str, float], rate: float | None
+) -> Forecast:
+    """The forecast, from what is left, what a sample holds, and how fast it goes.
+
+    Args:
+        plan: The run.
+        found: What is left of it.
+        sampled: What is expected of unread sources.
+        speeds: Of the store's past runs.
+        probed: Stage → seconds a record, where no past run tells it.
+        rate: The price of an hour.
+    """
+    known = Counter(windows=sum(shard.rows for shard in found.unscored))
+    windows = known["windows"] + sampled.amounts["windows"]
+    there = sum(done.manifest.measures.get("windows", 0) for done in found.record.of("score"))
+    stages: list[StageForecast] = []
+    for stage in plan.stages:
+        todo = found.todo[stage]
+        records = _records(stage, sampled, windows, there) if todo else 0
+        seconds = records * _seconds(stage, sampled, speeds, probed)
+        size = round(records * _written(stage, sampled, speeds))
+        stages.append(StageForecast(stage, found.cached[stage], todo, records, round(seconds, 3), size))
+    busy = sum(one.seconds for one in stages)
+    scoring = sum(one.seconds for one in stages if one.stage in MODEL_STAGES)
+    total = busy * speeds.wall if speeds.runs else busy
+    on_gpu = resolved_scorer(plan.scorer).device.startswith("cuda") if "score" in plan.stages else False
+    share = total / busy if busy else 0.0
+    return Forecast(
+        store=plan.config.store,
+        until=plan.until,
+        stages=stages,
+        documents=sampled.amounts["documents"],
+        windows=windows if "score" in plan.stages else 0,
+        tokens=sampled.amounts["tokens"] + known["windows"] * plan.config.window.length,
+        seconds=round(total, 1),
+        gpu_hours=round(scoring * share / 3600, 4) if on_gpu else None,
+        cost=None if rate is None else round(rate * total / 3600, 2),
+        bytes=sum(one.bytes for one in stages),
+        speeds_from="past runs" if speeds.runs else "probe" if probed or sampled.texts else "nothing",
+        reasons=reasons_of(plan, found),
+    )
+
+
+def _records(stage: str, sampled: Sampled, windows: int, there: int) -> int:
+    """What a stage's jobs that are to be done get in all."""
+    row = rows_of_stage(stage)[0]
+    if row.scope == "run":
+        return windows + there
+    return windows if row.units[0] == "windows" else sampled.amounts["documents"]
+
+
+def _seconds(stage: str, sampled: Sampled, speeds: Speeds, probed: dict[str, float]) -> float:
+    """Of one record."""
+    if (known := speeds.seconds.get(stage)) is not None:
+        return known
+    if stage in probed:
+        return probed[stage]
+    return _of_sample(stage, sampled.seconds, sampled)
+
+
+def _written(stage: str, sampled: Sampled, speeds: Speeds) -> float:
+    """Bytes of one record."""
+    known = speeds.written.get(stage)
+    return _of_sample(stage, sampled.written, sampled) if known is None else known
+
+
+def _of_sample(stage: str, of_stage: dict[str, float] | dict[str, int], sampled: Sampled) -> float:
+    """What the sample took for a record: its texts were one part of all that are expected."""
+    if not sampled.texts or not sampled.amounts["documents"]:
+        return 0.0
+    times = sampled.amounts["bytes"] / sampled.texts
+    return of_stage.get(stage, 0) * times / sampled.amounts["documents"]
+
+
+def probe(plan: Plan, found: Survey) -> dict[str, float]:
+    """Score a few windows of the sources: stage → seconds a window. The model is loaded for it."""
+    length = plan.config.window.length
+    store, texts = Store(plan.config.store), []
+    for shard in itertools.islice(found.uncut, 1):
+        texts = next(store.shard_batches(shard, 8, ["text"]))["text"].to_pylist()
+    for file in itertools.islice(itertools.chain.from_iterable(found.unread), 0 if texts else 16):
+        texts += _texts_of(plan, file.uri)
+    joined = "\n".join(texts)[: 12 * length * PROBED_WINDOWS]
+    pieces = [joined[start : start + 12 * length] for start in range(0, len(joined), 12 * length)]
+    with tempfile.TemporaryDirectory(prefix="ladm-plan-") as folder:
+        lines = [orjson.dumps({"text": piece, "domain": "probe"}) for piece in pieces]
+        (Path(folder) / "0.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+        one = smaller(plan, folder, "score")
+        taken: dict[str, float] = {}
+        for _ in range(2):  # the first loads the model, and is not counted
+            record = done_by_hand(one)
+            taken = {}
+            for done in record.done:
+                if done.manifest.counts.received and rows_of_stage(done.manifest.stage)[0].units[0] == "windows":
+                    stage = done.manifest.stage
+                    taken[stage] = taken.get(stage, 0.0) + done.manifest.seconds / done.manifest.counts.received
+            one = dataclasses.replace(one, config=one.config.model_copy(update={"store": f"{folder}/again"}))
+    return taken
+
+
+def _texts_of(plan: Plan, uri: str) -> list[str]:
+    """The first texts of a file."""
+    from ladm.tasks.reading.readers import Record, UnreadableFile, read_records  # noqa: PLC0415
+    from ladm.tasks.stages.ingest import open_source  # noqa: PLC0415
+
+    listed = next(one for one in plan.files if one.file.uri == uri)
+    try:
+        with open_source(listed.file) as file:
+            records = itertools.islice(read_records(file, uri, listed.config), 8)
+            return [record.text for record in records if isinstance(record, Record)]
+    except UnreadableFile:
+        return []

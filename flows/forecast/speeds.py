@@ -1,0 +1,70 @@
+"""How fast the stages of a store were in its past runs, and how much they wrote: what its next run is measured by."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ladm.flows.runs.read import read_record, run_ids
+from ladm.tasks.errors import RecordError
+from ladm.tasks.storage.store import Store
+
+LOOKED_AT = 5
+"""Runs that did work, the newest first."""
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What a record costs in each stage. A record is what the stage counts: a document, or a window."""
+
+    seconds: Mapping[str, float]
+    """Stage → seconds of its jobs a record."""
+    written: Mapping[str, float]
+    """Stage → bytes of its files a record."""
+    wall: float
+    """Seconds of a run for each second of its jobs: less than 1 where jobs went on side by side."""
+    runs: int
+    """Past runs that this is of."""
+
+
+def past_speeds(store: Store) -> Speeds:
+    """The speeds of the newest runs of a store that did any work."""
+    records: list[dict[str, Any]] = []
+    for run_id in reversed(run_ids(store)):
+        try:
+            record = read_record(store, run_id)
+        except RecordError:
+            continue
+        if any(not job["cached"] and job["seconds"] for job in record["shards"]):
+            records.append(record)
+        if len(records) == LOOKED_AT:
+            break
+    return speeds_of(records)
+
+
+def speeds_of(records: Iterable[Mapping[str, Any]]) -> Speeds:
+    """The speeds of some runs, from their records."""
+    seconds, records_in = defaultdict[str, float](float), defaultdict[str, int](int)
+    written, records_written = defaultdict[str, int](int), defaultdict[str, int](int)
+    most, wall, runs = 0.0, 1.0, 0
+    for record in records:
+        runs += 1
+        busy = 0.0
+        for job in record["shards"]:
+            files = [*job["shards"], *job["files"]]
+            written[job["stage"]] += sum(file["bytes"] for file in files)
+            records_written[job["stage"]] += job["in"]
+            if not job["cached"]:
+                busy += job["seconds"]
+                seconds[job["stage"]] += job["seconds"]
+                records_in[job["stage"]] += job["in"]
+        if busy > most:  # the run that did most is least about its beginning and end
+            most, wall = busy, record["seconds"] / busy
+    return Speeds(
+        {stage: seconds[stage] / number for stage, number in records_in.items() if number},
+        {stage: written[stage] / number for stage, number in records_written.items() if number},
+        wall,
+        runs,
+    )

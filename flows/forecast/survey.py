@@ -1,0 +1,140 @@
+"""What of a run is done already, and what is left: the walk of a run over what the store has, with nothing submitted.
+
+What follows from a job that is left cannot be known. Its rows are counted by what such jobs give: one shard a group of
+files, or so many as the file has bytes for, and one job a shard of each row that follows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ladm.flows.console import Console
+from ladm.flows.dag.doing import WorkIsLeftError, gate_file, inventory_of
+from ladm.flows.dag.lineage import Lineage, Request
+from ladm.flows.dag.notices import OF_SCORES
+from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.scheduler import Crew, Dag
+from ladm.flows.runs.read import latest_record
+from ladm.flows.runs.record import RunRecord
+from ladm.flows.runs.settings import setting_changes, settings_of
+from ladm.tasks.addresses import addresses_key, addresses_of
+from ladm.tasks.manifest import Shard, SourceFile
+from ladm.tasks.storage.store import Store
+
+NO_RESULT = ("store", "execution.", "max_quarantined", "max_removed")
+"""Settings that no result depends on, by how their names begin."""
+
+
+@dataclass
+class Survey:
+    """What is there and what is left of a run."""
+
+    record: RunRecord
+    """What is there."""
+    todo: Counter[str] = field(default_factory=Counter)
+    """Stage → jobs to be done."""
+    unread: list[Sequence[SourceFile]] = field(default_factory=list)
+    """The source files to be read, by job."""
+    uncut: list[Shard] = field(default_factory=list)
+    """Shards of documents that are read, and not cut into windows."""
+    unscored: list[Shard] = field(default_factory=list)
+    """Shards of windows that are to be scored."""
+    changed: list[list[str]] = field(default_factory=list)
+    """[setting, before, now], of those that differ from the previous completed run's."""
+
+    @property
+    def cached(self) -> Counter[str]:
+        """Stage → jobs whose result is there."""
+        return Counter(done.manifest.stage for done in self.record.done)
+
+
+def survey(plan: Plan) -> Survey:
+    """Look what the store of a plan has of it."""
+    store = Store(plan.config.store)
+    table = addresses_of(listed.file.model_dump() for listed in plan.files)
+    addresses = [Shard(key=addresses_key(table), path="", bytes=0, rows=table.num_rows)] if table.num_rows else []
+    file = gate_file(store, plan.gate)[1] if plan.gate else None
+    plan = dataclasses.replace(plan, addresses=addresses, gate_file=file)
+    found = Survey(RunRecord(plan, previous=latest_record(store)))
+    if found.record.previous:
+        changes = setting_changes(settings_of(found.record.previous), settings_of(found.record.as_json()))
+        found.changed = [one for one in changes if not one[0].startswith(NO_RESULT)]
+    dag = Dag(plan, Console.silent(), _nobody, found.record, inventory_of(plan))
+    for row in dag.rows.values():
+        if row.scope == "source file":
+            dag.begin_files(row)
+    dag.take_over()
+    for row in dag.rows.values():
+        if row.scope != "run":
+            continue
+        if any(dag.ready.values()):
+            found.todo[row.stage.name] += len(row.asks(plan))
+        elif row.is_result or dag.passed_on_to(row):
+            dag.begin_whole_run(row)
+            dag.take_over()
+    _count(found, dag)
+    return found
+
+
+def _nobody() -> Crew:
+    raise WorkIsLeftError
+
+
+def _count(found: Survey, dag: Dag) -> None:
+    """Count what is left."""
+    waiting: dict[int, set[str]] = {}
+    begins = next(row for row in dag.rows.values() if row.begins_lineages)
+    for name, requests in dag.ready.items():
+        for request in requests:
+            if dag.rows[name].scope != "run" or not found.todo[request.job.stage]:
+                found.todo[request.job.stage] += 1
+            if name == begins.name:
+                found.unread.append(_files(request))
+            if request.lineage:
+                waiting.setdefault(id(request.lineage), set()).add(name)
+    kept = {shard["key"] for job in _previous(found, "ingest") for shard in job["shards"]}
+    for lineage in dag.lineages:
+        stopped = waiting.get(id(lineage), set())
+        if not stopped and not any(name not in lineage.begun for name in _shard_rows(dag)):
+            continue
+        _count_lineage(found, dag, lineage, stopped, kept)
+    shard_bytes = dag.plan.config.ingest.shard_bytes
+    shards = sum(max(1, round(sum(file.size for file in files) / shard_bytes)) for files in found.unread)
+    for row in dag.rows.values():
+        if row.scope == "shard" and shards:
+            found.todo[row.stage.name] += shards * len(row.asks(dag.plan))
+
+
+def _count_lineage(found: Survey, dag: Dag, lineage: Lineage, stopped: set[str], kept: set[str]) -> None:
+    """Count what is left of one lineage."""
+    # One that waits for the whole run alone is most likely the same as in the run before.
+    differs = any(name.startswith(OF_SCORES) for name, _, _ in found.changed)
+    same = not stopped and not differs and lineage.made["ingest"][0].key in kept
+    for name in _shard_rows(dag):
+        if name not in lineage.begun and not same:
+            found.todo[dag.rows[name].stage.name] += len(dag.rows[name].asks(dag.plan))
+    if "tokenize" not in dag.rows or same:
+        return
+    windows = lineage.made.get("tokenize")
+    if windows is None:
+        made = [lineage.made[name] for name in ("filter", "length", "ingest") if name in lineage.made]
+        found.uncut += made[0]
+    elif "score" in dag.rows and "score" not in lineage.made:
+        found.unscored += windows
+
+
+def _shard_rows(dag: Dag) -> list[str]:
+    return [row.name for row in dag.rows.values() if row.scope == "shard"]
+
+
+def _files(request: Request) -> Sequence[SourceFile]:
+    job = request.job
+    return [job.source] if job.source else job.group
+
+
+def _previous(found: Survey, stage: str) -> list[dict[str, Any]]:
+    return [job for job in (found.record.previous or {}).get("shards", []) if job["stage"] == stage]
