@@ -147,13 +147,17 @@ def report(options: argparse.Namespace) -> int:
 def gc(options: argparse.Namespace) -> int:
     """`ladm gc`."""
     from ladm.flows.config import store_uri  # noqa: PLC0415
-    from ladm.flows.runs.collect import collect, summary  # noqa: PLC0415
+    from ladm.flows.orchestration.pruning import prune_database  # noqa: PLC0415
+    from ladm.flows.runs.collect import collect, readable, summary  # noqa: PLC0415
+    from ladm.tasks.models.cache import cache_root  # noqa: PLC0415
     from ladm.tasks.storage.file_systems import reached  # noqa: PLC0415
 
     store = store_uri(options.store)
     with reached("--store", store):
         sweep = collect(store, options.keep, options.dry_run)
     print(summary(sweep, options.dry_run))
+    if freed := prune_database(cache_root(), options.dry_run):
+        print(f"{'would free' if options.dry_run else 'freed'} {readable(freed)} of Prefect's database of past runs")
     return DONE
 
 

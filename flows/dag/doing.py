@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 import orjson
 
 from ladm.flows.console import Console, HeldConsole
+from ladm.flows.dag.crew import Crew
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.remedies import remedy_of
-from ladm.flows.dag.scheduler import Crew, Dag
+from ladm.flows.dag.scheduler import Dag
 from ladm.flows.dag.stages import FOLDERS
 from ladm.flows.runs import marks, publish, read
 from ladm.flows.runs.outcomes import Failure

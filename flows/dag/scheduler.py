@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ladm.flows.console import Console
+from ladm.flows.dag.crew import Crew, error_of, failure
 from ladm.flows.dag.inputs import Taker
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.notices import ScoredAgain
 from ladm.flows.dag.plan import Plan
-from ladm.flows.dag.remedies import remedy_of
 from ladm.flows.dag.repair import Repairs
 from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
@@ -29,22 +29,11 @@ from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
 from ladm.flows.runs.outcomes import Done, Failure
 from ladm.flows.runs.record import RunRecord, why_nothing_is_left
 from ladm.tasks.manifest import Manifest, Shard
-from ladm.tasks.redact import without_secrets
 from ladm.tasks.storage.store import DamagedFileError, Store
 from ladm.tasks.tokenizing.tokenizer import one_core_a_tokenizer
 
 if TYPE_CHECKING:
-    from prefect import Task
     from prefect.futures import PrefectFuture
-
-    from ladm.flows.orchestration.runners import Runner
-
-
-class Crew(NamedTuple):
-    """Who does the jobs: the runner that tasks are handed to, and the task of each stage."""
-
-    runner: Runner
-    tasks: dict[str, Task[..., Any]]
 
 
 class Dag:
@@ -53,15 +42,7 @@ class Dag:
     def __init__(
         self, plan: Plan, console: Console, start: Callable[[], Crew], record: RunRecord, inventory: Inventory
     ) -> None:
-        """Begin a run.
-
-        Args:
-            plan: The run.
-            console: Told of everything.
-            start: Starts those who do the jobs; called before each job is handed over.
-            record: Gets what is done.
-            inventory: What the store has already.
-        """
+        """Begin a run. `start` starts those who do the jobs, and is called before each job is handed over."""
         self.plan, self.console, self.start, self.record = plan, console, start, record
         self.inventory = inventory
         self.store = Store(plan.config.store)
@@ -219,7 +200,7 @@ class Dag:
         while True:
             self.take_over()
             for row in reversed(TABLE):
-                while self.ready[row.name] and self.running[row.name] < self.most(row):
+                while self.ready[row.name] and self.running[row.name] < self.start().most(row):
                     self.submit(self.ready[row.name].popleft())
             if not self.running.total():
                 return
@@ -232,11 +213,6 @@ class Dag:
         while self.there:
             request, manifest = self.there.popleft()
             self.keep(request, manifest, cached=manifest.key not in self.requests.together)
-
-    def most(self, row: Row) -> int:
-        """How many jobs of a row may be under way at once."""
-        runner = self.start().runner
-        return runner.models if row.holds_model else runner.workers
 
     def submit(self, request: Request) -> None:
         """Hand a job to Prefect."""
@@ -251,14 +227,10 @@ class Dag:
         future.wait()  # or `state` would ask the server, which may not know yet
         state, job = future.state, request.job
         if not state.is_completed():
-            from ladm.flows.orchestration.runners import failure_of  # noqa: PLC0415  (Prefect)
-
-            error = failure_of(future)
+            error = error_of(future)
             if isinstance(error, DamagedFileError) and self.make_again(error, request):
                 return
-            text = str(without_secrets(str(error))).strip().splitlines()
-            reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
-            self.fail(Failure(job.stage, job.label, reason, request.source, remedy_of(error)))
+            self.fail(failure(request, error))
             return
         manifest = Manifest.model_validate(future.result())
         self.inventory.add(manifest)

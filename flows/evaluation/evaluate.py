@@ -15,10 +15,11 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ladm.flows.dag import prepared
+from ladm.flows.dag.crew import Crew
 from ladm.flows.dag.curate import stage_tasks
 from ladm.flows.dag.doing import inventory_of
 from ladm.flows.dag.lineage import Request
-from ladm.flows.dag.scheduler import Crew, Dag
+from ladm.flows.dag.scheduler import Dag
 from ladm.flows.evaluation.answer import Evaluation, answered, model_of
 from ladm.flows.evaluation.request import Question
 from ladm.flows.orchestration.runners import runner_of

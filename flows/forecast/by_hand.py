@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ladm.flows.console import Console
+from ladm.flows.dag.crew import Crew
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.plan import Plan
-from ladm.flows.dag.scheduler import Crew, Dag
+from ladm.flows.dag.scheduler import Dag
 from ladm.flows.dag.stages import FOLDERS, STAGES
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks.job import Job, Stage, run_jobs

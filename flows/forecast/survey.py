@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ladm.flows.console import Console
+from ladm.flows.dag.crew import Crew
 from ladm.flows.dag.doing import WorkIsLeftError, gate_file, inventory_of
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.notices import OF_SCORES
 from ladm.flows.dag.plan import Plan
-from ladm.flows.dag.scheduler import Crew, Dag
+from ladm.flows.dag.scheduler import Dag
 from ladm.flows.runs.read import latest_record
 from ladm.flows.runs.record import RunRecord
 from ladm.flows.runs.settings import setting_changes, settings_of

@@ -23,6 +23,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
+from ladm.flows.dag.inventory import INDEX
 from ladm.flows.dag.stages import STORE_FOLDERS
 from ladm.flows.runs import marks
 from ladm.flows.runs.read import NewerRecordError, latest_run_id, read_record, run_ids
@@ -74,7 +75,8 @@ def collect(uri: str, keep: int, dry_run: bool = False) -> Sweep:
         files = [file for folder in STORE_FOLDERS for file in store.files(folder)]
         live = marks.live_marks(store, files, time.time())
         # After the listing and the marks: a run that finished meanwhile is read, and what it names is kept.
-        records = [_read(store, name) for name in run_ids(store)]
+        paths: dict[str, str] = {}
+        records = [_read(store, name, paths) for name in run_ids(store)]
         sweep = plan(files, records, latest_run_id(store), keep, time.time(), [mark.run_id for mark in live])
         if not dry_run:
             store.remove_all([file.path for file in sweep.files])
@@ -114,7 +116,7 @@ def plan(
         if file.path.endswith(".tmp"):
             return file.modified < now - DAY
         path = _owner(file.path)
-        if path in kept:
+        if path in kept or path == INDEX:
             return False
         folder, _, rest = path.partition("/")
         if folder == "runs":
@@ -149,6 +151,9 @@ def _started(record: dict[str, Any]) -> float:
 
 def _named_by(record: dict[str, Any]) -> set[str]:
     """The paths of the data files and shard records that a run refers to."""
+    if "named" in record:
+        known: set[str] = record["named"]
+        return known
     named = set()
     for job in record["shards"]:
         named.add(record_path(job["key"]))
@@ -174,10 +179,18 @@ def _order(file: StoredFile) -> tuple[int, bool, str]:
     return STORE_FOLDERS.index(folder), not rest.endswith("/run.json"), file.path
 
 
-def _read(store: Store, run: str) -> dict[str, Any]:
+def _read(store: Store, run: str, paths: dict[str, str]) -> dict[str, Any]:
+    """What is needed of a run's record: the rest of it may be large, and is let go before the next one is read.
+
+    Args:
+        store: The store.
+        run: The run.
+        paths: Every path that a record named so far, so that it is held once, however many runs name it.
+    """
     try:
         record = read_record(store, run)
-        _started(record), _named_by(record)
+        _started(record)
+        named = {paths.setdefault(path, path) for path in _named_by(record)}
     except NewerRecordError:
         raise
     except (RecordError, ValueError, KeyError, TypeError) as error:
@@ -186,7 +199,7 @@ def _read(store: Store, run: str) -> dict[str, Any]:
             f"runs/{run}/run.json: no readable run record{why}, so what it refers to is unknown; delete the folder "
             f"runs/{run} first"
         ) from None
-    return {**record, "run_id": run}
+    return {**{name: record[name] for name in ("started", "status", "until")}, "run_id": run, "named": named}
 
 
 def summary(sweep: Sweep, dry_run: bool) -> str:
@@ -195,9 +208,9 @@ def summary(sweep: Sweep, dry_run: bool) -> str:
     lines = [f"kept runs: {', '.join(sweep.kept_runs)}", f"{would} runs: {', '.join(sweep.removed_runs) or 'none'}"]
     for folder, (files, size) in sweep.by_folder().items():
         if files:
-            lines.append(f"{would} {files:>7,} files, {_readable(size):>9} in {folder}/")
+            lines.append(f"{would} {files:>7,} files, {readable(size):>9} in {folder}/")
     frees = "would free" if dry_run else "freed"
-    lines.append(f"{would} {len(sweep.files):,} files in all and {frees} {_readable(sweep.freed)}")
+    lines.append(f"{would} {len(sweep.files):,} files in all and {frees} {readable(sweep.freed)}")
     if sweep.going_on:
         lines.append(
             f"all shards stay, since runs are going on: {', '.join(sweep.going_on)}; run this again after them"
@@ -205,7 +218,8 @@ def summary(sweep: Sweep, dry_run: bool) -> str:
     return "\n".join(lines)
 
 
-def _readable(size: float) -> str:
+def readable(size: float) -> str:
+    """A number of bytes for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -15,6 +15,7 @@ from conftest import Answer, Corpus, run_arguments
 
 from ladm.flows.runs.collect import DAY, HOUR, Sweep, plan
 from ladm.tasks.storage.files import StoredFile
+from ladm.tasks.storage.store import Store
 
 Cli = Callable[..., Answer]
 NOW = 1_800_000_000.0
@@ -205,3 +206,32 @@ def test_a_run_record_that_cannot_be_read_stops_everything(tmp_path: Path, ladm:
     answer = ladm("gc", "--keep", 1, "--store", tmp_path)
     assert answer.code == 2
     assert "runs/x/run.json: no readable run record" in answer.err
+
+
+def test_records_are_read_one_after_the_other_and_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large they are and however many, the paths that they name are held once, and the rest not at all."""
+    import tracemalloc
+
+    from ladm.flows.runs import collect as collecting
+
+    keys = [f"{number:064x}" for number in range(2000)]
+
+    def large(store: Store, run: str) -> Any:
+        record = run_record(run, 1.0, [str(key) + "" for key in keys])
+        return {**record, "config": ["x" * 1000 + str(number) for number in range(2000)]}
+
+    monkeypatch.setattr(collecting, "read_record", large)
+    tracemalloc.start()
+    paths: dict[str, str] = {}
+    found = [collecting._read(Store(str(tmp_path)), f"run-{number}", paths) for number in range(30)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert {len(record["named"]) for record in found} == {8000}
+    assert peak < 40e6  # thirty of them whole are more than 150 MB
+    sweep = plan(listing([large(Store(str(tmp_path)), "run-0")]), found, "run-29", 1, NOW)
+    assert not [path for path in swept(sweep) if path.startswith("score/")]
+
+
+def test_the_index_stays() -> None:
+    record = run_record("one", 1.0, ["aa"])
+    assert swept(plan(listing([record], [("records/index.parquet", 5000.0)]), [record], "one", 1, NOW)) == set()
