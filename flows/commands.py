@@ -167,10 +167,13 @@ def evaluate(options: argparse.Namespace) -> int:
     from ladm.flows.console import Console  # noqa: PLC0415
     from ladm.flows.evaluation.request import question_of  # noqa: PLC0415
     from ladm.flows.orchestration.environment import prefect_server, quiet_prefect  # noqa: PLC0415
+    from ladm.flows.orchestration.prefect_settings import check_prefect_settings  # noqa: PLC0415
     from ladm.tasks.models.cache import cache_root, ready_cache  # noqa: PLC0415
 
     config = load_config(options.config, options.set, options.store)
     with Console(sys.stderr) as console, _stopping_at_once(console):
+        quiet_prefect(ready_cache(), console.say)
+        check_prefect_settings()
         question = question_of(
             config,
             {"windows": options.windows, "seed": options.seed, "lists": options.lists},
@@ -179,7 +182,6 @@ def evaluate(options: argparse.Namespace) -> int:
             options.thorough,
             console,
         )
-        quiet_prefect(ready_cache(), console.say)
         from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.evaluation.evaluate import evaluate  # noqa: PLC0415
         from ladm.flows.evaluation.results import CONTRACT, print_evaluation, said, write_evaluation  # noqa: PLC0415

@@ -12,6 +12,7 @@ with without_collection():
     from ladm.flows.dag.inventory import may_have_everything
     from ladm.flows.dag.preflight import preflight
     from ladm.flows.orchestration.environment import begin_server, prefect_server, quiet_prefect, users_server_is_set
+    from ladm.flows.orchestration.prefect_settings import are_given, check_prefect_settings
     from ladm.tasks.models.cache import cache_root, ready_cache
 
 if TYPE_CHECKING:
@@ -36,15 +37,19 @@ def do_run(
     Raises:
         UserError: The configuration cannot run; nothing was done.
     """
+    given = are_given()
     quiet_prefect(ready_cache(), console.say)
     unseen = not users_server_is_set() and may_have_everything(config.store)
     if not unseen:
         begin_server(cache_root())
+        if given:  # or else Prefect is imported after what can be refused is refused
+            check_prefect_settings()
     plan = preflight(config, until, console.say)
     if unseen and (record := do_without_work(plan, console)):  # nobody would look at it in Prefect
         return record.as_json()
     begin_server(cache_root())
-    with without_collection():  # Prefect, after what can be refused is refused
+    with without_collection():  # Prefect
+        check_prefect_settings()
         from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ladm.flows.orchestration.network import settle_network
+from ladm.flows.orchestration.prefect_settings import check_prefect_settings
 from ladm.flows.orchestration.report_links import serve_reports
 from ladm.flows.orchestration.secret import (
     pass_on,
@@ -79,8 +80,15 @@ def quiet_prefect(cache: Path, tell: Callable[[str], None] | None = None) -> Non
 
 
 def lasting_prefect(cache: Path, tell: Callable[[str], None] | None = None) -> None:
-    """The same for what is served or deployed: just as discreet, but its logs go to the server, for the UI."""
+    """The same for what is served or deployed: just as discreet, but its logs go to the server, for the UI.
+
+    Imports Prefect.
+
+    Raises:
+        UserError: The user's certificates, or settings of Prefect, cannot be read.
+    """
     _settle(tell, {"PREFECT_SERVER_LOGGING_LEVEL": "ERROR", **_discreet(cache, "prefect-serve.db")})
+    check_prefect_settings()
 
 
 def _discreet(cache: Path, database: str) -> dict[str, str]:

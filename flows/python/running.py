@@ -72,6 +72,9 @@ def curate(config: Configured = None, *, until: str = "export", **changes: Any) 
         FailedRunError: Something failed; the subflow has ended Failed.
     """
     chosen = config_of(config, **changes)
+    from ladm.flows.orchestration.prefect_settings import check_prefect_settings  # noqa: PLC0415
+
+    check_prefect_settings()
     from ladm.flows.dag.curate import RunFailedError  # noqa: PLC0415  (Prefect)
     from ladm.flows.dag.curate import curate as flow  # noqa: PLC0415
 
@@ -145,12 +148,14 @@ def evaluate(
     """
     from ladm.flows.evaluation.request import question_of  # noqa: PLC0415
     from ladm.flows.orchestration.environment import prefect_server, quiet_prefect  # noqa: PLC0415
+    from ladm.flows.orchestration.prefect_settings import check_prefect_settings  # noqa: PLC0415
     from ladm.tasks.models.cache import cache_root, ready_cache  # noqa: PLC0415
 
     with Console(sys.stderr if progress else None) as console:
+        quiet_prefect(ready_cache(), console.say)
+        check_prefect_settings()
         contrast = {"windows": windows, "seed": seed, "lists": lists}
         question = question_of(config_of(config, **changes), contrast, calibration, out, thorough, console)
-        quiet_prefect(ready_cache(), console.say)
         from ladm.flows.dag import prepared  # noqa: PLC0415  (Prefect)
         from ladm.flows.evaluation.evaluate import evaluate as flow  # noqa: PLC0415
         from ladm.flows.evaluation.results import SCHEMA, said, write_evaluation  # noqa: PLC0415
