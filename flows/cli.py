@@ -28,6 +28,7 @@ from ladm.flows.commands import (
     serve,
     sql,
 )
+from ladm.flows.streams import open_closed_streams
 from ladm.tasks.errors import ConfigError, UserError
 
 RUN_EXAMPLE = """examples:
@@ -96,10 +97,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a shard failed, 2 refused, 130 interrupted."""
+    open_closed_streams()
     try:
         options = _parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        return int(options.command(options))
     except UserError as error:
         from ladm.tasks.printable import printable  # noqa: PLC0415
         from ladm.tasks.redact import one_line  # noqa: PLC0415

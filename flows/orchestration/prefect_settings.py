@@ -21,8 +21,7 @@ from ladm.tasks.printable import printable
 from ladm.tasks.redact import one_line
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-    from pydantic_settings import BaseSettings
+    from pydantic import BaseModel, ValidationError
 
 NOT_SHOWN = ("KEY", "AUTH", "PASSWORD", "SECRET", "TOKEN", "HEADERS", "CONNECTION_URL")
 """The value of a setting with one of these in its name is a secret, or holds one."""
@@ -91,7 +90,7 @@ def _unreadable(error: Exception) -> str:
     return one_line(f"Prefect's settings cannot be read ({type(error).__name__}: {error}); they stand in: {where}")
 
 
-def _models() -> Iterator[tuple[type[BaseSettings], tuple[str, ...]]]:
+def _models() -> Iterator[tuple[type[BaseModel], tuple[str, ...]]]:
     """Prefect's classes of settings, each with the names of the TOML tables around it."""
     from prefect.settings import Settings  # noqa: PLC0415
     from prefect.settings.base import PrefectBaseSettings  # noqa: PLC0415
@@ -106,12 +105,12 @@ def _models() -> Iterator[tuple[type[BaseSettings], tuple[str, ...]]]:
             waiting += [(one, (*header, name)) for one in inner]
 
 
-def _field(model: type[BaseSettings], said: str) -> str | None:
+def _field(model: type[BaseModel], said: str) -> str | None:
     """The field that a complaint means by its name or by one of its variables."""
     return next((name for name in model.model_fields if said.upper() in (name.upper(), *_variables(model, name))), None)
 
 
-def _variables(model: type[BaseSettings], name: str) -> list[str]:
+def _variables(model: type[BaseModel], name: str) -> list[str]:
     """The environment variables that set a field."""
     alias = model.model_fields[name].validation_alias
     choices = [alias] if isinstance(alias, str) else getattr(alias, "choices", [])
@@ -120,10 +119,10 @@ def _variables(model: type[BaseSettings], name: str) -> list[str]:
 
 
 @typing.overload
-def _place(model: type[BaseSettings], header: tuple[str, ...], name: str) -> str: ...
+def _place(model: type[BaseModel], header: tuple[str, ...], name: str) -> str: ...
 @typing.overload
-def _place(model: type[BaseSettings], header: tuple[str, ...], name: str, *, sure: bool) -> str | None: ...
-def _place(model: type[BaseSettings], header: tuple[str, ...], name: str, *, sure: bool = True) -> str | None:
+def _place(model: type[BaseModel], header: tuple[str, ...], name: str, *, sure: bool) -> str | None: ...
+def _place(model: type[BaseModel], header: tuple[str, ...], name: str, *, sure: bool = True) -> str | None:
     """Where a field is set, in Prefect's order: its variable, or a file and a key; without `sure`, none if nowhere."""
     variables = _variables(model, name)
     for variable, value in os.environ.items():

@@ -1,0 +1,29 @@
+"""Standard streams that whoever starts `ladm` has closed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = "import sys; from ladm.flows.cli import main; raise SystemExit(main())"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_matter(tmp_path: Path, closed: str) -> None:
+    command = f'exec "$0" -c "$1" run --until tokenize --set \'execution={{workers: 1}}\' {closed}'
+    ended = subprocess.run(
+        ["sh", "-c", command, sys.executable, CODE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ("results: " in ended.stdout) == (" >&-" not in f" {closed}")
+    assert "ingest" not in ended.stdout.partition("┏")[0]  # what is for stderr does not come out at stdout
+    assert len(list((tmp_path / "ladm-store" / "runs").glob("*/run.json"))) == 1
