@@ -87,7 +87,7 @@ def settings(model: ResolvedModel, what: str, dtype: str = "bfloat16") -> tuple[
     if what != CALIBRATED:
         return config, {}
     chosen = load_calibration(None, model.reference, model.digest, WINDOW)
-    return chosen.applied(config), dict(chosen.weights)
+    return chosen.applied(config), chosen.weights
 
 
 def work(model: ResolvedModel, ids_BL: np.ndarray, what: str) -> Callable[[], object]:
@@ -157,7 +157,7 @@ def agreement(model: ResolvedModel, windows_NL: np.ndarray) -> list[list[str]]:
             scores = score_windows(load_calculator(model.path, config), config, windows_NL, weights)
             if what == PUBLISHED:
                 found.setdefault("published, all layers", {})[dtype] = [score.cds for score in scores]
-            for name in weights:
+            for name in weights.names:
                 found.setdefault(f"calibrated {name}", {})[dtype] = [score.by_profile[name] for score in scores]
     rows = []
     for name, of_dtype in found.items():

@@ -35,7 +35,7 @@ from corpus import SHARED
 from ladm.tasks.evaluation import broken, contrast_set, junk
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calculator import load_calculator
-from ladm.tasks.scorers.calibration import Calibration, load_calibration, profile_scores
+from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.gate import gate_distances, gate_features, ranking_score
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores
 from ladm.tasks.scorers.registry import BesideConfig
@@ -182,8 +182,11 @@ def measure(
             by_layer = [dependency_scores(formula, wants.plan, found.mean_pfs(layer))[0] for layer in chosen]
             window.found[name] = float(np.mean(by_layer))
         profile_MHF = found.profile_of(0, calibration.profiled)
+        dependency = found.scores(0, calibration.weights).get("dependency")
         columns = text_columns(window.ids, text)
-        window.found[CALIBRATED] = ranking(calibration, profile_MHF, columns, window.found.pop("its layers alone"))
+        window.found[CALIBRATED] = ranking(
+            calibration, profile_MHF, columns, dependency, window.found.pop("its layers alone")
+        )
         window.found |= beside.scores(found.evidence(calculator, 0, window.ids, text_of))
         window.found["gzip"] = columns["gzip_ratio"]
         print(f"\r{number + 1} of {len(windows)} windows, {time.perf_counter() - began:.0f} s", end="", flush=True)
@@ -198,9 +201,10 @@ def calculator_ids(ids_L: npt.NDArray[np.int32]) -> Any:
     return torch.as_tensor(ids_L[None].astype(np.int64))
 
 
-def ranking(calibration: Calibration, profile_MHF: Any, columns: dict[str, float], cds: float) -> float:
+def ranking(
+    calibration: Calibration, profile_MHF: Any, columns: dict[str, float], dependency: float | None, cds: float
+) -> float:
     """What the calibration ranks a window by: minus infinity where its gate holds it back."""
-    dependency = profile_scores(calibration.weights, profile_MHF, calibration.profiled).get("dependency")
     gate = calibration.gate
     if gate is None:
         return cds if dependency is None else dependency

@@ -34,6 +34,7 @@ from ladm.tasks.scorers.made_with import without_made_with
 from ladm.tasks.selection import SelectConfig
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.benchmarks import DecontaminateConfig, source_entries
+from ladm.tasks.stages.calibrate import CalibrateConfig
 from ladm.tasks.stages.card import CardConfig
 from ladm.tasks.stages.dedup import DeduplicateConfig
 from ladm.tasks.stages.ingest import IngestConfig
@@ -43,7 +44,11 @@ from ladm.tasks.tokenizing.windows import WindowConfig
 DEFAULT_STORE = "ladm-store"
 
 FITTING = "fitting"
-"""`scorer.layers`: the calibration that fits, if there is one."""
+"""`scorer.layers`: the calibration that fits, if there is one; else one of the run's own."""
+OWN = "own"
+"""`scorer.layers`: a calibration that the run makes of its corpus and the bundled sample."""
+BY_CALIBRATION = (CALIBRATED, FITTING, OWN)
+"""Choices of `scorer.layers` by which a calibration scores, or may."""
 UNCALIBRATED: dict[str, Any] = {"layers": "14-24", "ablation": "no-std"}
 """How the sample is scored when one of `OUTSIDE_THE_CALIBRATION` is changed: the embedded model's middle layers."""
 OUTSIDE_THE_CALIBRATION = {f"scorer.{name}" for name in ("span", "d_afs", "d_cds", "formula", "ablation")}
@@ -69,13 +74,13 @@ class ExecutionConfig(Settings):
 class ScorerConfig(LadmConfig):
     """The `scorer:` section of a run."""
 
-    layers_by_name: ClassVar[tuple[str, ...]] = (*LadmConfig.layers_by_name, FITTING)
+    layers_by_name: ClassVar[tuple[str, ...]] = (*LadmConfig.layers_by_name, FITTING, OWN)
 
     layers: str | tuple[int, ...] = FITTING
-    """Which layers are scored, or `fitting` or `calibrated`. `fitting`: use the calibration shipped for this model,
-    window length and span; without one, average the published formula over all layers. `calibrated`: use the one of
-    `scorer.calibration`, or the shipped one, and refuse the run without one. `all`, a range `14-24`, or a list `3,7,9`
-    (counted from 0): average the formula over these layers."""
+    """Which layers are scored, or by which calibration. `fitting`: use the calibration shipped for this model, window
+    length and span; without one, as `own`. `own`: make a calibration, once, from windows of the corpus and of the
+    bundled sample. `calibrated`: use the one of `scorer.calibration`, or the shipped one, and refuse the run without
+    one. `all`, a range `14-24`, or a list `3,7,9` (counted from 0): average the formula over these layers."""
 
 
 class RunConfig(Settings):
@@ -101,6 +106,8 @@ class RunConfig(Settings):
     """Drop documents that contain passages of these benchmark files. Default: none."""
     scorer: ScorerConfig = Field(default=ScorerConfig(), json_schema_extra=without_made_with)
     """How windows are scored, and by which model."""
+    calibrate: CalibrateConfig = Field(default=CalibrateConfig(), exclude_if=lambda config: config == CalibrateConfig())
+    """How the run makes a calibration of its own, where `scorer.layers` asks for one."""
     select: SelectConfig = SelectConfig()
     """Which documents are selected, by which score, and how many tokens of them."""
     export: list[AnyExport] = Field(default=[ParquetExport(), JsonlExport()])
@@ -121,12 +128,12 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _ranked_by_what_is_scored(self) -> RunConfig:
         by = self.select.rank_by
-        if by == "order" and self.scorer.layers not in (CALIBRATED, FITTING):
+        if by == "order" and self.scorer.layers not in BY_CALIBRATION:
             raise ValueError("select.rank_by: order comes with a calibration; set scorer.layers=calibrated")
         if by not in ("ladm", "order", *self.scorer.beside.names):
             raise ValueError(f"select.rank_by: {by} is not scored; add it to scorer.beside, or rank by another score")
         check_columns_are_made(
-            self.select.where, self.scorer.beside.names, None if self.scorer.layers in (CALIBRATED, FITTING) else ()
+            self.select.where, self.scorer.beside.names, None if self.scorer.layers in BY_CALIBRATION else ()
         )
         return self
 

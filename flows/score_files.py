@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ladm.tasks.errors import ConfigError, ModelError, SourceError
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, check_content, resolve_model
-from ladm.tasks.scorers.calibration import ProfileWeights, load_calibration
+from ladm.tasks.scorers.calibration import Weights, load_calibration
 from ladm.tasks.scorers.ladm import (
     CALIBRATED,
     LadmConfig,
@@ -74,7 +74,7 @@ def score_files(
         check_window_length(config, length)
     resolved = resolve_model(config.model)
     facts = model_facts(resolved)
-    weights: dict[str, ProfileWeights] = {}
+    weights = Weights()
     if config.layers == CALIBRATED:
         calibration = load_calibration(config.calibration, config.model, resolved.digest, length)
         config, length, weights = calibration.applied(config), calibration.window_length, calibration.weights
@@ -113,7 +113,7 @@ def _windows(given: _Given) -> Iterator[FileWindow]:
             yield window
 
 
-def _scored(given: _Given, weights: dict[str, ProfileWeights]) -> Iterator[dict[str, Any]]:
+def _scored(given: _Given, weights: Weights) -> Iterator[dict[str, Any]]:
     from ladm.tasks.scorers.calculator import load_calculator  # noqa: PLC0415  (torch, after all checks)
     from ladm.tasks.scorers.window_scores import score_windows  # noqa: PLC0415  (torch, after all checks)
 

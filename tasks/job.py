@@ -93,12 +93,15 @@ class Stage:
         compute: The plain function. It gets the job, the store and the job's key.
         roles: The roles of its inputs, in the order in which they count for the key. Of roles in a tuple the shards
             are put in the order of their keys together.
+        unkeyed: Further roles, which do not count for the key: what the stage once made of them holds for later inputs
+            as well.
     """
 
     name: str
     version: str
     compute: Callable[[Job, Store, str], Outcome]
     roles: tuple[str | tuple[str, ...], ...] = ()
+    unkeyed: tuple[str, ...] = ()
 
     def key(self, job: Job) -> str:
         """The content key of a job of this stage.
@@ -107,7 +110,7 @@ class Stage:
             ValueError: An input plays a role that the stage does not have: our own bug.
         """
         inputs: list[Any] = []
-        known: set[str] = set()
+        known = set(self.unkeyed)
         for group in self.roles:
             roles = (group,) if isinstance(group, str) else group
             keys = [shard.key for role in roles for shard in job.all(role)]

@@ -100,6 +100,7 @@ def corpus(tmp_path: Path, tiny_model: Path) -> Corpus:
         "scorer.span": 16,
         "scorer.d_afs": 2,
         "scorer.d_cds": 2,
+        "scorer.layers": "all",
         "select.budget_tokens": 2000,
         "execution.retries": 0,
         "execution.retry_seconds": 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ladm.flows.config import RunConfig
+from ladm.flows.config import OWN, RunConfig
 from ladm.tasks.scorers.ladm import CALIBRATED
 
 
@@ -28,7 +28,12 @@ def measures(config: RunConfig) -> bool:
 
 def is_calibrated(config: RunConfig) -> bool:
     """Scores by a calibration, which may have a gate."""
-    return config.scorer.layers == CALIBRATED
+    return config.scorer.layers in (CALIBRATED, OWN)
+
+
+def calibrates(config: RunConfig) -> bool:
+    """Scores by a calibration that the run makes itself."""
+    return config.scorer.layers == OWN
 
 
 def ranks_by_measures(config: RunConfig) -> bool:

@@ -20,8 +20,9 @@ from pydantic import Field
 from ladm.flows.config import RunConfig
 from ladm.flows.console import Console
 from ladm.flows.dag import prepared
+from ladm.flows.dag.calibrating import with_gate_file
 from ladm.flows.dag.crew import Crew
-from ladm.flows.dag.doing import RunFailedError, do_stages, publish_what_there_is, with_gate_file
+from ladm.flows.dag.doing import RunFailedError, do_stages, publish_what_there_is
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import preflight
 from ladm.flows.dag.remedies import remedy_of

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import orjson
-
 from ladm.flows.console import Console, HeldConsole
+from ladm.flows.dag.calibrating import with_gate_file
 from ladm.flows.dag.crew import Crew
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.plan import Plan
@@ -25,9 +23,6 @@ from ladm.flows.runs.outcomes import Failure
 from ladm.flows.runs.record import RunRecord
 from ladm.flows.runs.shortfalls import find_shortfalls
 from ladm.tasks.addresses import write_addresses
-from ladm.tasks.manifest import Shard
-from ladm.tasks.scorers.gate import Gate
-from ladm.tasks.stages import gate
 from ladm.tasks.storage.file_systems import io_errors, reason_of
 from ladm.tasks.storage.store import Store
 
@@ -98,25 +93,6 @@ def do_stages(store: Store, record: RunRecord, console: Console, start: Callable
     record.check_accounts()
     if not record.failures:
         record.shortfalls = find_shortfalls(record, store)
-
-
-def with_gate_file(plan: Plan) -> Plan:
-    """The plan, with its calibration's gate in the store, where the jobs that read it find it."""
-    if plan.gate is None:
-        return plan
-    store = Store(plan.config.store)
-    content, file = gate_file(store, plan.gate)
-    if store.size(file.path) != file.bytes:
-        store.write_bytes(file.path, content)
-    return dataclasses.replace(plan, gate_file=file)
-
-
-def gate_file(store: Store, of: Gate) -> tuple[bytes, Shard]:
-    """What the file of a gate holds, and where it lies."""
-    content = orjson.dumps(of.model_dump(mode="json"))
-    digest = hashlib.sha256(content).hexdigest()
-    path = store.shard_path(gate.STAGE.name, digest, "json")
-    return content, Shard(key=digest, path=path, bytes=len(content), rows=0, sha256=digest)
 
 
 def publish_what_there_is(record: RunRecord, console: Console) -> None:

@@ -47,11 +47,11 @@ class Taker:
 
     def for_lineage(self, row: Row, lineage: Lineage) -> Inputs:
         """The inputs of a row's jobs for a lineage."""
-        return {take.role: self._of_lineage(take, row, lineage) for take in self.takes[row.name]}
+        return {take.role: self._of_lineage(take, row, lineage) for take in self.takes[row.name] if take.role}
 
     def for_run(self, row: Row) -> Inputs:
         """The inputs of a row's jobs over the whole run."""
-        return {take.role: self._of_run(take) for take in self.takes[row.name]}
+        return {take.role: self._of_run(take) for take in self.takes[row.name] if take.role}
 
     def _of_lineage(self, take: Take, row: Row, lineage: Lineage) -> list[Shard]:
         """The shards that a take means for a lineage; what is empty of a whole run's row is left out."""
@@ -86,5 +86,5 @@ def _takes_of(row: Row, plan: Plan) -> list[Take]:
 
 
 def _is_whole(take: Take) -> bool:
-    """Whether a take is of a row over the whole run."""
-    return BY_NAME[take.of].scope == "run"
+    """Whether a take is of a row over the whole run, and not of one shard of it that goes its own way."""
+    return take.how != "each" and BY_NAME[take.of].scope == "run"

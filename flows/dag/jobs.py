@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from ladm.flows.dag import asked
 from ladm.flows.dag.plan import Plan
 from ladm.tasks.exporters.formats import distribution_of
 from ladm.tasks.exporters.tokens import TokenExport
@@ -22,6 +23,7 @@ from ladm.tasks.reading.sources import ListedFile
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.shingles import minhash_version
+from ladm.tasks.stages.calibrate import told
 from ladm.tasks.stages.dedup import dedup_key_config
 from ladm.tasks.stages.filter import filter_key_config
 from ladm.tasks.stages.ingest import ingest_identity, ingest_key_config
@@ -218,6 +220,8 @@ def ask_card(plan: Plan) -> list[Ask]:
         "model": {"reference": model.reference, "digest": model.digest},
         "versions": versions(),
     }
+    if plan.calibration and asked.calibrates(plan.config):
+        about["calibration"] = told(plan.calibration)
     about["config_sha256"] = config_sha256(about["run"])
     return [Ask(about, label="dataset card")]
 

@@ -27,11 +27,12 @@ class Plan:
     model: ResolvedModel | None
     """None when the run ends before a tokenizer is needed."""
     layers: list[int] = field(default_factory=list)
-    """The model's layers that make the score; empty when the run ends before scoring."""
+    """The model's layers that make the score, of a run that is still to calibrate all that see the whole window; empty
+    when the run ends before scoring."""
     layers_left_out: list[int] = field(default_factory=list)
     """The layers that `scorer.layers: all` does not mean, since they do not see the whole window."""
     calibration: Calibration | None = None
-    """What `scorer.layers: calibrated` means."""
+    """What `scorer.layers: calibrated` means; where the run makes its own, None until it is there."""
     benchmarks: list[ListedFile] = field(default_factory=list)
     """The files of `decontaminate.against`, with the entry of the list that each comes from."""
     filters: list[str] = field(default_factory=list)
@@ -41,6 +42,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     """What the run says first: lines of text."""
 
+    n_layers: int = 0
+    """All layers of the model; 0 when the run ends before scoring."""
     gate_file: Shard | None = None
     """The file of the store that holds the calibration's gate; None where there is no gate."""
     addresses: list[Shard] = field(default_factory=list)

@@ -6,7 +6,8 @@ import difflib
 import importlib.util
 from collections.abc import Callable, Collection, Sequence
 
-from ladm.flows.config import FITTING, RunConfig
+from ladm.flows.config import BY_CALIBRATION, FITTING, OWN, RunConfig
+from ladm.flows.dag.calibrating import can_be_calibrated, none_fits_line
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.stages import NAMES, STORE_FOLDERS, planned_rows, rows_of_stage, told_stages
 from ladm.flows.runs.read import known_files
@@ -24,6 +25,7 @@ from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.records import ConstDomain
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
 from ladm.tasks.scorers.calibration import Calibration, fitting_calibration, load_calibration
+from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import (
     CALIBRATED,
     LadmConfig,
@@ -58,7 +60,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     scored = "weights" in needs
     if scored:
         check_device_is_here(config)
-    if scored and config.scorer.layers not in (CALIBRATED, FITTING):
+    if scored and config.scorer.layers not in BY_CALIBRATION:
         check_window_length(config.scorer, config.window.length)
     check_domains(config)
     filters = check_filters(config)
@@ -82,15 +84,14 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
         if scored:
             asked = config.scorer.layers
             config, calibration = with_calibration(config, model)
-            scorer: LadmConfig = calibration.applied(config.scorer) if calibration else config.scorer
+            scorer, facts = measuring_scorer(config.scorer, calibration), model_facts(model)
             check_window_length(scorer, config.window.length)
-            facts = model_facts(model)
             layers, left_out = check_model(scorer, config.window.length, facts)
             check_beside(scorer, facts, config.window.length)
             if left_out:
                 notes.append(left_out_line(scorer, left_out, config.window.length))
             if asked == FITTING and calibration is None:
-                notes.append(none_fits_line(scorer, config.window.length))
+                notes.append(none_fits_line(config))
         if until == NAMES[-1]:
             tokenizers = tokenizers_of(config.export, model, tell)
             pairs = zip(config.export, tokenizers, strict=True)
@@ -99,7 +100,15 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     return Plan(
         *(config, until, stages, files, model, layers, left_out, calibration, benchmarks, filters, exports, notes),
         tokenizers=tokenizers,
+        n_layers=facts.n_layers if scored and model else 0,
     )
+
+
+def measuring_scorer(scorer: LadmConfig, calibration: Calibration | None) -> LadmConfig:
+    """The scorer with the layers that are measured: a calibration's, or those that the run's own is chosen from."""
+    if calibration:
+        return calibration.applied(scorer)
+    return scorer.model_copy(update={"layers": "all"}) if scorer.layers == OWN else scorer
 
 
 def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig, Calibration | None]:
@@ -108,25 +117,25 @@ def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig
     length, calibration = config.window.length, None
     if scorer.layers == FITTING:
         calibration = fitting_calibration(scorer, model.digest, length)
-        scorer = scorer.model_copy(update={"layers": CALIBRATED if calibration else "all"})
+        without = OWN if can_be_calibrated(scorer, length) else "all"
+        scorer = scorer.model_copy(update={"layers": CALIBRATED if calibration else without})
+    elif scorer.layers == OWN and not can_be_calibrated(scorer, length):
+        raise ConfigError(
+            f"scorer.layers: own needs formula: published, no ablation, and windows of {CELLS} tokens or more; set "
+            "scorer.layers=all, or leave these out"
+        )
     elif scorer.layers == CALIBRATED:
         calibration = load_calibration(scorer.calibration, scorer.model, model.digest, length)
     if calibration:
         scorer = calibration.stated(scorer)
     config = config.model_copy(update={"scorer": scorer})
-    given = (*calibration.gives, *(["gate"] if calibration.gate else [])) if calibration else ()
-    check_rank_by(config, given if calibration else None)
+    by_calibration = calibration is not None or scorer.layers == OWN
+    given: tuple[str, ...] = (*calibration.gives, *(["gate"] if calibration.gate else [])) if calibration else ()
+    if scorer.layers == OWN:
+        given = ("dependency", "gate")
+    check_rank_by(config, given if by_calibration else None)
     check_columns_are_made(config.select.where, scorer.beside.names, given)
     return config, calibration
-
-
-def none_fits_line(scorer: LadmConfig, length: int) -> str:
-    """Tells, in a line, that no calibration fits, and what that means."""
-    return (
-        f"scorer.layers: no calibration is shipped for {scorer.model!r}, windows of {length} tokens and these spans; "
-        "documents are ranked by the published formula over all layers, which junk may win; make one with "
-        "`ladm evaluate`"
-    )
 
 
 def check_until(config: RunConfig, until: str) -> None:

@@ -11,6 +11,7 @@ from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import STAGES
 from ladm.tasks.job import Job
 from ladm.tasks.printable import printable
+from ladm.tasks.storage.store import DamagedFileError, Store
 
 
 class Requester:
@@ -78,6 +79,19 @@ class Requester:
         """The keys of the jobs that a job does in its pass."""
         others = [Job.model_validate(other) for other in job.environment.get("together", [])]
         return [STAGES[other.stage].key(other) for other in others]
+
+    def is_sound(self, job: Job) -> bool:
+        """Whether the store has what a job gives, byte for byte; what is damaged is deleted, and forgotten."""
+        key = STAGES[job.stage].key(job)
+        manifest = self.inventory.find(key)
+        if manifest is None:
+            return False
+        try:
+            Store(self.plan.config.store).check(manifest.all_files())
+        except DamagedFileError:
+            self.inventory.forget(key)
+            return False
+        return True
 
     def _job(self, row: Row, ask: Ask, label: str, inputs: Inputs) -> Job:
         return Job.model_construct(  # its parts are checked, and shared with other jobs of the row

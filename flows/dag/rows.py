@@ -20,7 +20,7 @@ class Take:
     """Inputs of a row's jobs.
 
     Attributes:
-        role: What the stage calls them.
+        role: What the stage calls them. Without a name they are waited for, and are no inputs.
         of: The row whose shards they are. If a run does not have that row, the role has no shards.
         rather: A row whose shards are taken in the place of these, in a run that has it.
         how: `each`: one job for the shards of one lineage, and none where there is no shard. `own`: the shards of the
@@ -64,8 +64,7 @@ class Row:
 
     Attributes:
         stage: Its function, its name, its version, and the roles of its inputs.
-        scope: A job is of one source file, of the shards of one lineage, or of the whole run. `evaluation`: `ladm
-            evaluate` offers the jobs itself.
+        scope: A job is of one source file, of the shards of one lineage, or of the whole run.
         takes: The inputs of its jobs.
         asks: What its jobs are given beside their inputs.
         files: The files that its jobs read: for each job one, or several that are read together (`scope: source file`).
@@ -87,11 +86,13 @@ class Row:
         published: Its shards or files, those whose paths end so, and their name in the run's folder, where they have
             a fixed one.
         begins_lineages: Each of its shards goes through the rows of scope `shard` on its own.
+        serves: A row whose result is made once; this one's jobs are done only where the store does not have that yet.
+        settles: What the plan of the run is, once its job is done.
         parts: Of a job's shards that belong to one lineage each: the key of an input → its shard.
     """
 
     stage: Stage
-    scope: Literal["source file", "shard", "run", "evaluation"]
+    scope: Literal["source file", "shard", "run"]
     takes: tuple[Take, ...] = ()
     asks: Callable[..., Any] = lambda plan: []
     files: Callable[[Plan], Sequence[Sequence[ListedFile]]] = lambda plan: []
@@ -112,12 +113,19 @@ class Row:
     views: tuple[View, ...] = ()
     published: tuple[tuple[Literal["shards", "files"], str, str], ...] = ()
     begins_lineages: bool = False
+    serves: str = ""
+    settles: Callable[[Plan, Manifest], Plan] | None = None
     parts: Callable[[Job, Manifest], dict[str, Shard]] | None = None
 
     @property
     def name(self) -> str:
         """The row's own name; but for `named` the stage's."""
         return self.named or self.stage.name
+
+    @property
+    def made_once(self) -> bool:
+        """Whether what the store has of it holds, whatever its inputs have become."""
+        return bool(self.stage.unkeyed)
 
     @property
     def stored_in(self) -> str:

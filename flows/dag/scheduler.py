@@ -26,9 +26,11 @@ from ladm.flows.dag.repair import Repairs
 from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
+from ladm.flows.dag.telling import tell_done, why_nothing_is_ranked
 from ladm.flows.runs.outcomes import Done, Failure
-from ladm.flows.runs.record import RunRecord, why_nothing_is_left
+from ladm.flows.runs.record import RunRecord
 from ladm.tasks.manifest import Manifest, Shard
+from ladm.tasks.stages.calibrate import told_line
 from ladm.tasks.storage.store import DamagedFileError, Store
 from ladm.tasks.tokenizing.tokenizer import one_core_a_tokenizer
 
@@ -60,19 +62,30 @@ class Dag:
         self.scored_again = ScoredAgain(record)
         self.finished: SimpleQueue[tuple[PrefectFuture[Any], Request]] = SimpleQueue()
 
-    # -- the order of things -----------------------------------------------------------------------------------
-
     def do_shards(self) -> None:
         """Every source file through the stages before ranking, as far as the plan goes."""
         with one_core_a_tokenizer():
+            self.begin_what_was_made_once()
             for row in self.rows.values():
                 if row.scope == "source file":
-                    self.begin_files(row)
+                    self.offer_all(row, self.requests.of_files(row))
             self.drain()
             for row in self.rows.values():
-                if row.scope == "run" and not row.is_result and self.passed_on_to(row) and not self.record.failures:
+                if row.scope == "run" and not row.is_result and self.is_left(row) and not self.record.failures:
                     self.begin_whole_run(row)
                     self.drain()
+
+    def begin_what_was_made_once(self) -> None:
+        """Offer what is made once where the store has it, before anything that waits for it."""
+        for row in self.rows.values():
+            if row.made_once and all(self.requests.is_sound(request.job) for request in self.requests.of_run(row)):
+                self.record.made_before.add(row.name)
+                self.begin_whole_run(row)
+        self.drain()
+
+    def is_left(self, row: Row) -> bool:
+        """Whether a row over the whole run is to be begun: there is work for it, and what it makes is not there yet."""
+        return not self.record.made_before & {row.name, row.serves} and self.passed_on_to(row)
 
     def do_results(self) -> None:
         """What is made of all shards, one row after the other; nothing if a shard failed or too much was lost."""
@@ -91,15 +104,10 @@ class Dag:
 
     def may_rank(self) -> bool:
         """Whether what is left may be ranked, or counts as what was asked for; else the run has failed."""
-        if too_many := self.record.too_many_quarantined() or self.record.too_much_removed():
-            self.fail(too_many)
-            return False
-        last = [row for row in self.rows.values() if not row.is_result and not row.along_with][-1]
-        if not self.record.shards(last.stage.name):
-            reason = "no document was left; see the quarantine and the reasons for dropping in the run record"
-            self.record.failures.append(Failure(self.plan.stages[-1], "all shards", reason, remedy="drops"))
-            return False
-        return True
+        failed = why_nothing_is_ranked(self.record, self.rows.values())
+        if failed:
+            self.fail(failed)
+        return failed is None
 
     def mend(self) -> None:
         """Check what is about to be published or read by no job, and make again what is damaged."""
@@ -132,12 +140,6 @@ class Dag:
         """Say something about the run, and keep it in its record."""
         self.record.notices.append(notice)
         self.console.say(notice)
-
-    # -- what is due -------------------------------------------------------------------------------------------
-
-    def begin_files(self, row: Row) -> None:
-        """Offer a job for each of a row's files."""
-        self.offer_all(row, self.requests.of_files(row))
 
     def begin_whole_run(self, row: Row) -> None:
         """Offer a row's jobs over all shards."""
@@ -183,8 +185,6 @@ class Dag:
             notice = self.scored_again.notice(is_there=self.requests.in_store(request.job))
             if notice:
                 self.note(notice)
-
-    # -- submitting and finishing ------------------------------------------------------------------------------
 
     def offer(self, request: Request, *, look: bool = True) -> None:
         """Put a job in the queue of its row, or among those that the store has, unless it is not to `look` there."""
@@ -251,16 +251,9 @@ class Dag:
 
     def tell(self, request: Request, done: Done) -> None:
         """Tell the console of a finished job."""
-        stage, windows = request.job.stage, int(done.manifest.measures.get("windows", 0))
-        row = BY_NAME[request.row]
-        if row.holds_model and request.lineage:
-            (shard,) = self.inputs.primary(row, request.lineage)
-            if shard.rows != windows:  # some of its windows were not to be scored
-                self.console.expect_windows(stage, windows - shard.rows)
-        self.console.finished(done)
-        self.console.say_once(stage, why_nothing_is_left(self.store, done))
-        if row.holds_model and not done.cached and not self.start().runner.same_process:
-            self.console.advance(stage, windows)
+        tell_done(self.console, self.store, self.inputs, request, done)
+        if BY_NAME[request.row].holds_model and not done.cached and not self.start().runner.same_process:
+            self.console.advance(request.job.stage, int(done.manifest.measures.get("windows", 0)))
 
     def fail(self, failure: Failure) -> None:
         """Note a failure, and tell of it."""
@@ -284,10 +277,18 @@ class Dag:
         else:
             if row.begins_lineages:
                 self.begin_lineages(row, request, manifest.shards)
+            if row.settles:
+                self.settle(row.settles(self.plan, manifest))
             self.open_jobs[row.name] -= 1
             if not self.open_jobs[row.name]:
                 self.inputs.complete.add(row.name)
                 self.advance(self.lineages)
+
+    def settle(self, plan: Plan) -> None:
+        """Go on with the plan as it is now: nothing that depends on the change was asked for before."""
+        self.plan = self.requests.plan = self.record.plan = plan
+        if plan.calibration:
+            self.console.say(told_line(plan.calibration))
 
     def begin_lineages(self, row: Row, request: Request, shards: list[Shard]) -> None:
         """A lineage for each shard of a source file."""

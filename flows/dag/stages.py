@@ -10,7 +10,7 @@ what a row takes stands above it.
 from __future__ import annotations
 
 from ladm.flows.config import RunConfig
-from ladm.flows.dag import asked, jobs
+from ladm.flows.dag import asked, calibrating, jobs
 from ladm.flows.dag.measuring import measuring
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take, View
@@ -20,7 +20,6 @@ from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, FILTERED, NOT_RANK
 from ladm.tasks.stages import (
     benchmarks,
     card,
-    contrast,
     dedup,
     export,
     gate,
@@ -28,7 +27,6 @@ from ladm.tasks.stages import (
     length,
     publish,
     rank,
-    scan,
     score,
     short,
     signatures,
@@ -149,10 +147,11 @@ TABLE: tuple[Row, ...] = (
         published=(("files", "", "dropped.parquet"),),
         parts=dedup.drop_lists,
     ),
+    *calibrating.ROWS,
     Row(
         score.STAGE,
         "shard",
-        (Take("windows", "tokenize", "each"), Take("drops", "dedup", "own")),
+        (Take("windows", "tokenize", "each"), Take("drops", "dedup", "own"), calibrating.WAIT),
         jobs.ask_score,
         units=("windows", "windows"),
         receives=("dedup", "tokenize"),
@@ -245,21 +244,12 @@ TABLE: tuple[Row, ...] = (
         shown="",
         along_with="export",
     ),
-    Row(contrast.STAGE, "evaluation", units=("windows", "windows"), shown=""),
-    Row(
-        scan.STAGE,
-        "evaluation",
-        is_product=True,
-        units=("windows", "windows"),
-        holds_model=True,
-        shown="windows",
-    ),
 )
 
 BY_NAME = {row.name: row for row in TABLE}
 STAGES: dict[str, Stage] = {row.stage.name: row.stage for row in TABLE}
 """Name → stage."""
-NAMES = tuple(dict.fromkeys(row.stage.name for row in TABLE if not row.along_with and row.scope != "evaluation"))
+NAMES = tuple(dict.fromkeys(row.stage.name for row in TABLE if not row.along_with))
 """The stages of a run, in order: what `--until` takes."""
 FOLDERS = tuple(dict.fromkeys(row.stored_in for row in TABLE))
 """The folders of the store that stages write to."""

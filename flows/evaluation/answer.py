@@ -13,7 +13,7 @@ from ladm.flows.dag.jobs import versions
 from ladm.flows.evaluation.request import Question
 from ladm.tasks.errors import AccountError
 from ladm.tasks.evaluation.contrast_set import CALIBRATE, FEWEST_DOCUMENTS, JUNK, TEST
-from ladm.tasks.evaluation.fit import choose_layers, fit_against, fit_dependency, fit_order, gate_of, real_windows
+from ladm.tasks.evaluation.fit import About, calibration_of, real_windows
 from ladm.tasks.evaluation.scores import Scores, Setting, all_scores, forward_passes, is_one_layer
 from ladm.tasks.evaluation.stability import stability
 from ladm.tasks.evaluation.table import held_back, table
@@ -118,25 +118,8 @@ def _calibration(question: Question, setting: Setting, measured: Sequence[Measur
     half = [one for one in measured if one.half == CALIBRATE]
     if not half:
         return None
-    chosen = choose_layers(setting, half)
     model = model_of(question)
-    return Calibration(
-        model=model.reference,
-        model_digest=model.digest,
-        window_length=setting.length,
-        span=setting.config.span,
-        d_afs=setting.config.d_afs,
-        d_cds=setting.config.d_cds,
-        layers=chosen.layers,
-        ablation=chosen.ablation,
-        dependency=fit_dependency(setting, half, chosen.auc),
-        order=fit_order(setting, half),
-        against=fit_against(setting, question.contrast, half),
-        gate=gate_of(setting, question.contrast, half),
-        documents=tuple(sorted({document for one in half for document in one.documents})),
-        seed=question.contrast.seed,
-        versions=versions(),
-    )
+    return calibration_of(setting, question.contrast, half, About(model.reference, model.digest, versions()))
 
 
 def model_of(question: Question) -> ResolvedModel:

@@ -28,7 +28,7 @@ from ladm.flows.runs.record import RunRecord
 from ladm.tasks import progress
 from ladm.tasks.errors import ConfigError, UserError
 from ladm.tasks.evaluation.contrast_set import CALIBRATE, FEWEST_DOCUMENTS, TEST, WHOLE
-from ladm.tasks.evaluation.fit import layers_allowed, profiled_layers
+from ladm.tasks.evaluation.fit import layers_allowed, paired_layers
 from ladm.tasks.evaluation.scores import Setting
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
@@ -108,7 +108,7 @@ def _setting(question: Question) -> Setting:
     config, length = resolved_scorer(question.plan.config.scorer), question.plan.config.window.length
     setting = Setting(config, length, question.layers, question.n_layers)
     given = question.calibration
-    profiled = given.profiled if given else profiled_layers(setting)
+    profiled = given.profiled if given else paired_layers(setting)
     return dataclasses.replace(setting, profile_layers=profiled)
 
 

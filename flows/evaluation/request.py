@@ -16,7 +16,7 @@ from ladm.flows.console import Console
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import check_device_is_here, check_model, preflight
 from ladm.tasks.errors import ConfigError
-from ladm.tasks.evaluation.contrast_set import ContrastConfig
+from ladm.tasks.evaluation.contrast_set import TEST, ContrastConfig
 from ladm.tasks.models.facts import model_facts
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.distance_profile import CELLS
@@ -80,7 +80,7 @@ def question_of(
         found = load_calibration(calibration, plan.model.reference, plan.model.digest, length)
         scorer = found.applied(scorer.model_copy(update={"ablation": found.ablation}))
         plan = dataclasses.replace(plan, config=config.model_copy(update={"scorer": scorer}))
-        settings = settings.model_copy(update={"halves": False, "exclude": found.documents})
+        settings = settings.model_copy(update={"half": TEST, "exclude": found.documents})
     beside: dict[str, Any] = {name: {} for name in SCORES} | {"longattn": {"layer": layers[0]}}
     beside |= config.scorer.beside.model_dump(exclude_none=True)
     every = BesideConfig.model_validate(beside)

@@ -79,7 +79,7 @@ def said(evaluation: Evaluation) -> list[str]:
     if evaluation.calibration:
         chosen = evaluation.calibration
         std = "with" if chosen.ablation == "none" else "without"
-        weighed = next(iter(chosen.against.values()), chosen.dependency)
+        weighed = chosen.coherence.pairs if chosen.coherence else chosen.dependency
         ranks = "these layers"
         if weighed:
             ranks = f"attention, weighed head by head, of layers {list(weighed.layers)}"

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from ladm.flows.config import RunConfig
+from ladm.flows.dag import asked
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import preflight
 from ladm.flows.dag.stages import MODEL_STAGES, rows_of_stage
@@ -22,11 +23,16 @@ from ladm.flows.forecast.reasons import reasons_of
 from ladm.flows.forecast.sample import Sampled, sample_of_files, sample_of_shards, smaller
 from ladm.flows.forecast.speeds import Speeds, past_speeds
 from ladm.flows.forecast.survey import Survey, survey
+from ladm.tasks.evaluation.fit import layers_allowed
+from ladm.tasks.evaluation.scores import Setting
 from ladm.tasks.scorers.loaded_model import resolved_scorer
+from ladm.tasks.stages.contrast import DOCUMENTS_A_SHARD
 from ladm.tasks.storage.store import Store
 
 PROBED_WINDOWS = 3
 """Windows that are scored for a speed where no past run tells one."""
+WINDOWS_A_DOCUMENT = 5.5
+"""That a document gives to calibrate by: a whole one, four broken ones, and of the sample one of junk."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,10 @@ def put_together(
     stages: list[StageForecast] = []
     for stage in plan.stages:
         todo = found.todo[stage]
-        records = _records(stage, sampled, windows, there) if todo else 0
+        records = _records(stage, todo, sampled, windows, there) if todo else 0
         seconds = records * _seconds(stage, sampled, speeds, probed)
+        if stage == "scan" and not seconds:
+            seconds = records * _seconds("score", sampled, speeds, probed)  # a pass of as many layers
         size = round(records * _written(stage, sampled, speeds))
         stages.append(StageForecast(stage, found.cached[stage], todo, records, round(seconds, 3), size))
     busy = sum(one.seconds for one in stages)
@@ -157,9 +165,11 @@ def put_together(
     )
 
 
-def _records(stage: str, sampled: Sampled, windows: int, there: int) -> int:
+def _records(stage: str, todo: int, sampled: Sampled, windows: int, there: int) -> int:
     """What a stage's jobs that are to be done get in all."""
     row = rows_of_stage(stage)[0]
+    if stage == "scan":
+        return round(todo * DOCUMENTS_A_SHARD * WINDOWS_A_DOCUMENT)
     if row.scope == "run":
         return windows + there
     return windows if row.units[0] == "windows" else sampled.amounts["documents"]
@@ -190,6 +200,7 @@ def _of_sample(stage: str, of_stage: dict[str, float] | dict[str, int], sampled:
 
 def probe(plan: Plan, found: Survey) -> dict[str, float]:
     """Score a few windows of the sources: stage → seconds a window. The model is loaded for it."""
+    plan = not_calibrating(plan)
     length = plan.config.window.length
     store, texts = Store(plan.config.store), []
     for shard in itertools.islice(found.uncut, 1):
@@ -212,6 +223,16 @@ def probe(plan: Plan, found: Survey) -> dict[str, float]:
                     taken[stage] = taken.get(stage, 0.0) + done.manifest.seconds / done.manifest.counts.received
             one = dataclasses.replace(one, config=one.config.model_copy(update={"store": f"{folder}/again"}))
     return taken
+
+
+def not_calibrating(plan: Plan) -> Plan:
+    """The plan, scored by the layers that its own calibration would read, where it has none yet."""
+    if plan.calibration or not asked.calibrates(plan.config):
+        return plan
+    scorer, length = plan.config.scorer, plan.config.window.length
+    layers = layers_allowed(Setting(scorer, length, tuple(plan.layers), plan.n_layers))
+    config = plan.config.model_copy(update={"scorer": scorer.model_copy(update={"layers": layers})})
+    return dataclasses.replace(plan, config=config, layers=list(layers))
 
 
 def _texts_of(plan: Plan, uri: str) -> list[str]:

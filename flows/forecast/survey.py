@@ -13,17 +13,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ladm.flows.console import Console
+from ladm.flows.dag.calibrating import gate_file
 from ladm.flows.dag.crew import Crew
-from ladm.flows.dag.doing import WorkIsLeftError, gate_file, inventory_of
+from ladm.flows.dag.doing import WorkIsLeftError, inventory_of
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.notices import OF_SCORES
 from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.rows import Row
 from ladm.flows.dag.scheduler import Dag
 from ladm.flows.runs.read import latest_record
 from ladm.flows.runs.record import RunRecord
 from ladm.flows.runs.settings import setting_changes, settings_of
 from ladm.tasks.addresses import addresses_key, addresses_of
 from ladm.tasks.manifest import Shard, SourceFile
+from ladm.tasks.stages.contrast import DOCUMENTS_A_SHARD
 from ladm.tasks.storage.store import Store
 
 NO_RESULT = ("store", "execution.", "max_quarantined", "max_removed")
@@ -65,12 +68,13 @@ def survey(plan: Plan) -> Survey:
         changes = setting_changes(settings_of(found.record.previous), settings_of(found.record.as_json()))
         found.changed = [one for one in changes if not one[0].startswith(NO_RESULT)]
     dag = Dag(plan, Console.silent(), _nobody, found.record, inventory_of(plan))
+    dag.begin_what_was_made_once()
     for row in dag.rows.values():
         if row.scope == "source file":
-            dag.begin_files(row)
+            dag.offer_all(row, dag.requests.of_files(row))
     dag.take_over()
     for row in dag.rows.values():
-        if row.scope != "run":
+        if row.scope != "run" or not _is_asked_for(dag, row):
             continue
         if any(dag.ready.values()):
             found.todo[row.stage.name] += len(row.asks(plan))
@@ -99,15 +103,20 @@ def _count(found: Survey, dag: Dag) -> None:
                 waiting.setdefault(id(request.lineage), set()).add(name)
     kept = {shard["key"] for job in _previous(found, "ingest") for shard in job["shards"]}
     for lineage in dag.lineages:
+        if begins.name not in lineage.made:  # of the windows to calibrate by
+            continue
         stopped = waiting.get(id(lineage), set())
         if not stopped and not any(name not in lineage.begun for name in _shard_rows(dag)):
             continue
         _count_lineage(found, dag, lineage, stopped, kept)
     shard_bytes = dag.plan.config.ingest.shard_bytes
     shards = sum(max(1, round(sum(file.size for file in files) / shard_bytes)) for files in found.unread)
+    for name in _shard_rows(dag):
+        if shards:
+            found.todo[dag.rows[name].stage.name] += shards * len(dag.rows[name].asks(dag.plan))
     for row in dag.rows.values():
-        if row.scope == "shard" and shards:
-            found.todo[row.stage.name] += shards * len(row.asks(dag.plan))
+        if row.scope == "shard" and row.serves and _is_asked_for(dag, row):
+            found.todo[row.stage.name] += -(-dag.plan.config.calibrate.windows // DOCUMENTS_A_SHARD)
 
 
 def _count_lineage(found: Survey, dag: Dag, lineage: Lineage, stopped: set[str], kept: set[str]) -> None:
@@ -129,7 +138,13 @@ def _count_lineage(found: Survey, dag: Dag, lineage: Lineage, stopped: set[str],
 
 
 def _shard_rows(dag: Dag) -> list[str]:
-    return [row.name for row in dag.rows.values() if row.scope == "shard"]
+    """The rows that every ingested shard goes through."""
+    return [row.name for row in dag.rows.values() if row.scope == "shard" and not row.serves]
+
+
+def _is_asked_for(dag: Dag, row: Row) -> bool:
+    """Whether the run does a row's jobs: not those of what is made once, where that is there."""
+    return not dag.record.made_before & {row.name, row.serves}
 
 
 def _files(request: Request) -> Sequence[SourceFile]:

@@ -14,6 +14,7 @@ from ladm.flows.python.opened import Run
 from ladm.flows.python.table import Table
 
 if TYPE_CHECKING:
+    from ladm.flows.forecast.forecast import Forecast
     from ladm.tasks.scorers.calibration import Calibration
 
 
@@ -54,6 +55,26 @@ def run(config: Configured = None, *, until: str = "export", progress: bool = Tr
 
     with Console(sys.stderr if progress else None) as console:
         return _whole(chosen, do_run(chosen, until, console))
+
+
+def plan(config: Configured = None, *, until: str = "export", rate: float | None = None, **changes: Any) -> Forecast:
+    """Tell what a run would do, and take (`ladm plan`): nothing is done.
+
+    Args:
+        config: As for `run`.
+        until: The last stage.
+        rate: The price of an hour, for `cost`.
+        changes: As for `run`.
+
+    Returns:
+        By stage what is there and what is left; windows and tokens to score, seconds, bytes, and the reasons.
+
+    Raises:
+        UserError: The configuration cannot run; the message is one line.
+    """
+    from ladm.flows.forecast.forecast import forecast  # noqa: PLC0415
+
+    return forecast(config_of(config, **changes), until, rate=rate)
 
 
 def curate(config: Configured = None, *, until: str = "export", **changes: Any) -> Run:

@@ -16,7 +16,7 @@ from ladm.flows.config import FITTING, ScorerConfig
 from ladm.tasks.errors import ConfigError, ModelError
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
-from ladm.tasks.scorers.calibration import Calibration, ProfileWeights, fitting_calibration, load_calibration
+from ladm.tasks.scorers.calibration import Calibration, Weights, fitting_calibration, load_calibration
 from ladm.tasks.scorers.gate import Gate
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig, check_window_length, measured_layers
 from ladm.tasks.scorers.loaded_model import calculator_for, check_device, resolved_scorer, text_reader
@@ -48,9 +48,9 @@ class Request:
         return self.calibration.gate if self.calibration else None
 
     @property
-    def weights(self) -> dict[str, ProfileWeights]:
+    def weights(self) -> Weights:
         """The calibration's."""
-        return self.calibration.weights if self.calibration else {}
+        return self.calibration.weights if self.calibration else Weights()
 
     @cached_property
     def text_of(self) -> Callable[[npt.NDArray[np.integer]], str] | None:

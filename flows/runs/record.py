@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from ladm.flows.dag import asked
 from ladm.flows.dag.jobs import config_sha256, versions
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
@@ -22,6 +23,7 @@ from ladm.flows.runs.packed import PackedFiles, counted_stage
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Shard, add_counts
 from ladm.tasks.printable import printable
+from ladm.tasks.stages.calibrate import told
 from ladm.tasks.storage.store import Store
 
 NOTICES_KEPT = 20
@@ -50,6 +52,8 @@ class RunRecord:
     """Files of the store that were found damaged or missing when they were to be read."""
     files: list[str] = field(default_factory=list)
     """Paths below the store's root that the run published for its user."""
+    made_before: set[str] = field(default_factory=set)
+    """Rows of the table of stages whose result is made once, and was made by an earlier run."""
     notices: list[str] = field(default_factory=list)
     """What the run said of itself as it went on: layers left out, what is scored again, files made again."""
     shortfalls: list[Shortfall] = field(default_factory=list)
@@ -167,6 +171,8 @@ class RunRecord:
         rows = rows_of(self.plan)
         there = {row.stage.name for row in rows}
         for stage in self.plan.stages:
+            if any(self.made_before & {row.name, row.serves} for row in rows_of_stage(stage)):
+                continue  # by an earlier run, of what that one had
             passed_on = [self._passed_on_to(row, there) for row in rows if row.stage.name == stage and row.receives]
             received = self._counts(stage).received
             if passed_on and received != sum(passed_on):
@@ -219,6 +225,7 @@ class RunRecord:
             "notices": [printable(one, NOTICE_CHARACTERS) for one in self.notices[:NOTICES_KEPT]],
             "shortfalls": [dataclasses.asdict(one) for one in self.shortfalls],
             "made_again": self.made_again,
+            "calibration": told(plan.calibration) if plan.calibration and asked.calibrates(plan.config) else None,
             "files": self.files,
             "model": None
             if plan.model is None

@@ -5,6 +5,7 @@
     run = ladm.run("config.yaml", window={"length": 4096})     # the DAG once; ladm.run() takes the bundled sample
     run.ranking().to_pandas()                                  # so do polars, Arrow and DuckDB
     ladm.open("ladm-store").sql("select domain, avg(cds) from scores group by 1")
+    ladm.plan("config.yaml").seconds                           # what a run would do and take, with nothing done
     ladm.score(["a long text …"], window=1024)                 # no store, no run
     ladm.curate("config.yaml")                                 # in a Prefect flow of your own: a subflow
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ladm.flows.python.heatmap import Heatmap
     from ladm.flows.python.opened import Run
     from ladm.flows.python.opened import open_run as open  # noqa: A004
-    from ladm.flows.python.running import Evaluated, FailedRunError, curate, evaluate, run
+    from ladm.flows.python.running import Evaluated, FailedRunError, curate, evaluate, plan, run
     from ladm.flows.python.scoring import Scores, score
     from ladm.flows.python.table import Table
     from ladm.tasks.errors import UserError
@@ -42,6 +43,7 @@ __all__ = [
     "curate",
     "evaluate",
     "open",
+    "plan",
     "run",
     "score",
 ]
@@ -59,6 +61,7 @@ _PLACES = {
     "curate": "ladm.flows.python.running:curate",
     "evaluate": "ladm.flows.python.running:evaluate",
     "open": "ladm.flows.python.opened:open_run",
+    "plan": "ladm.flows.python.running:plan",
     "run": "ladm.flows.python.running:run",
     "score": "ladm.flows.python.scoring:score",
 }

@@ -4,17 +4,17 @@ Broken text, of which every part is real:
 
 - `spliced`: passages of other documents of the same domain, each from another document where there are enough;
 - `shuffled`: the window's own passages in another order;
-- `halves`: its beginning, and the rest of another document (in the testing half alone);
+- `halves`: its beginning, and the rest of another document;
 - `interleaved`: it and another document in turns, each in its own order;
 - `crumbs`: a few tokens at a time of other documents (in the calibrating half alone);
 - `lists`: no new text, the whole windows of domains that are lists by nature (dictionaries, changelogs).
 
-And junk (`junk.py`), in the testing half alone, since nothing is fitted on it: one window a document, of a kind that is
-dealt to it, so that every kind comes up equally often, and in as many domains as possible.
+And junk (`junk.py`), in the testing half, since nothing is fitted on it: one window a document, of a kind that is dealt
+to it, so that every kind comes up equally often, and in as many domains as possible.
 
-Where passages begin and how long they are is drawn at random, so that no cut lies on the grid of spans. Documents
-belong to one of two halves, `calibrate` and `test`, by a hash, and no window is made from documents of both. Everything
-follows from the seed and the documents, not from their order.
+Documents belong to one of two halves, `calibrate` and `test`, by a hash, and no window is made from documents of both.
+A set that a run makes to calibrate by is all calibrating half; the junk in it is looked at when all is fitted.
+Everything follows from the seed and the documents, not from their order.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from ladm.tasks.errors import AccountError
-from ladm.tasks.evaluation import broken, junk
+from ladm.tasks.evaluation import broken, junk, passages
+from ladm.tasks.evaluation.passages import Part, SourceWindow
 from ladm.tasks.settings import Settings
 
 Ids = npt.NDArray[np.int32]
@@ -44,8 +46,6 @@ LISTS = "lists"
 CONTRASTS = (*BROKEN, *JUNK, LISTS)
 CALIBRATE, TEST = "calibrate", "test"
 
-_SHORTEST_PASSAGE, _LONGEST_PASSAGE = 0.05, 0.22  # of the window: 205 to 901 tokens of 4,096
-_EARLIEST_HALF, _LATEST_HALF = 0.4, 0.6
 _JUNK_SOURCES = 8  # documents that a window of junk takes its words from, at most
 MOST_DOCUMENTS = 200
 """Documents of a domain's half that are drawn on, at most: the set, and memory, do not grow with the corpus."""
@@ -62,23 +62,15 @@ class ContrastConfig(Settings):
     """Another seed gives other passages and other halves."""
     lists: str = r"dictionar|changelog|glossar|lexicon|word.?list|reference"
     """Regular expression: domains whose name it finds, whatever the case, are lists, not texts."""
-    halves: bool = True
-    """Whether documents are parted into a calibrating and a testing half; else all of them test."""
+    half: Literal["both", "calibrate", "test"] = "both"
+    """`both`: documents are parted into a calibrating and a testing half. Else all of them are of that one."""
+    sample_windows: int | None = Field(default=None, ge=1)
+    """Whole windows of the bundled sample that the set has as well, more where the corpus has too few; none when not
+    given."""
+    window_length: int | None = Field(default=None, ge=1)
+    """Tokens of these."""
     exclude: tuple[str, ...] = ()
     """Documents, by doc_id, that are left out: those that a calibration to be tested was made from."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceWindow:
-    """One window of one document, as tokenization cut it."""
-
-    doc_id: str
-    domain: str
-    ids: Ids
-
-
-Part = tuple[SourceWindow, int, int]
-"""A passage: of which window, its first token, the token after its last."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +95,7 @@ class ContrastWindow:
         ids: Token ids, shape [L].
         documents: Every document that it has text of; of junk, all that it could have words of.
         cuts: First tokens of its passages but the first; none of junk.
+        parts: Of each passage, whose it is: a place in `documents`; none of junk.
     """
 
     window_id: str
@@ -113,6 +106,7 @@ class ContrastWindow:
     ids: Ids
     documents: tuple[str, ...]
     cuts: tuple[int, ...]
+    parts: tuple[int, ...] = ()
 
 
 def is_list(config: ContrastConfig, domain: str) -> bool:
@@ -122,8 +116,8 @@ def is_list(config: ContrastConfig, domain: str) -> bool:
 
 def half_of(config: ContrastConfig, doc_id: str) -> str:
     """The half that a document belongs to; it does not depend on the other documents."""
-    if not config.halves:
-        return TEST
+    if config.half != "both":
+        return config.half
     return (CALIBRATE, TEST)[hashed(config.seed, "half", doc_id) % 2]
 
 
@@ -133,7 +127,7 @@ def contrast_set(
     """The windows to score, a list for each document chosen, in an order in which any beginning is a balanced set.
 
     Args:
-        windows: At most one a document, all of one length.
+        windows: All of one length; the first of each document, or several.
         config: How many, and the seed.
         coder: The tokenizer; without one there is no junk.
 
@@ -144,15 +138,16 @@ def contrast_set(
     for window in windows:
         pools.setdefault((window.domain, half_of(config, window.doc_id)), []).append(window)
     for pool in pools.values():
-        pool.sort(key=lambda window: hashed(config.seed, "order", window.doc_id))
-    usable = {name: pool for name, pool in pools.items() if len(pool) >= FEWEST_DOCUMENTS}
-    firsts = _first_kinds(config, [domain for domain, half in usable if half == TEST])
+        pool.sort(key=lambda window: hashed(config.seed, "order", window.name))
+    usable = {name: pool for name, pool in pools.items() if len({one.doc_id for one in pool}) >= FEWEST_DOCUMENTS}
+    with_junk = config.half if config.half == CALIBRATE else TEST
+    firsts = _first_kinds(config, [domain for domain, half in usable if half == with_junk])
     made: list[tuple[int, str, str, list[ContrastWindow]]] = []
     for (domain, half), count in _shares(usable, config.windows).items():
         pool = usable[domain, half]
         for place in range(count):
             of_one = _broken(config, pool, place, half)
-            if coder and half == TEST:
+            if coder and half == with_junk:
                 of_one.append(_junk(config, pool, place, junk_kind(config, firsts[domain] + place), coder))
             made.append((place, domain, half, of_one))
     made.sort(key=lambda one: one[:3])
@@ -192,7 +187,7 @@ def _broken(config: ContrastConfig, pool: Sequence[SourceWindow], place: int, ha
     """The whole window of one document, and its broken counterparts."""
     base = pool[place]
     length = len(base.ids)
-    random = np.random.default_rng(hashed(config.seed, "pieces", base.doc_id))
+    random = np.random.default_rng(hashed(config.seed, "pieces", base.name))
     others = [window for window in pool if window.doc_id != base.doc_id]
 
     def window(kind: str, parts: list[Part]) -> ContrastWindow:
@@ -200,26 +195,27 @@ def _broken(config: ContrastConfig, pool: Sequence[SourceWindow], place: int, ha
         if ids.shape != (length,):
             raise AccountError(f"{kind}: {len(ids)} tokens instead of {length}")
         ends = np.cumsum([end - start for _, start, end in parts])
+        documents = list(dict.fromkeys(source.doc_id for source, _, _ in parts))
         return ContrastWindow(
-            window_id=f"{base.doc_id}:{kind}",
+            window_id=f"{base.name}:{kind}",
             base=base.doc_id,
             domain=base.domain,
             kind=kind,
             half=half,
             ids=ids,
-            documents=tuple(dict.fromkeys(source.doc_id for source, _, _ in parts)),
+            documents=tuple(documents),
             cuts=tuple(int(end) for end in ends[:-1]),
+            parts=tuple(documents.index(source.doc_id) for source, _, _ in parts),
         )
 
-    cut = int(random.integers(int(_EARLIEST_HALF * length), int(_LATEST_HALF * length) + 1))
-    other = others[int(random.integers(len(others)))]
+    in_halves = passages.halves(base, others, random)
+    other = in_halves[1][0]
     made = [
         window(WHOLE, [(base, 0, length)]),
-        window(SPLICED, spliced(others, length, random)),
-        window(SHUFFLED, _shuffled(base, random)),
+        window(SPLICED, passages.spliced(others, length, random)),
+        window(SHUFFLED, passages.shuffled(base, random)),
+        window(HALVES, in_halves),
     ]
-    if half == TEST:
-        made.append(window(HALVES, [(base, 0, cut), (other, cut, length)]))
     in_turns = broken.interleaved(length, random)
     made.append(window(INTERLEAVED, [((base, other)[number], start, end) for number, start, end in in_turns]))
     if half == CALIBRATE:
@@ -233,11 +229,11 @@ def _junk(config: ContrastConfig, pool: Sequence[SourceWindow], place: int, kind
     base = pool[place]
     others = [pool[(place + step) % len(pool)] for step in range(1, min(_JUNK_SOURCES, len(pool)))]
     return ContrastWindow(
-        window_id=f"{base.doc_id}:{kind}",
+        window_id=f"{base.name}:{kind}",
         base=base.doc_id,
         domain=base.domain,
         kind=kind,
-        half=TEST,
+        half=half_of(config, base.doc_id),
         ids=junk.junk_ids(kind, junk_source(base, others, coder), config.seed),
         documents=tuple(one.doc_id for one in (base, *others)),
         cuts=(),
@@ -253,43 +249,6 @@ def junk_source(base: SourceWindow, others: Sequence[SourceWindow], coder: Coder
         decode=lambda ids: coder.decode(np.array(ids, np.int32)),
         length=len(base.ids),
     )
-
-
-def spliced(others: Sequence[SourceWindow], length: int, random: np.random.Generator) -> list[Part]:
-    """Passages from random places of other documents; a document comes again only when all have had their turn."""
-    parts: list[Part] = []
-    turn: list[int] = []
-    for size in _passage_lengths(length, random):
-        if not turn:
-            last = parts[-1][0].doc_id if parts else None
-            turn = [int(number) for number in random.permutation(len(others))]
-            if len(turn) > 1 and others[turn[0]].doc_id == last:
-                turn.append(turn.pop(0))
-        source = others[turn.pop(0)]
-        start = int(random.integers(length - size + 1))
-        parts.append((source, start, start + size))
-    return parts
-
-
-def _shuffled(base: SourceWindow, random: np.random.Generator) -> list[Part]:
-    """The window's passages in an order in which none follows the passage that it follows in the text."""
-    ends = np.cumsum(_passage_lengths(len(base.ids), random))
-    starts = np.concatenate([[0], ends[:-1]])
-    while True:
-        order = random.permutation(len(ends))
-        if not np.any(np.diff(order) == 1):
-            return [(base, int(starts[number]), int(ends[number])) for number in order]
-
-
-def _passage_lengths(length: int, random: np.random.Generator) -> list[int]:
-    """Random lengths that add up to the window's; each between a twentieth and two ninths of it, or nearly so."""
-    shortest, longest = round(_SHORTEST_PASSAGE * length), round(_LONGEST_PASSAGE * length)
-    lengths: list[int] = []
-    while (left := length - sum(lengths)) > 0:
-        size = int(random.integers(shortest, longest + 1))
-        # A remainder too short for a passage of its own goes to the last one.
-        lengths.append(left if left - size < shortest else size)
-    return lengths
 
 
 def hashed(seed: int, purpose: str, name: str) -> int:

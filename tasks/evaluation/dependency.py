@@ -1,10 +1,9 @@
-"""Fitting the dependency: weights over the profile of attention that tell whole windows from broken ones.
+"""Fitting sums over the profile of attention that tell whole windows from broken ones, beside coherence.
 
-One ridge regression for each scale of breaking (`broken.py`): of the whole windows against the spliced ones, against
-the interleaved ones, against crumbs; both sides weigh alike, whatever their numbers. Each is put into standard
-deviations of whole windows that it has not seen. A window's dependency is their soft minimum: it must look whole in
-every respect. Their mean tells broken windows as well, but likes lists and junk more, which look very whole in one
-respect and broken in another.
+One ridge regression for each way of breaking: of the whole windows against the spliced ones, the halves, the
+interleaved ones, crumbs; both sides weigh alike, whatever their numbers. Each is put into standard deviations of whole
+windows that it has not seen. They are further parts of the soft minimum that the dependency is (`coherence.py` has the
+others): they tell broken windows less well, but do not take lists and tables for text, which coherence does.
 
 Dimensions in names: W windows, N layers, H heads, F features, X = N·H·F.
 """
@@ -16,15 +15,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ladm.tasks.evaluation.broken import CRUMBS, INTERLEAVED
-from ladm.tasks.evaluation.contrast_set import SPLICED, WHOLE
+from ladm.tasks.evaluation.contrast_set import CRUMBS, HALVES, INTERLEAVED, SPLICED, WHOLE
 from ladm.tasks.scorers.calibration import ProfileWeights
 from ladm.tasks.scorers.gate import soft_minimum
 
 Floats = npt.NDArray[np.float64]
 
-SCALES = (SPLICED, INTERLEAVED, CRUMBS)
-"""The kinds of broken window that dependency is fitted against, as far as there are any."""
+SCALES = (SPLICED, HALVES, INTERLEAVED, CRUMBS)
+"""The kinds of broken window that the sums are fitted against, as far as there are any."""
 RIDGE = 2.0
 """Times the number of features, which are standardised."""
 _FOLDS = 5
@@ -32,7 +30,7 @@ _FEWEST_WINDOWS = 8
 _LEAST_SPREAD = 0.02  # of a feature: a head that does the same in every window would weigh without bound otherwise
 
 
-def fit_dependency(
+def fit_sums(
     layers: Sequence[int],
     profile_WNHF: npt.NDArray[np.floating],
     kinds: Sequence[str],
@@ -41,7 +39,7 @@ def fit_dependency(
     ridge: float = RIDGE,
     own: Sequence[bool] | None = None,
 ) -> dict[str, ProfileWeights]:
-    """The weights of each part of the dependency, by scale; none where there are too few windows.
+    """The weights of each sum, by way of breaking; none where there are too few windows.
 
     Args:
         layers: The N layers of the profile.

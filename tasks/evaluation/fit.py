@@ -1,11 +1,11 @@
 """Calibrating: from the measurements of the calibrating half, the layers and weights that a calibration holds.
 
-Nothing of the testing half is looked at, nor any window of two halves or of junk: those are contrasts that a
-calibration has never seen. The formula's layers are one run of neighbouring layers, with or without the standard
-deviation, chosen by mean AUC against spliced windows; few parameters, since the half is small. The dependency and order
-scores are ridge regressions on the profile of attention by distance (the newer dependency is `dependency.py`), and the
-gate is what real windows are like (`tasks/scorers/gate.py`). All of them end early enough that scoring costs at most
-`cost_limit` plain forward passes.
+Nothing of the testing half is looked at, nor any window of junk: that is a contrast that no calibration has seen. The
+formula's layers are one run of neighbouring layers, with or without the standard deviation, chosen by mean AUC against
+spliced windows; few parameters, since the half is small. The order score, and the dependency where there is too little
+for coherence (`coherence.py`), are ridge regressions on the profile of attention by distance, and the gate is what real
+windows are like (`tasks/scorers/gate.py`). All of them end early enough that scoring costs at most `cost_limit` plain
+forward passes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ladm.tasks.evaluation import dependency
+from ladm.tasks.evaluation import coherence, dependency
 from ladm.tasks.evaluation.contrast_set import (
     CALIBRATE,
     SHUFFLED,
@@ -25,14 +25,16 @@ from ladm.tasks.evaluation.contrast_set import (
     is_list,
 )
 from ladm.tasks.evaluation.scores import Floats, Setting, features_of, per_layer
-from ladm.tasks.scorers.calibration import ProfileWeights, profile_score
-from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES
-from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Gate, Windows, fit_gate, soft_minimum
+from ladm.tasks.scorers.calibration import Calibration, ProfileWeights, profile_score
+from ladm.tasks.scorers.coherence import Coherence
+from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES, profile_plan
+from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Gate, Windows, fit_gate
 from ladm.tasks.stages.scan import Measurement
 
 COST_LIMIT = 0.63  # of a plain forward pass; 0.65 with what measuring adds
 _RIDGE = 3.0  # times the number of features, which are standardised
 _PROFILED_LAYERS = 5  # the last so many that the cost allows; the early ones see no order
+_PAIRED_LAYERS = 9  # of the same; more see more of what belongs together
 _FAR = [place for place, distance in enumerate(DISTANCES) if distance >= 20]  # cells of 128: a sixth of the window
 _FEWEST_WINDOWS = 8
 _FOLDS = 5
@@ -46,8 +48,23 @@ def layers_allowed(setting: Setting, cost_limit: float = COST_LIMIT) -> tuple[in
 
 
 def profiled_layers(setting: Setting, cost_limit: float = COST_LIMIT) -> tuple[int, ...]:
-    """The layers whose profile the dependency and order scores read: the last ones allowed."""
+    """The layers whose profile the gate and the order score read: the last ones allowed."""
     return layers_allowed(setting, cost_limit)[-_PROFILED_LAYERS:]
+
+
+def paired_layers(setting: Setting, cost_limit: float = COST_LIMIT) -> tuple[int, ...]:
+    """The layers that coherence reads pairs of cells in, and with them all whose cells have to be measured."""
+    return layers_allowed(setting, cost_limit)[-_PAIRED_LAYERS:]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a calibration says of where it comes from."""
+
+    model: str
+    """The model's reference, for people."""
+    digest: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,37 @@ def fit_dependency(
     return _ridge(setting, half, _FAR, cost_limit)
 
 
+def calibration_of(setting: Setting, config: ContrastConfig, half: Sequence[Measurement], about: About) -> Calibration:
+    """The calibration that measurements support; without a gate or a dependency where they are too few.
+
+    Args:
+        setting: What the measurements were taken with.
+        config: Says which domains are lists, and the seed.
+        half: Measurements of the calibrating half, not none.
+        about: The model, and the versions of what computes.
+    """
+    chosen = choose_layers(setting, half)
+    coherent = coherence_of(setting, config, half)
+    return Calibration(
+        model=about.model,
+        model_digest=about.digest,
+        window_length=setting.length,
+        span=setting.config.span,
+        d_afs=setting.config.d_afs,
+        d_cds=setting.config.d_cds,
+        layers=chosen.layers,
+        ablation=chosen.ablation,
+        dependency=None if coherent else fit_dependency(setting, half, chosen.auc),
+        order=fit_order(setting, half),
+        coherence=coherent,
+        against=sums_of(setting, config, half) if coherent else {},
+        gate=gate_of(setting, config, half),
+        documents=tuple(sorted({document for one in half for document in one.documents})),
+        seed=config.seed,
+        versions=about.versions,
+    )
+
+
 def _folds(half: Sequence[Measurement]) -> list[tuple[list[int], list[int]]]:
     """The places of windows to fit on, and of those of documents that are left out, a fifth of them at a time."""
     documents = sorted({one.base for one in half})
@@ -112,44 +160,40 @@ def _folds(half: Sequence[Measurement]) -> list[tuple[list[int], list[int]]]:
     return [(np.flatnonzero(~out_W).tolist(), np.flatnonzero(out_W).tolist()) for out_W in parts]
 
 
-def fit_against(
-    setting: Setting,
-    config: ContrastConfig,
-    found: Sequence[Measurement],
-    cost_limit: float = COST_LIMIT,
-) -> dict[str, ProfileWeights]:
-    """The dependency against every scale of breaking: scale → weights; empty where it is no better than the older one.
+def coherence_of(
+    setting: Setting, config: ContrastConfig, found: Sequence[Measurement], cost_limit: float = COST_LIMIT
+) -> Coherence | None:
+    """What makes coherence of attention, from windows of the calibrating half; None where they are too few.
 
-    Lists have no part in it. On documents left out of the fit, its AUC, a mean over domains and scales, must come up to
-    that of the older dependency (`fit_dependency`), fitted without the same documents.
+    Lists have no part in it.
     """
+    kinds = (WHOLE, *coherence.SCALES)
+    texts = [one for one in found if one.half == CALIBRATE and one.kind in kinds and not is_list(config, one.domain)]
+    if not texts:
+        return None
+    layers = [layer for layer in paired_layers(setting, cost_limit) if layer in setting.profile_layers]
+    places = [setting.profile_layers.index(layer) for layer in layers]
+    made = coherence.Made(
+        np.stack([one.share_mhp[places] for one in texts]),
+        [one.kind for one in texts],
+        [one.domain for one in texts],
+        [one.base for one in texts],
+        np.stack([one.owner_c for one in texts]),
+    )
+    return coherence.fit_coherence(layers, profile_plan(setting.length), made)
+
+
+def sums_of(
+    setting: Setting, config: ContrastConfig, found: Sequence[Measurement], cost_limit: float = COST_LIMIT
+) -> dict[str, ProfileWeights]:
+    """Sums over the profile, beside coherence, from the same windows; none where they are too few."""
     kinds = (WHOLE, *dependency.SCALES)
     texts = [one for one in found if one.half == CALIBRATE and one.kind in kinds and not is_list(config, one.domain)]
-    layers = profiled_layers(setting, cost_limit)
-    fitted = _parts(setting, layers, texts)
-    if not fitted:
-        return {}
-    new_W, old_W = np.full(len(texts), np.nan), np.full(len(texts), np.nan)
-    for seen, unseen in _folds(texts):
-        some = [texts[place] for place in seen]
-        parts = _parts(setting, layers, some)
-        if set(parts) != set(fitted):
-            return {}
-        old = _ridge(setting, [one for one in some if one.kind in (WHOLE, SPLICED)], _FAR, cost_limit)
-        for place in unseen:
-            profile = texts[place].profile_mhf
-            of_parts = [profile_score(one, profile, setting.profile_layers) for one in parts.values()]
-            new_W[place] = soft_minimum(of_parts)
-            old_W[place] = profile_score(old, profile, setting.profile_layers)
-    new, older = (float(np.mean([_mean_auc(texts, values, kind) for kind in fitted])) for values in (new_W, old_W))
-    return fitted if new >= older else {}
-
-
-def _parts(setting: Setting, layers: Sequence[int], texts: Sequence[Measurement]) -> dict[str, ProfileWeights]:
     if not texts:
         return {}
+    layers = profiled_layers(setting, cost_limit)
     places = [setting.profile_layers.index(layer) for layer in layers]
-    return dependency.fit_dependency(
+    return dependency.fit_sums(
         layers,
         np.stack([one.profile_mhf[places] for one in texts]),
         [one.kind for one in texts],

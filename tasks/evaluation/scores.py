@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ladm.tasks.scorers.calibration import Calibration, profile_layers, profile_scores
+from ladm.tasks.scorers.calibration import Calibration
+from ladm.tasks.scorers.distance_profile import profile_plan
 from ladm.tasks.scorers.gate import Gate, gate_distances, gate_features, ranking_score
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
 from ladm.tasks.stages.scan import Measurement, fine_plan, halved, paper_config
@@ -130,13 +131,14 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
     def add(formula: str, of: Sequence[int], values: Floats) -> None:
         scores[Choice("ladm", formula, named_layers(of), max(of))] = values
 
-    given = [profile_scores(calibration.weights, one.profile_mhf, layers) for one in found]
+    weights, plan = calibration.weights, profile_plan(setting.length)
+    given = [weights.scores(one.profile_mhf, one.share_mhp, plan, layers) for one in found]
     dependency_W = np.array([one["dependency"] for one in given if "dependency" in one])
     gate, own, read = calibration.gate, cds_W.mean(axis=1), list(calibration.layers)
     if len(dependency_W) == len(given):
         add("calibrated-layers", read, own)
-        parts = {name: one for name, one in calibration.weights.items() if name != "order"}
-        own, read = dependency_W, list(profile_layers(parts))
+        of_it = weights.model_copy(update={"sums": {k: v for k, v in weights.sums.items() if k != "order"}})
+        own, read = dependency_W, list(of_it.layers)
     if gate is None:
         add("calibrated", read, own)
     else:

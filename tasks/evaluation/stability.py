@@ -50,8 +50,7 @@ def stability(
 
     formulas = [(formula, ablation, setting.layers) for formula, ablation in SINGLY]
     if calibration:
-        weighed = calibration.dependency or calibration.against
-        formula = "calibrated-layers" if weighed else "calibrated"
+        formula = "calibrated-layers" if "dependency" in calibration.gives else "calibrated"
         formulas.append((formula, calibration.ablation, calibration.layers))
     both = [one for one in whole if one.base in rounded]
     name = "bfloat16" if native else "bfloat16 (rounded in float32)"

@@ -90,6 +90,7 @@ def _opening(config: dict[str, Any], facts: CardFacts) -> list[str]:
         f"{scorer['span']}, d_afs {scorer['d_afs']}, d_cds {scorer['d_cds']}, layers `{scorer['layers']}`, ablation "
         f"`{scorer['ablation']}`, ranked by `{select['rank_by']}`, a document's score is the "
         f"{select['document_score']} of its windows",
+        *_calibration(config.get("calibration")),
         f"- {selection_text(select, plain)}. Tokens of documents longer than what was tokenized are extrapolated "
         "(`doc_tokens_exact` is false for them)",
         f"- Ranking `{facts.ranking_key}`; versions: "
@@ -98,6 +99,19 @@ def _opening(config: dict[str, Any], facts: CardFacts) -> list[str]:
         "`jobs.parquet` of every run that exported the same",
         "",
         "Scores of windows of different length, or of different models, must not be compared.",
+    ]
+
+
+def _calibration(told: dict[str, Any] | None) -> list[str]:
+    """What the scores were weighed by, where the run made that itself."""
+    if told is None:
+        return []
+    made = told["made_from"]
+    worth = ", ".join(f"{plain(kind)} {auc:.2f}" for kind, auc in told["left_out"].items()) or "not measured"
+    return [
+        f"- Calibration: made by the run from {made['windows']:,} windows of the corpus and of the sample that comes "
+        "with ladm. How often a whole document that it had not seen scored above one of another kind, of the same "
+        f"domain: {worth}"
     ]
 
 

@@ -5,9 +5,9 @@ scores by it. Its scores come out of the one pass:
 
 - *cds*: the published formula, with or without its standard deviation, over the layers that tell whole windows from
   spliced ones best;
-- *dependency*, by which documents are ranked where it is better than that: weighted sums over the profile of attention
-  by distance (`distance_profile.py`), which tell whole windows from broken ones: the soft minimum of one sum for each
-  scale of breaking (`against`), or, in older calibrations, one sum of far distances against spliced windows;
+- *dependency*, by which documents are ranked where there is one: how coherent a window is (`coherence.py`),
+  with sums over the profile of attention by distance (`distance_profile.py`): the least of these counts most (a soft
+  minimum); in older calibrations one such sum;
 - *order*: another weighted sum, over the whole profile, which tells whole windows from their own pieces in another
   order. Dependency is blind to that, and order to splices, so neither replaces the other.
 
@@ -18,7 +18,7 @@ A calibration holds for its model (by digest), its window length and its spans, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,18 @@ import orjson
 from pydantic import Field, ValidationError, model_validator
 
 from ladm.tasks.errors import ConfigError
+from ladm.tasks.scorers.coherence import Coherence
 from ladm.tasks.scorers.distance_profile import FEATURES
 from ladm.tasks.scorers.gate import Gate, soft_minimum
 from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.settings import Settings
 
 VERSION = 1
-AGAINST = "against "
-"""How the name of a part of the dependency begins."""
 
 
 class ProfileWeights(Settings):
-    """What a dependency or an order score adds up."""
+    """What an order score adds up, or an older dependency."""
 
     layers: tuple[int, ...]
     """N layers, from 0, ascending."""
@@ -63,6 +63,51 @@ class ProfileWeights(Settings):
         return self
 
 
+class Weights(Settings):
+    """What the scores of a calibration are made with, beside the formula's: `dependency`, `order`."""
+
+    sums: dict[str, ProfileWeights] = Field(default_factory=dict)
+    """Score → weights over the profile."""
+    coherence: Coherence | None = None
+    """What makes `dependency`, where it is not one of the sums."""
+    against: dict[str, ProfileWeights] = Field(default_factory=dict)
+    """Further parts of `dependency`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scores."""
+        return (*(("dependency",) if self.coherence or self.against else ()), *self.sums)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers in which the profile's cells have to be measured, ascending."""
+        of_pairs = self.coherence.pairs.layers if self.coherence else ()
+        sums = (*self.sums.values(), *self.against.values())
+        return tuple(sorted({*of_pairs, *(layer for one in sums for layer in one.layers)}))
+
+    def scores(
+        self,
+        profile_MHF: npt.NDArray[np.floating],
+        share_MHP: npt.NDArray[np.floating],
+        plan: SpanPlan,
+        layers: Sequence[int],
+    ) -> dict[str, float]:
+        """The scores of one window.
+
+        Args:
+            profile_MHF: The window's profile.
+            share_MHP: Its `log_shares`.
+            plan: The plan that both were measured by.
+            layers: The M layers that they were measured in.
+        """
+        scores = {name: profile_score(one, profile_MHF, layers) for name, one in self.sums.items()}
+        parts = [profile_score(one, profile_MHF, layers) for one in self.against.values()]
+        if self.coherence:
+            places = [layers.index(layer) for layer in self.coherence.pairs.layers]
+            parts += self.coherence.parts(self.coherence.features(plan, share_MHP[places])).values()
+        return scores | ({"dependency": soft_minimum(parts)} if parts else {})
+
+
 class Calibration(Settings):
     """What `ladm evaluate` found out about one model at one window length."""
 
@@ -80,15 +125,18 @@ class Calibration(Settings):
     """Whether the formula keeps the standard deviation."""
     dependency: ProfileWeights | None = None
     order: ProfileWeights | None = None
+    coherence: Coherence | None = None
+    """What the dependency is made of; `dependency` then has no say."""
     against: dict[str, ProfileWeights] = Field(default_factory=dict)
-    """Scale of breaking (spliced, interleaved, crumbs) → weights that tell whole windows from windows broken so; where
-    there are any, the dependency is their soft minimum, in place of `dependency`."""
+    """Way of breaking (spliced, halves, interleaved, crumbs) → a sum over the profile: more parts of the dependency."""
     gate: Gate | None = None
     """What real windows are like; what is unlike them loses in rank, or is held back. Older calibrations have none."""
     expected: tuple[dict[str, Any], ...] = ()
     """The rows of the evaluation on the testing half: what to expect of it."""
     documents: tuple[str, ...] = ()
     """doc_ids of everything it was made from; `ladm evaluate --calibration` leaves them out."""
+    made_from: dict[str, int] = Field(default_factory=dict)
+    """Of a calibration that a run made itself: how many windows and documents it is made from."""
     seed: int = 0
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -101,19 +149,19 @@ class Calibration(Settings):
     def profiled(self) -> tuple[int, ...]:
         """The layers whose profile is needed for all of it, ascending."""
         of_gate = self.gate.layers if self.gate else ()
-        return tuple(sorted({*profile_layers(self.weights), *of_gate}))
+        return tuple(sorted({*self.weights.layers, *of_gate}))
 
     @property
-    def weights(self) -> dict[str, ProfileWeights]:
-        """The weighted sums over the profile that it has, by name: `order`, and `dependency` or its parts."""
-        parts = {f"{AGAINST}{scale}": one for scale, one in self.against.items()}
-        given = {"dependency": None if parts else self.dependency, "order": self.order, **parts}
-        return {name: one for name, one in given.items() if one}
+    def weights(self) -> Weights:
+        """What the scores that it gives are made with."""
+        given = {"dependency": None if self.coherence or self.against else self.dependency, "order": self.order}
+        sums = {name: one for name, one in given.items() if one}
+        return Weights(sums=sums, coherence=self.coherence, against=self.against)
 
     @property
     def gives(self) -> tuple[str, ...]:
         """The scores that it gives: `dependency`, `order`."""
-        return tuple(dict.fromkeys("dependency" if name.startswith(AGAINST) else name for name in self.weights))
+        return self.weights.names
 
     def stated(self, config: LadmConfig) -> LadmConfig:
         """The scorer's configuration, still `calibrated`, with what the calibration was made with filled in.
@@ -206,31 +254,10 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
     return calibration
 
 
-def profile_layers(weights: Mapping[str, ProfileWeights]) -> tuple[int, ...]:
-    """The layers whose profile is needed for all of these, ascending."""
-    return tuple(sorted({layer for one in weights.values() for layer in one.layers}))
-
-
 def profile_score(weights: ProfileWeights, profile_MHF: npt.NDArray[np.floating], layers: Sequence[int]) -> float:
     """The weighted sum of one window's profile, which was taken of M `layers`."""
     profile_NHF = profile_MHF[[layers.index(layer) for layer in weights.layers]]
     return float((profile_NHF * np.array(weights.weights)).sum() + weights.offset)
-
-
-def profile_scores(
-    weights: Mapping[str, ProfileWeights], profile_MHF: npt.NDArray[np.floating], layers: Sequence[int]
-) -> dict[str, float]:
-    """`dependency` and `order` of one window, as far as there are weights for them.
-
-    Args:
-        weights: As `Calibration.weights` names them.
-        profile_MHF: The window's profile.
-        layers: The M layers that it was taken of.
-    """
-    sums = {name: profile_score(one, profile_MHF, layers) for name, one in weights.items()}
-    parts = [value for name, value in sums.items() if name.startswith(AGAINST)]
-    whole = {name: value for name, value in sums.items() if not name.startswith(AGAINST)}
-    return {"dependency": soft_minimum(parts), **whole} if parts else whole
 
 
 def _parsed(name: str, content: bytes) -> Calibration:

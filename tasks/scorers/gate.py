@@ -52,16 +52,16 @@ SHRINK = 0.1
 FOLDS = 8
 START = 1.0
 """Unlikeness up to this costs nothing: nine real windows in ten."""
-PENALTY = 2.0
+PENALTY = 1.0
 """What the square of one unit of unlikeness beyond `START` costs, in standard deviations of real dependency: little
 where some real windows lie, more than any dependency where none do."""
 SLOPE = 0.1
 """Dependency above that of real windows in the middle counts by its logarithm, so much of it: the order stays, and what
 depends on itself far more than texts do, as lists do, gains little."""
-LEAN = 0.1
+LEAN = 0.03
 """What each unit of unlikeness above 0 costs: of windows that depend on themselves alike, those most like real text
 come first."""
-HELD_BACK = 0.05
+HELD_BACK = 0.02
 """Share of a domain's real windows that may be held back where the domain has no part in the fit."""
 FEWEST_WINDOWS = 24
 """A reference of fewer windows gives no gate."""

@@ -7,7 +7,7 @@ Dimensions in names: B windows, L tokens, N layers, H heads, P pairs of spans, F
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor
 from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.attention import Passed, one_pass
 from ladm.tasks.scorers.calculator import Calculator, token_ids, windows_at_once
-from ladm.tasks.scorers.calibration import ProfileWeights, profile_layers, profile_scores
+from ladm.tasks.scorers.calibration import Weights
+from ladm.tasks.scorers.coherence import log_shares
 from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
 from ladm.tasks.scorers.evidence import Evidence, Needs
 from ladm.tasks.scorers.ladm import (
@@ -39,14 +40,14 @@ def score_windows(
     calculator: Calculator,
     config: LadmConfig,
     input_ids_BL: npt.NDArray[np.integer] | Tensor,
-    weights: Mapping[str, ProfileWeights] | None = None,
+    weights: Weights | None = None,
     text_of: TextOf | None = None,
 ) -> list[WindowScore]:
     """Scores B windows of one length L, as many at a time as `scorer.batch_tokens` allows.
 
     A window's score depends on the other windows by float rounding at most. When the device runs out of memory the
-    batch is halved, down to one window. The same pass gives each window's scores by a calibration's `weights`, by
-    their names, and, as far as they can be had from it, the scores of `config.beside`. `text_of` decodes token ids,
+    batch is halved, down to one window. The same pass gives each window's scores by a calibration's `weights`, by their
+    names, and, as far as they can be had from it, the scores of `config.beside`. `text_of` decodes token ids,
     for those that ask for text.
 
     Raises:
@@ -59,17 +60,15 @@ def score_windows(
     length = ids_BL.shape[1]
     check_window_length(config, length)
     layers = wanted_layers(config, calculator.n_layers)
-    weights, needs = weights or {}, config.beside.needs(length)
-    profiled = profile_layers(weights)
+    weights, needs = weights or Weights(), config.beside.needs(length)
+    profiled = weights.layers
     wanted = Wants(config, length, layers, profiled, needs)
     scores: list[WindowScore] = []
     for batch_BL, passed in _passes(calculator, config, wanted, ids_BL):
         found = wanted.read(passed)
         cds_BN = np.stack([dependency_scores(config, wanted.plan, found.mean_pfs(layer)) for layer in layers], axis=1)
         for number, ids_L in enumerate(batch_BL.numpy()):
-            by_profile: dict[str, float] = {}
-            if weights:
-                by_profile = profile_scores(weights, found.profile_of(number, profiled), profiled)
+            by_profile = found.scores(number, weights)
             beside: dict[str, dict[str, Any]] = {}
             if config.beside.names:
                 beside = config.beside.measured(found.evidence(calculator, number, ids_L, text_of))
@@ -126,9 +125,10 @@ class Found:
     def __init__(self, wants: Wants, passed: Passed) -> None:
         self.wants, self.log_p = wants, passed.log_p
         self.pfs_NBHP = passed.pfs[wants.plan] if wants.layers else None
-        self.profile_BNHF = None
+        self.profile_BNHF = self.cells_NBHP = None
         if wants.profile_plan:
-            self.profile_BNHF = profile_features(wants.profile_plan, passed.pfs[wants.profile_plan])
+            self.cells_NBHP = passed.pfs[wants.profile_plan]
+            self.profile_BNHF = profile_features(wants.profile_plan, self.cells_NBHP)
 
     def mean_pfs(self, layer: int) -> npt.NDArray[np.float32]:
         """pfs_BP of a layer, mean over heads."""
@@ -142,6 +142,17 @@ class Found:
         places = [self.wants.profiled.index(layer) for layer in layers]
         profile_NHF: npt.NDArray[np.float32] = self.profile_BNHF[number][places]
         return profile_NHF
+
+    def scores(self, number: int, weights: Weights) -> dict[str, float]:
+        """The scores of one window by a calibration's weights; none where there are no weights."""
+        if not weights.names:
+            return {}
+        assert self.cells_NBHP is not None
+        assert self.wants.profile_plan is not None
+        places = [self.wants.profiled.index(layer) for layer in weights.layers]
+        share_NHP = log_shares(self.wants.profile_plan, self.cells_NBHP[places, number])
+        profile_NHF = self.profile_of(number, weights.layers)
+        return weights.scores(profile_NHF, share_NHP, self.wants.profile_plan, weights.layers)
 
     def evidence(
         self, calculator: Calculator, number: int, ids_L: npt.NDArray[np.integer], text_of: TextOf | None

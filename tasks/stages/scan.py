@@ -22,8 +22,10 @@ from pydantic import Field
 from ladm.tasks import progress
 from ladm.tasks.errors import AccountError
 from ladm.tasks.evaluation.contrast_set import WHOLE
+from ladm.tasks.evaluation.passages import owners
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
+from ladm.tasks.scorers.coherence import log_shares
 from ladm.tasks.scorers.distance_profile import FEATURES, profile_features, profile_plan
 from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
@@ -46,6 +48,8 @@ MEASUREMENTS = pa.schema(
         pa.field("fine", pa.list_(pa.float32())),  # [layers, pairs of `fine_plan`], mean of heads; of whole windows
         pa.field("paper", pa.list_(pa.float32())),  # [layers, pairs of the paper's plan], mean of heads; if asked for
         pa.field("profile", pa.list_(pa.float32()), nullable=False),  # [profile layers, heads, features]
+        pa.field("shares", pa.list_(pa.float16()), nullable=False),  # [profile layers, heads, pairs of `coherence.py`]
+        pa.field("owners", pa.list_(pa.int32()), nullable=False),  # of each cell, whose it is, or -1; none of junk
         pa.field("text", pa.map_(pa.string(), pa.float64()), nullable=False),  # columns of the text, by name
         pa.field("beside", pa.map_(pa.string(), pa.float64())),  # scores of the scorers beside ladm, by name
         pa.field("seconds", pa.float64(), nullable=False),
@@ -101,6 +105,11 @@ class Measurement:
     paper_nr: npt.NDArray[np.float32] | None
     """None where it was not asked for."""
     profile_mhf: npt.NDArray[np.float32]
+    share_mhp: npt.NDArray[np.float16]
+    """`log_shares` of the pairs of cells."""
+    owner_c: npt.NDArray[np.int_]
+    """Of each cell of the profile, the number of the document in the window that it is of; -1 where of several. Of junk
+    none."""
     text: dict[str, float]
     """Columns of the text, by name."""
     beside: dict[str, float]
@@ -149,6 +158,8 @@ def scan(job: Job, store: Store, key: str) -> Outcome:
         for window, (found, at_once) in zip(windows, measured, strict=True):
             for name in ("window_id", "base", "domain", "kind", "half", "documents"):
                 rows[name].append(window[name])
+            whose = window["parts"]
+            rows["owners"].append(owners(len(window["input_ids"]), window["cuts"], whose) if whose else [])
             for name, value in found.items():
                 rows[name].append(value / at_once if name == "seconds" else value)
             progress.report("scan", 1)
@@ -196,6 +207,7 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
         "fine": found[fine].mean(axis=1).ravel() if fine in spans else None,
         "paper": found[paper].mean(axis=1).ravel() if paper in spans else None,
         "profile": profile_features(profile, passed.pfs[profile])[0].ravel() if profile in wanted else [],
+        "shares": log_shares(profile, found[profile]).astype(np.float16).ravel() if profile in wanted else [],
         "text": list(text_columns(ids_BL[0].numpy(), text_of(ids_BL[0].numpy())).items()),
         "beside": beside,
         "seconds": seconds,
@@ -214,7 +226,9 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
 
     found = []
     for shard in shards:
-        for row in store.read_shard(shard).to_pylist():
+        read = store.read_shard(shard)
+        shares = [one.values.to_numpy() for one in read["shares"]]
+        for row, share in zip(read.drop_columns(["shares"]).to_pylist(), shares, strict=True):
             profile = np.array(row["profile"], dtype=np.float32)
             found.append(
                 Measurement(
@@ -227,6 +241,8 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
                     fine_nq=by_layer(row["fine"]) if row["fine"] else None,
                     paper_nr=by_layer(row["paper"]) if row["paper"] else None,
                     profile_mhf=profile.reshape(len(asked.profile_layers), row["heads"], len(FEATURES)),
+                    share_mhp=share.reshape(len(asked.profile_layers), row["heads"], -1),
+                    owner_c=np.array(row["owners"], dtype=int),
                     text=dict(row["text"]),
                     beside=dict(row["beside"] or []),
                     seconds=row["seconds"],
@@ -235,4 +251,4 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
     return found
 
 
-STAGE = Stage(name="scan", version="3", compute=scan, roles=("windows",))
+STAGE = Stage(name="scan", version="4", compute=scan, roles=("windows",))

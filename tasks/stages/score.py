@@ -7,14 +7,13 @@ finite is quarantined by name: it must never be ranked.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from ladm.tasks import progress
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import MEASURED, SCORES
-from ladm.tasks.scorers.calibration import ProfileWeights
+from ladm.tasks.scorers.calibration import Weights
 from ladm.tasks.scorers.ladm import LadmConfig, WindowScore
 from ladm.tasks.scorers.loaded_model import calculator_for, resolved_scorer, text_reader
 from ladm.tasks.scorers.registry import BesideConfig
@@ -23,16 +22,24 @@ from ladm.tasks.stages import measure
 from ladm.tasks.storage.store import Store, table_of
 
 CARRIED = ["window_id", "doc_id", "domain", "window_index", "n_tokens", "doc_tokens", "doc_tokens_exact"]
+OF_WEIGHTS = {"weights": "sums", "coherence": "coherence", "against": "against"}
+"""What a job's configuration holds of a calibration's weights → what `Weights` calls it."""
 UNKEYED = {"model", "device", "batch_tokens", "calibration", "beside"}
 
 
-def score_key_config(config: LadmConfig, weights: Mapping[str, ProfileWeights] | None = None) -> dict[str, Any]:
+def score_key_config(config: LadmConfig, weights: Weights | None = None) -> dict[str, Any]:
     """What scoring computes with. The model counts by its digest, and where it runs does not count.
 
     `config` is what a calibration, if there is one, says it to be, and `weights` are its own: they count, not its path.
     """
     key = resolved_scorer(config).model_dump(mode="json", exclude=UNKEYED)
-    return key | ({"weights": {name: one.model_dump(mode="json") for name, one in weights.items()}} if weights else {})
+    if weights and weights.sums:
+        key["weights"] = {name: one.model_dump(mode="json") for name, one in weights.sums.items()}
+    if weights and weights.coherence:
+        key["coherence"] = weights.coherence.model_dump(mode="json")
+    if weights and weights.against:
+        key["against"] = {name: one.model_dump(mode="json") for name, one in weights.against.items()}
+    return key
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:
@@ -46,9 +53,10 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     others = [Job.model_validate(one) for one in job.environment.get("together", [])]
     beside = {other.config["scorer"]: other.config["settings"] for other in others}
     environment = {name: value for name, value in job.environment.items() if name != "together"}
-    scorer = {name: value for name, value in job.config.items() if name != "weights"}
+    scorer = {name: value for name, value in job.config.items() if name not in OF_WEIGHTS}
     config = LadmConfig.model_validate({**scorer, **environment, "beside": beside})
-    weights = {name: ProfileWeights.model_validate(one) for name, one in job.config.get("weights", {}).items()}
+    given = {field: job.config[name] for name, field in OF_WEIGHTS.items() if name in job.config}
+    weights = Weights.model_validate(given)
     calculator, turns = calculator_for(config, job.identity[0], head=config.beside.head)
     text_of = _text_of(config.beside, config.model, others)
     measured = [measure.Columns(other) for other in others]

@@ -27,7 +27,9 @@ EVERYTHING = [
     "select.rank_by=longfilter",
     "export=[parquet, jsonl.zst]",
 ]
-"""Settings that ask for every stage but the one that reads benchmark files."""
+"""Settings that ask for every stage but the one that reads benchmark files and those that calibrate."""
+CALIBRATING = {row.name for row in TABLE if "calibrate" in (row.name, row.serves)}
+"""Rows that a run has which calibrates by itself; `tests/stages/test_calibrate.py` does to them what is done here."""
 
 
 def is_welcome(text: str, meta: dict[str, Any]) -> bool:
@@ -68,9 +70,8 @@ def test_what_a_row_takes_stands_above_it() -> None:
     for row in TABLE:
         for take in row.takes:
             assert take.of in seen, (row.name, take)
-            assert take.role in {
-                role for group in row.stage.roles for role in ([group] if isinstance(group, str) else group)
-            }
+            roles = {role for group in row.stage.roles for role in ([group] if isinstance(group, str) else group)}
+            assert take.role in {"", *roles, *row.stage.unkeyed}
         assert sum(take.how == "each" for take in row.takes) == (row.scope == "shard")
         assert set(row.receives) <= {BY_NAME[name].stage.name for name in seen}
         seen.add(row.name)
@@ -84,7 +85,7 @@ def test_every_stage_is_asked_for_and_adds_up(tmp_path: Path, tiny_model: Path, 
     first = ladm(*run_arguments(corpus, store, *settings))
     assert first.code == 0, first.err
     stages = first.record["stages"]
-    assert set(stages) == {row.stage.name for row in TABLE if row.scope != "evaluation"} - {"card"}
+    assert set(stages) == {row.stage.name for row in TABLE if row.name not in CALIBRATING} - {"card"}
     assert stages["measure"]["in"] == 5 * stages["score"]["in"]  # three scorers, the text, the attention
     assert stages["gate"]["kept"] == stages["score"]["in"]
     assert stages["short"]["in"] == stages["ingest"]["kept"] == 13
@@ -95,7 +96,7 @@ def test_every_stage_is_asked_for_and_adds_up(tmp_path: Path, tiny_model: Path, 
     assert products(store, second) == products(store, first.record)
 
 
-@pytest.mark.parametrize("row", [row.name for row in TABLE if row.scope != "evaluation"])
+@pytest.mark.parametrize("row", [row.name for row in TABLE if row.name not in CALIBRATING])
 def test_a_damaged_file_of_any_stage_is_made_again_and_nothing_twice(
     tmp_path: Path, tiny_model: Path, corpus: Corpus, ladm: Cli, row: str
 ) -> None:

@@ -30,7 +30,10 @@ from ladm.tasks.evaluation.contrast_set import (
 LENGTH = 1000
 
 
-BROKEN_OF = {CALIBRATE: [SPLICED, SHUFFLED, INTERLEAVED, CRUMBS], TEST: [SPLICED, SHUFFLED, HALVES, INTERLEAVED]}
+BROKEN_OF = {
+    CALIBRATE: [SPLICED, SHUFFLED, HALVES, INTERLEAVED, CRUMBS],
+    TEST: [SPLICED, SHUFFLED, HALVES, INTERLEAVED],
+}
 
 
 def flat(made: list[list[ContrastWindow]]) -> list[ContrastWindow]:
@@ -126,8 +129,8 @@ def test_it_depends_on_seed_and_documents_alone(made: list[ContrastWindow]) -> N
 
 
 def test_small_domains_and_no_halves() -> None:
-    assert contrast_set(documents("a", 2), ContrastConfig(halves=False)) == []
-    few = flat(contrast_set(documents("a", 3), ContrastConfig(halves=False)))
+    assert contrast_set(documents("a", 2), ContrastConfig(half="test")) == []
+    few = flat(contrast_set(documents("a", 3), ContrastConfig(half="test")))
     assert len(few) == 3 * 5
     assert {window.half for window in few} == {TEST}
     spliced = few[1]

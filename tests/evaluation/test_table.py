@@ -25,7 +25,7 @@ from ladm.tasks.evaluation.contrast_set import (
 )
 from ladm.tasks.evaluation.fit import (
     choose_layers,
-    fit_against,
+    coherence_of,
     fit_dependency,
     fit_order,
     gate_of,
@@ -39,7 +39,8 @@ from ladm.tasks.evaluation.table import ALL_DOMAINS, held_back, table
 from ladm.tasks.manifest import Counts, Manifest, Shard
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.calibration import Calibration
-from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES
+from ladm.tasks.scorers.coherence import pairs_of
+from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES, FEATURES, profile_plan
 from ladm.tasks.scorers.gate import COLUMNS
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
 from ladm.tasks.stages.scan import STAGE, Measurement, ScanConfig, fine_plan, paper_config
@@ -52,7 +53,7 @@ FINE_PAIRS = sum(len(query.key_starts) for query in fine_plan(CONFIG, LENGTH).qu
 PAPER_PAIRS = sum(len(query.key_starts) for query in scoring_plan(paper_config(CONFIG), LENGTH).queries)
 FAR = DISTANCES.index(20)
 KINDS = {
-    CALIBRATE: (WHOLE, SPLICED, SHUFFLED, INTERLEAVED, CRUMBS),
+    CALIBRATE: (WHOLE, SPLICED, SHUFFLED, HALVES, INTERLEAVED, CRUMBS),
     TEST: (WHOLE, SPLICED, SHUFFLED, HALVES, INTERLEAVED, "menus"),
 }
 GOOD = (4, 5)
@@ -69,6 +70,17 @@ def measurement(chance: np.random.Generator, domain: str, number: int, kind: str
         profile[1, 0, :FAR] += 100  # pieces meet: not to be looked at
     if kind == SHUFFLED:
         profile[-1, :, 3:9] -= 2
+    owner_c = {
+        SPLICED: np.arange(CELLS) // 20,
+        HALVES: np.arange(CELLS) // 64,
+        INTERLEAVED: np.arange(CELLS) // 16 % 2,
+        CRUMBS: np.arange(CELLS) // 3 % 8,
+    }.get(kind, np.zeros(CELLS, int))
+    pairs = pairs_of(profile_plan(LENGTH))
+    share = np.random.default_rng([number, *kind.encode()]).normal(
+        -5, 1, size=(len(SETTING.profile_layers), HEADS, len(pairs.places))
+    )
+    share[0, 0] -= 1.5 * (owner_c[pairs.query] != owner_c[pairs.key])
     text = {name: float(chance.uniform(0.4, 0.6)) for name in COLUMNS}
     if kind == "menus":
         text = {name: value * 3 for name, value in text.items()}
@@ -82,6 +94,8 @@ def measurement(chance: np.random.Generator, domain: str, number: int, kind: str
         fine_nq=chance.uniform(0.7, 1.3, size=(LAYERS, FINE_PAIRS)).astype(np.float32) if kind == WHOLE else None,
         paper_nr=chance.uniform(0.5, 1.5, size=(LAYERS, PAPER_PAIRS)).astype(np.float32),
         profile_mhf=profile.astype(np.float32),
+        share_mhp=share.astype(np.float16),
+        owner_c=owner_c if kind != "menus" else np.array([], int),
         text=text,
         beside={"random": float(chance.random())} if number < 3 else {},
         seconds=1.0,
@@ -236,13 +250,18 @@ def test_the_gate_and_the_dependency_against_every_scale(found: list[Measurement
     assert gate is not None
     assert gate.windows == len(real_windows(config, enough)) == 64
     assert {one.domain for one in real_windows(ContrastConfig(), enough)} == {"Books"}, "lists are no real text"
-    against = fit_against(SETTING, config, enough)
-    assert set(against) == {SPLICED, INTERLEAVED, CRUMBS}
-    calibration = calibration_of(enough, against=against, gate=gate, dependency=fit_dependency(SETTING, enough, 0.5))
+    coherence = coherence_of(SETTING, config, enough)
+    assert coherence is not None
+    assert set(coherence.against) == {SPLICED, HALVES, INTERLEAVED, CRUMBS}
+    calibration = calibration_of(
+        enough, coherence=coherence, gate=gate, dependency=fit_dependency(SETTING, enough, 0.5)
+    )
     scores = all_scores(SETTING, enough, calibration)
     rows = table(SETTING, enough, scores, config)
     by = {(row["formula"], row["contrast"]): row["auc"] for row in rows if row["domain"] == ALL_DOMAINS}
     assert by["calibrated", SPLICED] > 0.9
+    assert by["dependency", HALVES] > 0.9
+    assert by["dependency", INTERLEAVED] > 0.9
     assert by["dependency", "menus"] < 0.9, "an odd text is nothing to dependency"
     assert by["calibrated", "menus"] > 0.9
     ranked = next(values for choice, values in scores.items() if choice.formula == "calibrated")
@@ -256,10 +275,13 @@ def test_the_gate_and_the_dependency_against_every_scale(found: list[Measurement
     bare = calibration_of(enough, gate=gate)
     (by_layers,) = (v for choice, v in all_scores(SETTING, enough, bare).items() if choice.formula == "calibrated")
     assert np.isneginf(by_layers[out]).all()
-    # What is of no use is left out.
-    nothing = [dataclasses.replace(one, profile_mhf=chance.normal(size=one.profile_mhf.shape)) for one in enough]
-    assert set(fit_against(SETTING, config, nothing)) in (set(), set(against))
-    assert fit_against(SETTING, config, []) == {}
+    assert coherence_of(SETTING, config, []) is None
+    assert coherence_of(SETTING, config, found[:20]) is None, "too few windows"
+    # The testing half and lists have no say.
+    calibrating = [one for one in enough if one.half == CALIBRATE]
+    assert coherence_of(SETTING, config, calibrating) == coherence
+    books = [one for one in enough if one.domain == "Books"]
+    assert coherence_of(SETTING, ContrastConfig(), enough) == coherence_of(SETTING, ContrastConfig(), books)
 
 
 def test_the_verdict_names_the_worst_contrast(found: list[Measurement]) -> None:

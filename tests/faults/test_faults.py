@@ -47,7 +47,7 @@ ANOTHER_SCORE = ("scorer.span=8", "scorer.layers=all", "scorer.calibration=null"
 """Settings by which every window is scored in another way."""
 UNCALIBRATED = ("scorer.layers=all", "scorer.calibration=null")
 """Settings that take any model: a calibration is refused with another model than its own."""
-RUN_FOLDERS = tuple(dict.fromkeys(row.stored_in for row in TABLE if row.scope != "evaluation"))
+RUN_FOLDERS = tuple(dict.fromkeys(row.stored_in for row in TABLE if "calibrate" not in (row.name, row.serves)))
 """The folders that the stages of a run write to."""
 KILLS = 20
 INTERRUPTS = 5

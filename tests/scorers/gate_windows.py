@@ -7,13 +7,19 @@ of junk or of what is measured:
 
     python tests/scorers/gate_windows.py
 
-Dimensions in names: W windows, L tokens, N layers, H heads, F features of the profile, C columns of the text.
+Of coherence the features are kept, not the attention of all pairs of cells, which would fill megabytes: they are those
+of the shipped calibration's weights of pairs, whose digest lies beside them.
+
+Dimensions in names: W windows, L tokens, N layers, H heads, F features of the profile, E features of coherence, C
+columns of the text.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +28,12 @@ import numpy.typing as npt
 import zstandard
 
 import ladm.flows.sample
-from ladm.tasks.evaluation.contrast_set import JUNK, Coder, SourceWindow, junk_source
+from ladm.tasks.evaluation.contrast_set import JUNK, Coder, junk_source
 from ladm.tasks.evaluation.junk import junk_ids
+from ladm.tasks.evaluation.passages import SourceWindow
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
+from ladm.tasks.scorers.calibration import Calibration
+from ladm.tasks.scorers.coherence import PairWeights, log_shares
 from ladm.tasks.scorers.text import NAMES, text_columns
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
@@ -54,6 +63,9 @@ class Measured(NamedTuple):
     domains: list[str]
     kinds: list[str]
     profile_wnhf: npt.NDArray[np.float32]
+    coherent_we: npt.NDArray[np.float64]
+    pairs: str
+    """The digest of the weights of pairs."""
     text: list[dict[str, float]]
     """Of each window, the columns of the text by name."""
 
@@ -90,8 +102,19 @@ def texts(model: ResolvedModel) -> list[Text]:
     return [*real, *made]
 
 
-def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, dict[str, float]]]:
-    """Of each window its profile_NHF and the columns of its text, by the model."""
+def shipped() -> Calibration:
+    """The calibration of the package."""
+    name = f"smollm2-135m-{LENGTH}.json"
+    return Calibration.model_validate_json((files("ladm.tasks.scorers") / "calibrations" / name).read_bytes())
+
+
+def digest_of(weights: PairWeights) -> str:
+    """What names weights of pairs."""
+    return hashlib.sha256(weights.model_dump_json().encode()).hexdigest()
+
+
+def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, Any, dict[str, float]]]:
+    """Of each window its profile_NHF, its features of coherence and the columns of its text, by the model."""
     import torch
 
     from ladm.tasks.scorers.attention import one_pass
@@ -101,10 +124,15 @@ def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, dict[s
 
     calculator = load_calculator(model.path, LadmConfig(dtype="float32", device="cpu"))
     plan, decode, found = profile_plan(LENGTH), coder_of(model).decode, []
+    coherence = shipped().coherence
+    assert coherence is not None
+    layers = coherence.pairs.layers
+    assert set(LAYERS) <= set(layers)
     for window in windows:
-        passed = one_pass(calculator, {plan: LAYERS}, torch.as_tensor(window.ids_l[None].astype(np.int64)))
-        profile_NHF = profile_features(plan, passed.pfs[plan])[0]
-        found.append((profile_NHF, text_columns(window.ids_l, decode(window.ids_l))))
+        passed = one_pass(calculator, {plan: layers}, torch.as_tensor(window.ids_l[None].astype(np.int64)))
+        profile_NHF = profile_features(plan, passed.pfs[plan])[0][[layers.index(layer) for layer in LAYERS]]
+        coherent_E = coherence.features(plan, log_shares(plan, passed.pfs[plan][:, 0]))
+        found.append((profile_NHF, coherent_E, text_columns(window.ids_l, decode(window.ids_l))))
     return found
 
 
@@ -113,7 +141,8 @@ def stored() -> Measured:
     with np.load(FILE) as file:
         columns = [dict(zip(NAMES, row, strict=True)) for row in file["text_WC"].tolist()]
         named = (file[name].tolist() for name in ("names", "domains", "kinds"))
-        return Measured(*named, file["profile_WNHF"].astype(np.float32), columns)
+        profile_WNHF = file["profile_WNHF"].astype(np.float32)
+        return Measured(*named, profile_WNHF, file["coherent_WE"], str(file["pairs"]), columns)
 
 
 def main() -> None:
@@ -121,14 +150,18 @@ def main() -> None:
     model = resolve_model("embedded", print)
     windows = texts(model)
     found = measure(model, windows)
+    coherence = shipped().coherence
+    assert coherence is not None
     FILE.parent.mkdir(exist_ok=True)
     np.savez_compressed(
         FILE,
         names=[one.name for one in windows],
         domains=[one.domain for one in windows],
         kinds=[one.kind for one in windows],
-        profile_WNHF=np.stack([profile for profile, _ in found]).astype(np.float16),
-        text_WC=np.array([[columns[name] for name in NAMES] for _, columns in found]),
+        profile_WNHF=np.stack([profile for profile, *_ in found]).astype(np.float16),
+        coherent_WE=np.stack([coherent for _, coherent, _ in found]),
+        pairs=digest_of(coherence.pairs),
+        text_WC=np.array([[columns[name] for name in NAMES] for *_, columns in found]),
     )
     print(f"{len(windows)} windows, {FILE.stat().st_size / 1024:.0f} KiB: {FILE}")
 

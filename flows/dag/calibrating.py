@@ -1,0 +1,197 @@
+"""How a run makes a calibration of its own: the rows of its stages, and the plan once the calibration is there.
+
+Windows of the corpus and of the bundled sample are drawn and broken (`contrast`), the model measures them (`scan`), and
+a calibration is fitted (`calibrate`). Scoring waits for it. A run that finds it in the store does none of this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import orjson
+
+from ladm.flows.config import RunConfig
+from ladm.flows.dag import asked
+from ladm.flows.dag.jobs import Ask, versions
+from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.rows import Row, Take
+from ladm.tasks.errors import AccountError
+from ladm.tasks.evaluation.contrast_set import CALIBRATE, ContrastConfig
+from ladm.tasks.evaluation.fit import layers_allowed, paired_layers
+from ladm.tasks.evaluation.sample_windows import PACKAGE, sample_digest
+from ladm.tasks.evaluation.scores import Setting
+from ladm.tasks.manifest import Manifest, Shard
+from ladm.tasks.models.resolve import ResolvedModel
+from ladm.tasks.scorers.calibration import Calibration
+from ladm.tasks.scorers.distance_profile import CELLS
+from ladm.tasks.scorers.gate import Gate
+from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.loaded_model import resolved_scorer
+from ladm.tasks.stages import calibrate, contrast, gate, scan
+from ladm.tasks.stages.calibrate import FitConfig
+from ladm.tasks.stages.scan import ScanConfig
+from ladm.tasks.storage.store import Store
+
+
+def can_be_calibrated(scorer: LadmConfig, length: int) -> bool:
+    """Whether a calibration can be made for a configuration: the formula is open, and windows are long enough."""
+    return scorer.formula == "published" and "ablation" not in scorer.model_fields_set and length >= CELLS
+
+
+def ask_contrast(plan: Plan) -> list[Ask]:
+    """Draw windows of the corpus and of the bundled sample, and break them."""
+    model = _model(plan)
+    environment = {"model": plan.config.scorer.model, "sample": PACKAGE}
+    identity = [model.tokenizer_digest, sample_digest()]
+    return [Ask(_contrast(plan).model_dump(mode="json"), identity, environment, label="windows to calibrate by")]
+
+
+def ask_scan(plan: Plan) -> list[Ask]:
+    """Measure the windows of one document's shard."""
+    scorer, model = resolved_scorer(plan.config.scorer), _model(plan)
+    environment = {"model": scorer.model, "device": scorer.device}
+    config = _scan(plan).model_dump(mode="json", exclude_none=True)
+    return [Ask(config, [model.digest, model.tokenizer_digest], environment)]
+
+
+def ask_calibrate(plan: Plan) -> list[Ask]:
+    """Fit the calibration."""
+    model = _model(plan)
+    config = FitConfig(
+        scan=_scan(plan), length=plan.config.window.length, n_layers=plan.n_layers, contrast=_contrast(plan)
+    )
+    return [
+        Ask(
+            config.model_dump(mode="json", exclude_none=True),
+            [model.digest, model.tokenizer_digest, sample_digest()],
+            {"model": model.reference, "versions": versions()},
+            label="this corpus",
+        )
+    ]
+
+
+def with_own_calibration(plan: Plan, made: Manifest) -> Plan:
+    """The plan of the run from here on: scored by the calibration that was made, or found in the store."""
+    store = Store(plan.config.store)
+    (file,) = made.files
+    store.check([file])
+    calibration = Calibration.model_validate(orjson.loads(store.read_bytes(file.path)))
+    scorer = calibration.stated(plan.config.scorer)
+    config = plan.config.model_copy(update={"scorer": scorer})
+    plan = dataclasses.replace(plan, config=config, calibration=calibration, layers=list(calibration.layers))
+    return with_gate_file(plan)
+
+
+def with_gate_file(plan: Plan) -> Plan:
+    """The plan, with its calibration's gate in the store, where the jobs that read it find it."""
+    if plan.gate is None:
+        return plan
+    store = Store(plan.config.store)
+    content, file = gate_file(store, plan.gate)
+    if store.size(file.path) != file.bytes:
+        store.write_bytes(file.path, content)
+    return dataclasses.replace(plan, gate_file=file)
+
+
+def gate_file(store: Store, of: Gate) -> tuple[bytes, Shard]:
+    """What the file of a gate holds, and where it lies."""
+    content = orjson.dumps(of.model_dump(mode="json"))
+    digest = hashlib.sha256(content).hexdigest()
+    path = store.shard_path(gate.STAGE.name, digest, "json")
+    return content, Shard(key=digest, path=path, bytes=len(content), rows=0, sha256=digest)
+
+
+def none_fits_line(config: RunConfig) -> str:
+    """Tells, in a line, that no calibration fits, and what the run does instead."""
+    scorer, length = config.scorer, config.window.length
+    if asked.calibrates(config):
+        return (
+            f"scorer.layers: no calibration is shipped for {scorer.model!r}, windows of {length} tokens and these "
+            f"spans; the run makes its own once, from windows of up to {config.calibrate.windows} documents of the "
+            "corpus and of the bundled sample (stage calibrate), and keeps it in the store"
+        )
+    return (
+        f"scorer.layers: no calibration fits {scorer.model!r}, windows of {length} tokens, this formula and these "
+        "spans; documents are ranked by the formula over all layers, which junk may win"
+    )
+
+
+def _contrast(plan: Plan) -> ContrastConfig:
+    asked = plan.config.calibrate
+    share = max(1, asked.windows // 2)
+    return ContrastConfig(
+        windows=share,
+        sample_windows=share,
+        window_length=plan.config.window.length,
+        seed=asked.seed,
+        half=CALIBRATE,
+    )
+
+
+def _scan(plan: Plan) -> ScanConfig:
+    scorer = resolved_scorer(plan.config.scorer)
+    setting = Setting(scorer, plan.config.window.length, tuple(plan.layers), plan.n_layers)
+    return ScanConfig(
+        span=scorer.span,
+        d_afs=scorer.d_afs,
+        d_cds=scorer.d_cds,
+        dtype="bfloat16" if scorer.dtype == "bfloat16" else "float32",
+        layers=layers_allowed(setting),
+        profile_layers=paired_layers(setting),
+    )
+
+
+def _model(plan: Plan) -> ResolvedModel:
+    if plan.model is None:
+        raise AccountError("a run that calibrates without a model")
+    return plan.model
+
+
+ROWS = (
+    Row(
+        contrast.STAGE,
+        "run",
+        (Take("windows", "tokenize", "all"),),
+        ask_contrast,
+        units=("windows", "windows"),
+        asked=asked.calibrates,
+        receives=("tokenize",),
+        passes_rows=True,
+        needs="tokenizer",
+        along_with="calibrate",
+        shown="",
+        begins_lineages=True,
+        serves="calibrate",
+    ),
+    Row(
+        scan.STAGE,
+        "shard",
+        (Take("windows", "contrast", "each"),),
+        ask_scan,
+        units=("windows", "windows"),
+        asked=asked.calibrates,
+        receives=("contrast",),
+        needs="weights",
+        holds_model=True,
+        is_product=True,
+        along_with="calibrate",
+        shown="windows",
+        serves="calibrate",
+    ),
+    Row(
+        calibrate.STAGE,
+        "run",
+        (Take("measurements", "scan", "all"),),
+        ask_calibrate,
+        units=("windows", "windows"),
+        asked=asked.calibrates,
+        asked_by="scorer.layers: own",
+        receives=("scan",),
+        shown="jobs",
+        settles=with_own_calibration,
+    ),
+)
+"""The rows of the table of stages that make the calibration."""
+WAIT = Take("", "calibrate", "all", when=asked.calibrates)
+"""What is scored by the run's own calibration waits for it."""

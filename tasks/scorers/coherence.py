@@ -1,0 +1,163 @@
+"""Coherence: by the attention between them, do the places of a window belong to one text?
+
+For each pair of cells that the profile's plan measures (`distance_profile.py`), the share of attention of every head,
+in logarithms, is weighed into the log odds that both cells are of one document. There are weights for each distance, as
+attention falls off with it. They are fitted on windows that were put together from known documents, so that a few
+hundred windows give tens of thousands of examples.
+
+A window's features are what these odds come to: their mean and spread at each distance, and how weak the weakest cut of
+the window is, where little of what follows looks back across. A window is coherent if it looks whole against every way
+of breaking: each way is one weighted sum of the features, and their soft minimum counts.
+
+Dimensions in names: W windows, N layers, H heads, P pairs of cells, D distances, C cuts, F features.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES
+from ladm.tasks.scorers.gate import soft_minimum
+from ladm.tasks.scorers.spans import SpanPlan
+from ladm.tasks.settings import Settings
+
+Floats = npt.NDArray[np.float64]
+
+APART = tuple(distance for distance in DISTANCES if distance)
+"""Distances between the cells of a pair, in cells."""
+FEATURES = (
+    *(f"mean-{distance}" for distance in APART),
+    *(f"spread-{distance}" for distance in APART),
+    "weakest-cut",
+    "weakest-cut-relative",
+    "lowest-tenth",
+)
+"""What is told of a window."""
+_NONE = 1e-6  # of a row's attention; below this, a share counts as nothing
+MOST = 4.0
+"""Log odds beyond this say no more: one pair must not decide."""
+_CUTS = tuple(range(CELLS // 5, CELLS - CELLS // 5 + 1, 2))
+
+
+class Pairs(NamedTuple):
+    """The pairs of cells that count: not those of a cell with itself, nor with the first cell, which holds the sink."""
+
+    places: npt.NDArray[np.int_]
+    """Of P pairs, the place in the plan."""
+    query: npt.NDArray[np.int_]
+    key: npt.NDArray[np.int_]
+    distance: npt.NDArray[np.int_]
+    """Place in `APART`."""
+    across: Floats
+    """across_CP: whether a cut lies between the cells of a pair."""
+
+
+class PairWeights(Settings):
+    """What makes log odds of attention."""
+
+    layers: tuple[int, ...]
+    """N layers, from 0, ascending."""
+    distances: tuple[int, ...] = APART
+    """D distances."""
+    weights: tuple[tuple[tuple[float, ...], ...], ...]
+    """w_NHD."""
+    offsets: tuple[float, ...]
+    """Of each distance; added to the sum."""
+    usual: tuple[float, ...]
+    """Of each distance, the mean log odds in real windows."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> PairWeights:
+        if self.distances != APART:
+            raise ValueError("the distances are not those of this version; run `ladm evaluate` again")
+        shapes = {(len(layer), len(head)) for layer in self.weights for head in layer}
+        if len(self.weights) != len(self.layers) or len({heads for heads, _ in shapes}) != 1:
+            raise ValueError("weights of pairs do not fit layers and heads")
+        if {distances for _, distances in shapes} | {len(self.offsets), len(self.usual)} != {len(APART)}:
+            raise ValueError("weights of pairs do not fit distances")
+        return self
+
+
+class FeatureWeights(Settings):
+    """What tells whole windows from windows broken in one way."""
+
+    features: tuple[str, ...] = FEATURES
+    weights: tuple[float, ...]
+    """A weight a feature."""
+    offset: float = 0.0
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> FeatureWeights:
+        if self.features != FEATURES or len(self.weights) != len(FEATURES):
+            raise ValueError("the features are not those of this version; run `ladm evaluate` again")
+        return self
+
+
+@lru_cache(maxsize=8)
+def pairs_of(plan: SpanPlan) -> Pairs:
+    """The pairs of a plan of `profile_plan`."""
+    cells = [(query.start // plan.span, key // plan.span) for query in plan.queries for key in query.key_starts]
+    query_all, key_all = np.array(cells).T
+    places = np.flatnonzero((key_all > 0) & (query_all > key_all))
+    query, key = query_all[places], key_all[places]
+    cut_C = np.array(_CUTS)[:, None]
+    across_CP = ((query >= cut_C) & (key < cut_C)).astype(np.float64)
+    return Pairs(places, query, key, np.searchsorted(np.array(APART), query - key), across_CP)
+
+
+def log_shares(plan: SpanPlan, pfs_NHP: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """The logarithm of each pair's share of attention: share_NHP of the P pairs that count."""
+    shares = pfs_NHP[..., pairs_of(plan).places].astype(np.float64) / plan.span
+    logs: npt.NDArray[np.float32] = np.log(shares + _NONE).astype(np.float32)
+    return logs
+
+
+def log_odds(weights: PairWeights, pairs: Pairs, share_NHP: npt.NDArray[np.floating]) -> Floats:
+    """The log odds of one document of each of P pairs, from `log_shares` of the weights' layers."""
+    weight_NHP = np.array(weights.weights)[..., pairs.distance]
+    odds_P: Floats = (weight_NHP * share_NHP).sum(axis=(0, 1)) + np.array(weights.offsets)[pairs.distance]
+    return np.clip(odds_P, -MOST, MOST)
+
+
+def coherence_features(odds_P: Floats, usual_D: Floats, pairs: Pairs) -> Floats:
+    """What is told of one window, in the order of `FEATURES`."""
+    count_D = np.bincount(pairs.distance, minlength=len(APART))
+    mean_D = np.bincount(pairs.distance, odds_P, len(APART)) / count_D
+    spread_D = np.sqrt(np.bincount(pairs.distance, (odds_P - mean_D[pairs.distance]) ** 2, len(APART)) / count_D)
+    across_C = pairs.across.sum(axis=1)
+    unusual_P = odds_P - usual_D[pairs.distance]
+    over_C = pairs.across @ unusual_P
+    relative_C = over_C / across_C - (unusual_P.sum() - over_C) / (len(odds_P) - across_C)
+    cuts = [(pairs.across @ odds_P / across_C).min(), relative_C.min(), np.quantile(odds_P, 0.1)]
+    return np.concatenate([mean_D, spread_D, cuts])
+
+
+class Coherence(Settings):
+    """All that makes a window's coherence of the attention in it."""
+
+    pairs: PairWeights
+    against: dict[str, FeatureWeights] = Field(min_length=1)
+    """Way of breaking (spliced, halves, interleaved, crumbs) → weights of the features."""
+
+    def features(self, plan: SpanPlan, share_NHP: npt.NDArray[np.floating]) -> Floats:
+        """What is told of one window.
+
+        Args:
+            plan: The profile's.
+            share_NHP: `log_shares` of the window, of the layers of `pairs`.
+        """
+        pairs = pairs_of(plan)
+        return coherence_features(log_odds(self.pairs, pairs, share_NHP), np.array(self.pairs.usual), pairs)
+
+    def parts(self, feature_F: Floats) -> dict[str, float]:
+        """How whole a window of these features looks against each way of breaking."""
+        return {name: float(feature_F @ np.array(one.weights) + one.offset) for name, one in self.against.items()}
+
+    def score(self, plan: SpanPlan, share_NHP: npt.NDArray[np.floating]) -> float:
+        """The coherence of one window: the soft minimum of its parts."""
+        return soft_minimum(list(self.parts(self.features(plan, share_NHP)).values()))
