@@ -70,7 +70,7 @@ def test_set_reaches_into_sections_and_lists() -> None:
     ("override", "line"),
     [
         ("window.lenght=5", "window.lenght: unknown key; did you mean 'length'?"),
-        ("colour=red", "colour: unknown key; known keys: store, sources"),
+        ("colour=red", "colour: unknown key; known keys: sources, store"),
         ("Window.length=5", "Window: unknown key; did you mean 'window'?"),
         ("scorer.Span=5", "scorer.Span: unknown key; did you mean 'span'?"),
         ("window.length=many", "window.length: input should be a valid integer"),

@@ -85,8 +85,13 @@ def run_query(
             finds wrong, in one line.
     """
     store = Store(store_uri)
-    with run_views(store, asked_run(store, run_id, tell)) as connection:
-        return answer(connection, query, timeout=timeout)
+    told: list[str] = []  # said when there is an answer: what is refused is refused in one line
+    with run_views(store, asked_run(store, run_id, told.append)) as connection:
+        found = answer(connection, query, timeout=timeout)
+    for line in told:
+        if tell:
+            tell(line)
+    return found
 
 
 @contextlib.contextmanager

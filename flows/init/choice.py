@@ -37,13 +37,15 @@ def calibrations() -> dict[int, int]:
 
 
 def choice_of(found: Measured) -> Choice:
-    """The longest window that a calibration is shipped for and that enough documents fill.
+    """The longest window that a calibration is shipped for and that enough documents fill twice over.
 
-    The budget is half of the tokens of the documents that fill it.
+    Twice, since tokens are estimated: a window that hardly any document fills would score next to nothing. The budget is
+    half of the tokens of the documents that fill it.
     """
     filled: Mapping[int, int] = {length: found.filling(length) for length in LENGTHS}
     lengths = sorted(calibrations())
-    enough = [length for length in lengths if filled[length] >= max(1, min(ENOUGH, filled[lengths[0]] // 2))]
+    least = max(1, min(ENOUGH, filled[lengths[0]] // 2))
+    enough = [length for length in lengths if filled[length if length == lengths[0] else 2 * length] >= least]
     length = enough[-1] if enough and filled[enough[-1]] else lengths[0]
     tokens = found.tokens[length]
     return Choice(length, calibrations()[length], _rounded(tokens // 2) if tokens else None)

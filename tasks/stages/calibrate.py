@@ -29,6 +29,9 @@ from ladm.tasks.stages.scan import Measurement, ScanConfig, read_measurements
 from ladm.tasks.storage.store import Store
 
 UNLIKE = "unlike real text, or made of it"
+HOLDS_NOTHING_BACK = 1e9
+"""The threshold of a run's own gate: it rests on few windows, so what is unlike real text loses in rank, and no more.
+`select.gate` sets another."""
 FOLDS = 4
 """Parts of the documents that are left out in turn, to tell what the calibration is worth."""
 SAMPLE = "sample/"
@@ -86,7 +89,8 @@ def calibrate(job: Job, store: Store, key: str) -> Outcome:
         "whole_windows_of_the_sample": len(of_sample),
         "windows_left_out": len(found) - len(used),
     }
-    calibration = calibration.model_copy(update={"expected": tuple(rows), "made_from": made_from})
+    gate = calibration.gate.model_copy(update={"threshold": HOLDS_NOTHING_BACK})
+    calibration = calibration.model_copy(update={"expected": tuple(rows), "made_from": made_from, "gate": gate})
     return Outcome(
         counts=Counts(received=len(found), kept=len(used), dropped={UNLIKE: len(found) - len(used)}),
         files=[_written(store, key, calibration)],

@@ -156,7 +156,7 @@ def test_it_tells_what_was_found_and_assumed(tmp_path: Path, ladm: Cli) -> None:
     assert "scripts: Latin 100%" in answer.out
     lines = [line.split() for line in answer.out.splitlines() if line.strip()[:1].isdigit()]
     assert [line[0] for line in lines] == [f"{2**power:,}" for power in range(10, 18)]
-    assert [line[0] for line in lines if "shipped," in line] == ["1,024", "4,096"]
+    assert [line[0] for line in lines if "shipped," in line] == ["1,024", "2,048", "4,096"]
     written = (tmp_path / "config.yaml").read_text()
     assert written.count("#") > 5
     assert yaml.safe_load(written)["window"]["length"] == 1024

@@ -65,7 +65,8 @@ def test_notices_reach_the_log_and_the_artifacts(
     tmp_path: Path, corpus: Corpus, logged: list[logging.LogRecord]
 ) -> None:
     (corpus.folder / "broken.jsonl").write_bytes(b"\xff\xfe")
-    shown = deployed(corpus, tmp_path / "store")
+    own = ("scorer.layers=fitting", "calibrate.windows=30")
+    shown = deployed(corpus, tmp_path / "store", *own)
     record = the_record(tmp_path / "store")
     (notice,) = record["notices"]
     assert notice.startswith("scorer.layers: no calibration is shipped for ")
@@ -79,7 +80,7 @@ def test_notices_reach_the_log_and_the_artifacts(
     logged.clear()
     damaged = next((tmp_path / "store" / "tokenize").rglob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-9] + b"elsewhere")
-    shown = deployed(corpus, tmp_path / "store", "scorer.span=8")
+    shown = deployed(corpus, tmp_path / "store", "scorer.span=8", *own)
     said = [entry.getMessage() for entry in logged]
     for kind in ("is scored again", "damaged or missing in the store"):
         assert any(kind in line for line in said), said

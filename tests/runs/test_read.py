@@ -65,7 +65,7 @@ def large(record: dict[str, Any], files: int, **more: Any) -> dict[str, Any]:
     """The record of a run over so many files more."""
     uris = [f"s3://bucket/a/prefix/of/some/length/part-{number:06d}.jsonl.zst" for number in range(files)]
     job = next(job for job in record["shards"] if job["stage"] == "ingest")
-    sources = [{"uri": uri, "size": 1, "version": "1", "problem": None} for uri in uris]
+    sources = [{**record["sources"][0], "uri": uri, "size": 1, "version": "1"} for uri in uris]
     failures = [{"stage": "ingest", "shard": "x", "source": uri, "error": "OSError: gone"} for uri in uris]
     return {
         **record,
