@@ -39,8 +39,8 @@ def calibrations() -> dict[int, int]:
 def choice_of(found: Measured) -> Choice:
     """The longest window that a calibration is shipped for and that enough documents fill twice over.
 
-    Twice, since tokens are estimated: a window that hardly any document fills would score next to nothing. The budget is
-    half of the tokens of the documents that fill it.
+    Twice, since tokens are estimated: a window that hardly any document fills would score next to nothing. The budget
+    is half of the tokens of the documents that fill it.
     """
     filled: Mapping[int, int] = {length: found.filling(length) for length in LENGTHS}
     lengths = sorted(calibrations())
