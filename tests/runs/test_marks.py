@@ -17,7 +17,7 @@ import pytest
 from conftest import Answer, Corpus, run_arguments
 from test_collect import NOW, all_files, files_of_key, listing, run_record, swept
 
-from ladm.flows.dag import curate
+from ladm.flows.dag.scheduler import Dag
 from ladm.flows.runs import marks
 from ladm.flows.runs.collect import HOUR, collect, plan
 from ladm.flows.runs.marks import STALE_SECONDS, Mark, in_use, is_mark, live_marks, mark_path, process_started
@@ -169,13 +169,13 @@ def test_a_run_that_is_going_on_keeps_what_it_reuses(
     store = tmp_path / "store"
     assert ladm(*run_arguments(corpus, store)).code == 0
     assert ladm(*run_arguments(corpus, store, "scorer.span=8")).code == 0
-    working = curate.Dag.do_results
+    working = Dag.do_results
 
-    def collected_before(dag: curate.Dag) -> None:
+    def collected_before(dag: Dag) -> None:
         collect(str(store), 1)
         working(dag)
 
-    monkeypatch.setattr(curate.Dag, "do_results", collected_before)
+    monkeypatch.setattr(Dag, "do_results", collected_before)
     answer = ladm(*run_arguments(corpus, store, "select.budget_tokens=3000"))
     assert answer.code == 0, answer.err
     assert (answer.record["windows_scored"], answer.record["made_again"]) == (0, [])

@@ -277,7 +277,7 @@ def _check_gc(place: Place, corpus: Corpus, record: dict[str, Any], ladm: Cli) -
     for job in record["shards"]:
         named |= {file["path"] for file in [*job["shards"], *job["files"], *filter(None, [job["quarantine"]])]}
     left = {name.removeprefix(f"{place.prefix}/store/") for name in place.fs.find(f"{place.prefix}/store")}
-    assert left == named | set(record["files"]) | {"latest"}
+    assert left == named | set(record["files"]) | {"latest", "records/index.parquet"}
     assert set(ran(ladm(*on_s3(place, corpus)).record).values()) == {0}
 
 
