@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladm.tasks.evaluation import coherence, dependency
+from ladm.tasks.evaluation.against import SCALES
 from ladm.tasks.evaluation.contrast_set import (
     CALIBRATE,
     SHUFFLED,
@@ -167,8 +168,7 @@ def coherence_of(
 
     Lists have no part in it.
     """
-    kinds = (WHOLE, *coherence.SCALES)
-    texts = [one for one in found if one.half == CALIBRATE and one.kind in kinds and not is_list(config, one.domain)]
+    texts = _texts(config, found)
     if not texts:
         return None
     layers = [layer for layer in paired_layers(setting, cost_limit) if layer in setting.profile_layers]
@@ -187,8 +187,7 @@ def sums_of(
     setting: Setting, config: ContrastConfig, found: Sequence[Measurement], cost_limit: float = COST_LIMIT
 ) -> dict[str, ProfileWeights]:
     """Sums over the profile, beside coherence, from the same windows; none where they are too few."""
-    kinds = (WHOLE, *dependency.SCALES)
-    texts = [one for one in found if one.half == CALIBRATE and one.kind in kinds and not is_list(config, one.domain)]
+    texts = _texts(config, found)
     if not texts:
         return {}
     layers = profiled_layers(setting, cost_limit)
@@ -200,6 +199,12 @@ def sums_of(
         [one.domain for one in texts],
         [one.base for one in texts],
     )
+
+
+def _texts(config: ContrastConfig, found: Sequence[Measurement]) -> list[Measurement]:
+    """What dependency is fitted on: windows of the calibrating half, whole or broken in a way of `SCALES`; no lists."""
+    kinds = (WHOLE, *SCALES)
+    return [one for one in found if one.half == CALIBRATE and one.kind in kinds and not is_list(config, one.domain)]
 
 
 def gate_of(
