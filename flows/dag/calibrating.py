@@ -13,16 +13,14 @@ import orjson
 
 from ladm.flows.config import RunConfig
 from ladm.flows.dag import asked
-from ladm.flows.dag.jobs import Ask, versions
+from ladm.flows.dag.jobs import Ask, model_of, versions
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take
-from ladm.tasks.errors import AccountError
 from ladm.tasks.evaluation.contrast_set import CALIBRATE, ContrastConfig
 from ladm.tasks.evaluation.fit import layers_allowed, paired_layers
 from ladm.tasks.evaluation.sample_windows import PACKAGE, sample_digest
 from ladm.tasks.evaluation.scores import Setting
 from ladm.tasks.manifest import Manifest, Shard
-from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.gate import Gate
@@ -41,7 +39,7 @@ def can_be_calibrated(scorer: LadmConfig, length: int) -> bool:
 
 def ask_contrast(plan: Plan) -> list[Ask]:
     """Draw windows of the corpus and of the bundled sample, and break them."""
-    model = _model(plan)
+    model = model_of(plan)
     environment = {"model": plan.config.scorer.model, "sample": PACKAGE}
     identity = [model.tokenizer_digest, sample_digest()]
     return [Ask(_contrast(plan).model_dump(mode="json"), identity, environment, label="windows to calibrate by")]
@@ -49,7 +47,7 @@ def ask_contrast(plan: Plan) -> list[Ask]:
 
 def ask_scan(plan: Plan) -> list[Ask]:
     """Measure the windows of one document's shard."""
-    scorer, model = resolved_scorer(plan.config.scorer), _model(plan)
+    scorer, model = resolved_scorer(plan.config.scorer), model_of(plan)
     environment = {"model": scorer.model, "device": scorer.device}
     config = _scan(plan).model_dump(mode="json", exclude_none=True)
     return [Ask(config, [model.digest, model.tokenizer_digest], environment)]
@@ -57,7 +55,7 @@ def ask_scan(plan: Plan) -> list[Ask]:
 
 def ask_calibrate(plan: Plan) -> list[Ask]:
     """Fit the calibration."""
-    model = _model(plan)
+    model = model_of(plan)
     config = FitConfig(
         scan=_scan(plan), length=plan.config.window.length, n_layers=plan.n_layers, contrast=_contrast(plan)
     )
@@ -140,12 +138,6 @@ def _scan(plan: Plan) -> ScanConfig:
         layers=layers_allowed(setting),
         profile_layers=paired_layers(setting),
     )
-
-
-def _model(plan: Plan) -> ResolvedModel:
-    if plan.model is None:
-        raise AccountError("a run that calibrates without a model")
-    return plan.model
 
 
 ROWS = (

@@ -49,7 +49,7 @@ def do_without_work(plan: Plan, console: Console) -> RunRecord | None:
         record.notices.append(note)
         held.say(note)
     try:
-        do_stages(store, record, held, _nobody)
+        do_stages(store, record, held, nobody)
     except WorkIsLeftError:
         store.remove_all([file.path for file in record.plan.addresses])
         store.remove_empty_folders(f"runs/{record.run_id}")
@@ -59,7 +59,12 @@ def do_without_work(plan: Plan, console: Console) -> RunRecord | None:
     return record
 
 
-def _nobody() -> Crew:
+def nobody() -> Crew:
+    """Who does the jobs of a plan of which nothing may be left.
+
+    Raises:
+        WorkIsLeftError: Always: somebody was asked for.
+    """
     raise WorkIsLeftError
 
 
@@ -85,7 +90,7 @@ def do_stages(store: Store, record: RunRecord, console: Console, start: Callable
         dag = Dag(plan, console, start, record, inventory)
         dag.do_shards()
         dag.do_results()
-        if start is _nobody and store.damaged(record.products()):  # found and told by who can mend it
+        if start is nobody and store.damaged(record.products()):  # found and told by who can mend it
             raise WorkIsLeftError
         dag.mend()
         with contextlib.suppress(*io_errors()):  # without it the next run takes longer, and nothing else

@@ -87,7 +87,7 @@ def ask_filter(plan: Plan) -> list[Ask]:
 def ask_tokenize(plan: Plan) -> list[Ask]:
     """Cut windows."""
     return [
-        Ask(plan.config.window.model_dump(), [_model(plan).tokenizer_digest], {"model": plan.config.scorer.model}),
+        Ask(plan.config.window.model_dump(), [model_of(plan).tokenizer_digest], {"model": plan.config.scorer.model}),
     ]
 
 
@@ -96,7 +96,7 @@ def ask_short(plan: Plan) -> list[Ask]:
     config: dict[str, Any] = {"window_length": plan.config.window.length}
     if plan.filters:
         config |= filter_key_config(plan.config.filters)
-    return [Ask(config, [_model(plan).tokenizer_digest, *plan.filters], {"model": plan.config.scorer.model})]
+    return [Ask(config, [model_of(plan).tokenizer_digest, *plan.filters], {"model": plan.config.scorer.model})]
 
 
 def ask_signatures(plan: Plan) -> list[Ask]:
@@ -128,7 +128,7 @@ def ask_score(plan: Plan) -> list[Ask]:
         "layers": plan.layers,
     }
     config = score_key_config(scorer, calibration.weights if calibration else None)
-    return [Ask(config, [_model(plan).digest], environment)]
+    return [Ask(config, [model_of(plan).digest], environment)]
 
 
 def ask_measures(plan: Plan) -> list[Ask]:
@@ -164,7 +164,7 @@ def _measures(plan: Plan, *, model: bool, beside: dict[str, Any] | None = None) 
     scorer = resolved_scorer(plan.scorer)
     if beside is not None:
         scorer = scorer.model_copy(update={"beside": BesideConfig.model_validate(beside)})
-    resolved = _model(plan)
+    resolved = model_of(plan)
     asks = []
     for name in scorer.beside.names:
         needs = scorer.beside.needs_of(name, plan.config.window.length)
@@ -214,7 +214,7 @@ def ask_exports(plan: Plan) -> list[Ask]:
 
 def ask_card(plan: Plan) -> list[Ask]:
     """The dataset card, which also tells of the allocation and of what was not scored."""
-    model = _model(plan)
+    model = model_of(plan)
     about: dict[str, Any] = {
         "run": plan.config.model_dump(mode="json"),
         "model": {"reference": model.reference, "digest": model.digest},
@@ -232,6 +232,7 @@ def ask_publish(plan: Plan) -> list[Ask]:
     return [Ask(publish.model_dump(), label=publish.to)] if publish else []
 
 
-def _model(plan: Plan) -> ResolvedModel:
+def model_of(plan: Plan) -> ResolvedModel:
+    """The model of a run that has a stage which needs one."""
     assert plan.model is not None, "a stage that needs the model is asked for only where there is one"
     return plan.model

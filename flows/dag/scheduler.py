@@ -65,27 +65,27 @@ class Dag:
     def do_shards(self) -> None:
         """Every source file through the stages before ranking, as far as the plan goes."""
         with one_core_a_tokenizer():
-            self.begin_what_was_made_once()
-            for row in self.rows.values():
-                if row.scope == "source file":
-                    self.offer_all(row, self.requests.of_files(row))
+            self.begin_sources()
             self.drain()
             for row in self.rows.values():
                 if row.scope == "run" and not row.is_result and self.is_left(row) and not self.record.failures:
                     self.begin_whole_run(row)
                     self.drain()
 
-    def begin_what_was_made_once(self) -> None:
-        """Offer what is made once where the store has it, before anything that waits for it."""
+    def begin_sources(self) -> None:
+        """Offer a job for each source file, and before, where the store has it, what is made once."""
         for row in self.rows.values():
-            if row.made_once and all(self.requests.is_sound(request.job) for request in self.requests.of_run(row)):
+            requests = self.requests.of_run(row) if row.made_once else []
+            if requests and all(self.requests.is_sound(request.job) for request in requests):
                 self.record.made_before.add(row.name)
-                self.begin_whole_run(row)
-        self.drain()
+                self.offer_all(row, requests)
+        for row in self.rows.values():
+            if row.scope == "source file":
+                self.offer_all(row, self.requests.of_files(row))
 
     def is_left(self, row: Row) -> bool:
         """Whether a row over the whole run is to be begun: there is work for it, and what it makes is not there yet."""
-        return not self.record.made_before & {row.name, row.serves} and self.passed_on_to(row)
+        return not self.record.was_made_before(row) and self.passed_on_to(row)
 
     def do_results(self) -> None:
         """What is made of all shards, one row after the other; nothing if a shard failed or too much was lost."""

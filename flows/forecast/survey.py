@@ -14,12 +14,10 @@ from typing import Any
 
 from ladm.flows.console import Console
 from ladm.flows.dag.calibrating import gate_file
-from ladm.flows.dag.crew import Crew
-from ladm.flows.dag.doing import WorkIsLeftError, inventory_of
+from ladm.flows.dag.doing import inventory_of, nobody
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.notices import OF_SCORES
 from ladm.flows.dag.plan import Plan
-from ladm.flows.dag.rows import Row
 from ladm.flows.dag.scheduler import Dag
 from ladm.flows.runs.read import latest_record
 from ladm.flows.runs.record import RunRecord
@@ -67,14 +65,11 @@ def survey(plan: Plan) -> Survey:
     if found.record.previous:
         changes = setting_changes(settings_of(found.record.previous), settings_of(found.record.as_json()))
         found.changed = [one for one in changes if not one[0].startswith(NO_RESULT)]
-    dag = Dag(plan, Console.silent(), _nobody, found.record, inventory_of(plan))
-    dag.begin_what_was_made_once()
-    for row in dag.rows.values():
-        if row.scope == "source file":
-            dag.offer_all(row, dag.requests.of_files(row))
+    dag = Dag(plan, Console.silent(), nobody, found.record, inventory_of(plan))
+    dag.begin_sources()
     dag.take_over()
     for row in dag.rows.values():
-        if row.scope != "run" or not _is_asked_for(dag, row):
+        if row.scope != "run" or found.record.was_made_before(row):
             continue
         if any(dag.ready.values()):
             found.todo[row.stage.name] += len(row.asks(plan))
@@ -83,10 +78,6 @@ def survey(plan: Plan) -> Survey:
             dag.take_over()
     _count(found, dag)
     return found
-
-
-def _nobody() -> Crew:
-    raise WorkIsLeftError
 
 
 def _count(found: Survey, dag: Dag) -> None:
@@ -115,7 +106,7 @@ def _count(found: Survey, dag: Dag) -> None:
         if shards:
             found.todo[dag.rows[name].stage.name] += shards * len(dag.rows[name].asks(dag.plan))
     for row in dag.rows.values():
-        if row.scope == "shard" and row.serves and _is_asked_for(dag, row):
+        if row.scope == "shard" and row.serves and not found.record.was_made_before(row):
             found.todo[row.stage.name] += -(-dag.plan.config.calibrate.windows // DOCUMENTS_A_SHARD)
 
 
@@ -140,11 +131,6 @@ def _count_lineage(found: Survey, dag: Dag, lineage: Lineage, stopped: set[str],
 def _shard_rows(dag: Dag) -> list[str]:
     """The rows that every ingested shard goes through."""
     return [row.name for row in dag.rows.values() if row.scope == "shard" and not row.serves]
-
-
-def _is_asked_for(dag: Dag, row: Row) -> bool:
-    """Whether the run does a row's jobs: not those of what is made once, where that is there."""
-    return not dag.record.made_before & {row.name, row.serves}
 
 
 def _files(request: Request) -> Sequence[SourceFile]:

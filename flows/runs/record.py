@@ -82,6 +82,10 @@ class RunRecord:
                     return
         self.done.append(done)
 
+    def was_made_before(self, row: Row) -> bool:
+        """Whether a row's work, or all that it serves, was done once and for all by an earlier run."""
+        return bool(self.made_before & {row.name, row.serves})
+
     def products(self) -> list[Shard]:
         """The files that are read or published when no job is left: rankings, exports, measurements, quarantines."""
         last = [done for stage in PRODUCTS for done in self.of(stage)]
@@ -171,7 +175,7 @@ class RunRecord:
         rows = rows_of(self.plan)
         there = {row.stage.name for row in rows}
         for stage in self.plan.stages:
-            if any(self.made_before & {row.name, row.serves} for row in rows_of_stage(stage)):
+            if any(map(self.was_made_before, rows_of_stage(stage))):
                 continue  # by an earlier run, of what that one had
             passed_on = [self._passed_on_to(row, there) for row in rows if row.stage.name == stage and row.receives]
             received = self._counts(stage).received

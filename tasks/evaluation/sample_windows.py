@@ -21,6 +21,8 @@ from ladm.tasks.evaluation.passages import SourceWindow
 
 PACKAGE = "ladm.flows.sample"
 """Where the sample lies: a package of data."""
+DOMAINS = "sample/"
+"""How the names of the sample's domains begin."""
 WINDOWS_A_DOCUMENT = 3
 """Of a document, at most: its beginning, its middle and its end."""
 _CHARACTERS_A_TOKEN = 12  # more than any text has, so that what is not needed is not tokenized
@@ -52,7 +54,7 @@ def sample_windows(package: str, length: int, coder: Coder) -> list[SourceWindow
         doc_id = f"sample:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         for place in range(count):
             start = place * (len(ids) - length) // (count - 1) if count > 1 else 0
-            windows.append(SourceWindow(doc_id, f"sample/{domain}", ids[start : start + length], place))
+            windows.append(SourceWindow(doc_id, f"{DOMAINS}{domain}", ids[start : start + length], place))
     return windows
 
 

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES
-from ladm.tasks.scorers.gate import soft_minimum
 from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.settings import Settings
 
@@ -157,7 +156,3 @@ class Coherence(Settings):
     def parts(self, feature_F: Floats) -> dict[str, float]:
         """How whole a window of these features looks against each way of breaking."""
         return {name: float(feature_F @ np.array(one.weights) + one.offset) for name, one in self.against.items()}
-
-    def score(self, plan: SpanPlan, share_NHP: npt.NDArray[np.floating]) -> float:
-        """The coherence of one window: the soft minimum of its parts."""
-        return soft_minimum(list(self.parts(self.features(plan, share_NHP)).values()))

@@ -6,7 +6,6 @@ same settings, whatever the corpus has become by then: another one would have ev
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +14,14 @@ import orjson
 from pydantic import Field
 
 from ladm.tasks.errors import ConfigError
+from ladm.tasks.evaluation import sample_windows
 from ladm.tasks.evaluation.contrast_set import BROKEN, CALIBRATE, JUNK, WHOLE, ContrastConfig
 from ladm.tasks.evaluation.fit import About, calibration_of, profiled_layers
 from ladm.tasks.evaluation.reference import real_text
-from ladm.tasks.evaluation.scores import Choice, Floats, Scores, Setting, calibrated_scores, features_of
+from ladm.tasks.evaluation.scores import Choice, Floats, Scores, Setting, calibrated_scores, features_of, named_layers
 from ladm.tasks.evaluation.table import ALL_DOMAINS, table
 from ladm.tasks.job import Job, Outcome, Stage
-from ladm.tasks.manifest import Counts, Shard
+from ladm.tasks.manifest import Counts
 from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Windows
 from ladm.tasks.settings import Settings
@@ -34,8 +34,6 @@ HOLDS_NOTHING_BACK = 1e9
 `select.gate` sets another."""
 FOLDS = 4
 """Parts of the documents that are left out in turn, to tell what the calibration is worth."""
-SAMPLE = "sample/"
-"""How the names of the sample's domains begin."""
 
 
 class CalibrateConfig(Settings):
@@ -81,7 +79,7 @@ def calibrate(job: Job, store: Store, key: str) -> Outcome:
     if calibration.gate is None:
         raise ConfigError(_too_few(len(whole), asked.length))
     rows = table(setting, used, _left_out(setting, asked.contrast, used, about), asked.contrast, CALIBRATE)
-    of_sample = [one for one in whole if one.domain.startswith(SAMPLE)]
+    of_sample = [one for one in whole if one.domain.startswith(sample_windows.DOMAINS)]
     made_from = {
         "windows": len(used),
         "documents": len({one.base for one in used}),
@@ -93,7 +91,7 @@ def calibrate(job: Job, store: Store, key: str) -> Outcome:
     calibration = calibration.model_copy(update={"expected": tuple(rows), "made_from": made_from, "gate": gate})
     return Outcome(
         counts=Counts(received=len(found), kept=len(used), dropped={UNLIKE: len(found) - len(used)}),
-        files=[_written(store, key, calibration)],
+        files=[store.write_file("calibrate", key, "json", orjson.dumps(calibration.model_dump(mode="json")))],
         measures={"windows": len(used)},
     )
 
@@ -130,7 +128,7 @@ def _of_real_text(setting: Setting, found: Sequence[Measurement]) -> tuple[list[
     layers = profiled_layers(setting)
     features = np.stack([features_of(one, layers, setting.profile_layers) for one in whole])
     windows = Windows(features, [one.domain for one in whole], [one.base for one in whole])
-    trusted_W = np.array([one.domain.startswith(SAMPLE) for one in whole])
+    trusted_W = np.array([one.domain.startswith(sample_windows.DOMAINS) for one in whole])
     real_W = real_text(layers, windows, trusted_W)
     junk = {one.base for one, real in zip(whole, real_W, strict=True) if not real}
     used = [one for one in found if not junk.intersection(one.documents)]
@@ -170,16 +168,8 @@ def _left_out(setting: Setting, config: ContrastConfig, used: Sequence[Measureme
         found = calibrated_scores(setting, [used[place] for place in out], fitted)
         for choice, values in found.items():
             scores.setdefault(choice.formula, np.full(len(used), np.nan))[out] = values
-    last = max(setting.profile_layers)
-    named = f"{min(setting.profile_layers)}-{last}"
+    named, last = named_layers(setting.profile_layers), max(setting.profile_layers)
     return {Choice("ladm", formula, named, last): values for formula, values in scores.items()}
-
-
-def _written(store: Store, key: str, calibration: Calibration) -> Shard:
-    content = orjson.dumps(calibration.model_dump(mode="json"))
-    path = store.shard_path("calibrate", key, "json")
-    store.write_bytes(path, content)
-    return Shard(key=key, path=path, bytes=len(content), rows=0, sha256=hashlib.sha256(content).hexdigest())
 
 
 STAGE = Stage(name="calibrate", version="1", compute=calibrate, unkeyed=("measurements",))

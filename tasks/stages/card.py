@@ -6,7 +6,6 @@ configuration. Its words are in `card_text.py`.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any
 
 import duckdb
@@ -14,7 +13,7 @@ from pydantic import Field
 
 from ladm.tasks.exporters.card_text import CardFacts, card_text
 from ladm.tasks.job import Job, Outcome, Stage
-from ladm.tasks.manifest import Counts, Shard
+from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import DOCUMENTS, DROPPED, FILTERED, NOT_RANKED, RANKING
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage import duck
@@ -59,12 +58,10 @@ def card(job: Job, store: Store, key: str) -> Outcome:
             splits=[place for place in _rows(connection, "card_splits")[0].values() if place is not None],
             ranking_key=ranking.key,
         )
-    path = store.shard_path("export", key, "md")
-    content = card_text(job.config, facts).encode()
-    store.write_bytes(path, content)
+    written = store.write_file("export", key, "md", card_text(job.config, facts).encode())
     return Outcome(
         counts=Counts(received=ranking.rows, kept=ranking.rows),
-        files=[Shard(key=key, path=path, bytes=len(content), rows=0, sha256=hashlib.sha256(content).hexdigest())],
+        files=[written],
     )
 
 

@@ -6,17 +6,17 @@ in the store is a receipt: where it was put, and which files.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import orjson
 
 from ladm.tasks.exporters.card_text import RUN_ID
 from ladm.tasks.job import Job, Outcome, Stage
-from ladm.tasks.manifest import Counts, Manifest, Shard, record_path
+from ladm.tasks.manifest import Counts, Shard, record_path
 from ladm.tasks.publishing.folder import check_folder, publish_to_folder
 from ladm.tasks.publishing.hub import check_hub, publish_to_hub
 from ladm.tasks.publishing.target import PublishConfig
+from ladm.tasks.sealing import manifest_of, unsealed
 from ladm.tasks.storage.store import Store
 
 
@@ -43,9 +43,7 @@ def publish(job: Job, store: Store, key: str) -> Outcome:
         where = publish_to_folder(config.to, store, files, card, key)
     listed = [{"name": name, "bytes": file.bytes, "sha256": file.sha256} for name, file in sorted(files.items())]
     content = orjson.dumps({"to": config.to, "where": where, "files": listed}, option=orjson.OPT_INDENT_2)
-    path = store.shard_path("publish", key, "json")
-    store.write_bytes(path, content)
-    receipt = Shard(key=key, path=path, bytes=len(content), rows=0, sha256=hashlib.sha256(content).hexdigest())
+    receipt = store.write_file("publish", key, "json", content)
     number = len(files) + 1
     return Outcome(
         counts=Counts(received=number, kept=number),
@@ -56,14 +54,11 @@ def publish(job: Job, store: Store, key: str) -> Outcome:
 
 def _named(store: Store, exports: Sequence[Shard]) -> dict[str, Shard]:
     """The exports' files by their names: `parquet/train-00000-of-00001.parquet`."""
-    from ladm.tasks.stage import unsealed  # noqa: PLC0415  (Prefect, which is there where jobs are done)
-
     formats: dict[str, str] = {}
     found = {}
     for file in exports:
         if file.key not in formats:  # the record of the job that made it says which format that is
-            record = orjson.loads(unsealed(store.read_bytes(record_path(file.key))))
-            formats[file.key] = Manifest.model_validate(orjson.loads(record["result"])).label
+            formats[file.key] = manifest_of(unsealed(store.read_bytes(record_path(file.key)))).label
         found[f"{formats[file.key]}/{file.path.split(f'/{file.key}/', 1)[1]}"] = file
     return found
 

@@ -116,6 +116,12 @@ class Store(Files):
             writer.write(table)
         return writer.shard()
 
+    def write_file(self, stage: str, key: str, suffix: str, content: bytes) -> Shard:
+        """Write a small file that is no table as the data file of a key."""
+        path = self.shard_path(stage, key, suffix)
+        self.write_bytes(path, content)
+        return Shard(key=key, path=path, bytes=len(content), rows=0, sha256=hashlib.sha256(content).hexdigest())
+
     def kept(self, shard: Shard) -> list[Shard]:
         """The shard, for a manifest; none if it has no row, and then its file is deleted: no stage need follow."""
         if shard.rows:

@@ -90,11 +90,14 @@ def test_a_signal_in_the_middle_of_a_long_window(
     assert again.record["stages"]["tokenize"]["cached"] == 2
 
 
+NEVER = "import ladm.flows.runs.publish as p, time\np.publish = lambda record: time.sleep(600)\n"
+"""Before a run: its record takes longer than anybody waits."""
+
+
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, corpus: Corpus) -> None:
     """Even where the record cannot be left."""
     before, begun = long_scoring(tmp_path)
-    never = "import ladm.flows.runs.publish as p, time\np.publish = lambda record: time.sleep(600)\n"
-    process = start(run_arguments(corpus, tmp_path / "store"), before + never)
+    process = start(run_arguments(corpus, tmp_path / "store"), before + NEVER)
     wait_for(begun.exists)
     os.kill(process.pid, signal.SIGINT)
     time.sleep(1)
@@ -107,8 +110,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, corpus: Corpus
 
 def test_a_record_that_takes_too_long_is_not_waited_for(tmp_path: Path, corpus: Corpus) -> None:
     before, begun = long_scoring(tmp_path)
-    never = "import ladm.flows.runs.publish as p, time\np.publish = lambda record: time.sleep(600)\n"
-    process = start(run_arguments(corpus, tmp_path / "store"), before + never)
+    process = start(run_arguments(corpus, tmp_path / "store"), before + NEVER)
     wait_for(begun.exists)
     os.kill(process.pid, signal.SIGTERM)
     _, log = process.communicate(timeout=25)
