@@ -57,7 +57,8 @@ def test_every_hostile_file_in_one_run(tmp_path: Path, corpus: Corpus, ladm: Cli
     named_like_a_file.mkdir(exist_ok=True)
     write_jsonl(named_like_a_file / "inside.jsonl", "Inside", 5, [300])
     store = tmp_path / "store"
-    answer = ladm(*run_arguments(corpus, store, f"sources=[{folder}, {corpus.folder}]"))
+    settings = [f"sources=[{folder}, {corpus.folder}]"]
+    answer = ladm(*run_arguments(corpus, store, *settings, "ingest.pack_bytes=0"))  # a job a file
     assert answer.code == 0, answer.err
     assert "Traceback" not in answer.err
     record = answer.record
@@ -83,6 +84,15 @@ def test_every_hostile_file_in_one_run(tmp_path: Path, corpus: Corpus, ladm: Cli
     assert sum(row["source"].endswith(("letters.jsonl", "poems.jsonl")) for row in ranked) == 7
     # The domain is a name, never a path: all that was written is below the store.
     assert {path.name for path in tmp_path.iterdir()} == {"hostile", "corpus", "store"}
+    # Read in groups, as small files are, they come to the same.
+    packed = ladm(*run_arguments(corpus, tmp_path / "packed", *settings))
+    assert packed.code == 0, packed.err
+    assert packed.record["stages"]["ingest"]["run"] < record["stages"]["ingest"]["run"]
+    assert packed.record["quarantined"] == record["quarantined"]
+    kept = [{name: one["stages"]["ingest"][name] for name in ("in", "kept")} for one in (packed.record, record)]
+    assert kept[0] == kept[1]
+    query = "select parse_filename(source) as source, score from ranking join documents using (doc_id) order by all"
+    assert rows_of(ladm, tmp_path / "packed", query) == rows_of(ladm, store, query)
 
 
 def test_a_domain_is_a_name_and_nothing_else(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
