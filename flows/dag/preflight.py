@@ -129,12 +129,11 @@ def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig
     if calibration:
         scorer = calibration.stated(scorer)
     config = config.model_copy(update={"scorer": scorer})
-    by_calibration = calibration is not None or scorer.layers == OWN
-    given: tuple[str, ...] = (*calibration.gives, *(["gate"] if calibration.gate else [])) if calibration else ()
-    if scorer.layers == OWN:
-        given = ("dependency", "gate")
-    check_rank_by(config, given if by_calibration else None)
-    check_columns_are_made(config.select.where, scorer.beside.names, given)
+    given: tuple[str, ...] | None = ("dependency", "gate") if scorer.layers == OWN else None
+    if calibration:
+        given = (*calibration.gives, *(["gate"] if calibration.gate else []))
+    check_rank_by(config, given)
+    check_columns_are_made(config.select.where, scorer.beside.names, given or ())
     return config, calibration
 
 

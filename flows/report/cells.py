@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ladm.flows.report.facts import EXCERPT_CHARACTERS
@@ -25,12 +26,16 @@ class Table:
     kinds: dict[str, str] = field(default_factory=dict)
     """Column → `long` or `name`, for text that needs room; a column of numbers is known by its cells."""
 
-    def kind(self, column: int) -> str:
-        """How the column is laid out and sorted: `number`, `long`, `name` or nothing in particular."""
-        cells = [row[column] for row in self.rows if row[column] is not None]
+    @cached_property
+    def looks(self) -> tuple[str, ...]:
+        """How each column is laid out and sorted: `number`, `long`, `name` or nothing in particular."""
+        return tuple(self._look(number, column) for number, column in enumerate(self.columns))
+
+    def _look(self, number: int, column: str) -> str:
+        cells = [row[number] for row in self.rows if row[number] is not None]
         if cells and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells):
             return "number"
-        return self.kinds.get(self.columns[column], "")
+        return self.kinds.get(column, "")
 
 
 def shown(cell: object) -> str:

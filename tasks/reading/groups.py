@@ -3,7 +3,8 @@
 Files are cut into groups by what they are, as rolling hashes cut files by their content: in the order of the listing, a
 file ends its group if the hash of its name falls below a threshold. Whether it does depends on no other file, so that a
 file that is added, changed or removed changes its own group and no other; one that ends a group parts it in two, or
-joins it to the next one, as it comes and goes.
+joins it to the next one, as it comes and goes. A group that comes out much too large is cut again, by the same hashes:
+there, a new file may move a cut.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -39,11 +40,12 @@ def test_every_file_is_in_one_group_and_in_order(files: list[ListedFile]) -> Non
 
 @pytest.mark.parametrize("what", ["added", "removed", "changed"])
 def test_one_file_concerns_its_own_group_alone(files: list[ListedFile], what: str) -> None:
-    """All but a file that ends a group: it parts one group in two, or joins two."""
+    """All but a file that ends a group, and a new one where a group that came out too large is cut again: few do."""
     before = names(groups_of(files, PACK))
     ends = {group[-1].file.uri for group in groups_of(files, PACK)}
     tries = random.Random(2)
-    for _ in range(25):
+    gone, come = Counter[int](), Counter[int]()
+    for _ in range(100):
         after = list(files)
         place = tries.randrange(len(files))
         match what:
@@ -56,8 +58,14 @@ def test_one_file_concerns_its_own_group_alone(files: list[ListedFile], what: st
                 file = files[place].file
                 after[place] = ListedFile(file.model_copy(update={"version": "2", "size": file.size + 1}), ENTRY)
         now = names(groups_of(after, PACK))
-        assert len(before - now) == 1
-        assert len(now - before) in ((1, 2) if what == "added" else (1,))
+        gone[len(before - now)] += 1
+        come[len(now - before)] += 1
+    if what == "added":
+        assert gone[1] >= 95
+        assert come[1] >= 90
+        assert max([*gone, *come]) <= 3
+    else:
+        assert (gone, come) == ({1: 100}, {1: 100})
 
 
 def test_a_file_that_ends_a_group_joins_it_to_the_next(files: list[ListedFile]) -> None:

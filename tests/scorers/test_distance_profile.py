@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 
 from ladm.tasks.scorers.attention import one_pass
 from ladm.tasks.scorers.calculator import load_calculator, token_ids
-from ladm.tasks.scorers.calibration import ProfileWeights, profile_score
+from ladm.tasks.scorers.calibration import ProfileWeights, Weights, profile_score
 from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES, FEATURES, profile_features, profile_plan
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.window_scores import score_windows
@@ -69,7 +69,7 @@ def test_scores_by_the_profile_come_from_the_same_pass(folder: Path) -> None:
     run: list[int] = []
     for number, layer in enumerate(calculator.model.layers):
         layer.register_forward_pre_hook(lambda *_, number=number: run.append(number))
-    scores = score_windows(calculator, chosen, ids_BL, {"order": order, "dependency": dependency})
+    scores = score_windows(calculator, chosen, ids_BL, Weights(sums={"order": order, "dependency": dependency}))
     assert run == [0, 1, 2] * (len(run) // 3)
     for score, ids_L in zip(scores, ids_BL, strict=True):
         layer = reference.eager_attentions(folder, ids_L)[1]
@@ -81,7 +81,7 @@ def test_scores_by_the_profile_come_from_the_same_pass(folder: Path) -> None:
         assert one.cds_per_layer == pytest.approx(other.cds_per_layer, rel=1e-5)
         assert other.by_profile == {}
     run.clear()
-    score_windows(calculator, CONFIG.model_copy(update={"layers": (0,)}), ids_BL[:1], {"order": order})
+    score_windows(calculator, CONFIG.model_copy(update={"layers": (0,)}), ids_BL[:1], Weights(sums={"order": order}))
     assert run == [0, 1], "the pass ends at the last layer that either score needs"
 
 
