@@ -67,8 +67,8 @@ class ExecutionConfig(Settings):
     workers: int | None = Field(default=None, ge=1)
     """How many tasks of a CPU stage run at once. Default: the cores of the machine or the cluster."""
     models: int | None = Field(default=None, ge=1)
-    """Ray and Dask: how many shards are scored at once, each by a copy of the model. Default: the number of GPUs, or
-    one on CPUs. Threads score one shard at a time."""
+    """How many copies of the model score, each on a GPU of its own. Default: the number of GPUs, or one on CPUs. On
+    threads no more than one where there are not several GPUs."""
 
 
 class ScorerConfig(LadmConfig):

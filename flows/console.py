@@ -204,7 +204,8 @@ def print_summary(record: dict[str, Any], command: str | None = None) -> None:
 
 def _print_results(out: RichConsole, record: dict[str, Any]) -> None:
     """What a run that completed gave, and where it is."""
-    out.print(f"windows scored in this run: {record['windows_scored']}", markup=False, highlight=False)
+    where = f", on {', '.join(record['devices'])}" if record["devices"] not in ([], ["cpu"]) else ""
+    out.print(f"windows scored in this run: {record['windows_scored']}{where}", markup=False, highlight=False)
     ranked = record["stages"].get("rank")
     if ranked:
         out.print(

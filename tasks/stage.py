@@ -7,6 +7,8 @@ and retries with exponential backoff for what can pass. Nothing else in the proj
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,8 @@ from ladm.tasks.storage.store import Store
 
 __all__ = ["ContentKeyPolicy", "StoreRecords", "can_pass", "sealed", "stage_task", "unsealed", "worth_retrying"]
 
+doing: ContextVar[Callable[[Stage, Job], list[Manifest]]] = ContextVar("doing", default=run_jobs)
+"""What does a task's job: this process, or another that a runner chose. Prefect hands it on to its task threads."""
 PATIENCE_SECONDS = 60.0
 """How long the record of a shard that is done waits for a store that is out of reach."""
 
@@ -111,7 +115,7 @@ def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds:
     """The stage as a Prefect task of one parameter `job` (a dict), returning a manifest (a dict)."""
 
     def run(job: dict[str, Any]) -> dict[str, Any]:
-        done, *together = run_jobs(stage, Job.model_validate(job))
+        done, *together = doing.get()(stage, Job.model_validate(job))
         for manifest in together:
             records.write_manifest(manifest)
         return done.model_dump(mode="json")

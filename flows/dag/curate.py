@@ -100,7 +100,9 @@ def do(plan: Plan, console: Console) -> RunRecord:
 
             @functools.cache
             def crew() -> Crew:
-                return Crew(stack.enter_context(runner_of(plan)), stage_tasks(plan))
+                runner = stack.enter_context(runner_of(plan))
+                record.devices = runner.devices
+                return Crew(runner, stage_tasks(plan))
 
             do_stages(store, record, console, crew)
             publish_what_there_is(record, console)

@@ -10,7 +10,7 @@ from ladm.flows.dag.lineage import Request
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import BY_NAME
 from ladm.flows.runs.outcomes import Done, Failure
-from ladm.flows.runs.record import RunRecord, why_nothing_is_left
+from ladm.flows.runs.record import RunRecord
 from ladm.tasks.storage.store import Store
 
 
@@ -35,3 +35,15 @@ def why_nothing_is_ranked(record: RunRecord, rows: Iterable[Row]) -> Failure | N
         return None
     reason = "no document was left; see the quarantine and the reasons for dropping in the run record"
     return Failure(record.plan.stages[-1], "all shards", reason, remedy="drops")
+
+
+def why_nothing_is_left(store: Store, done: Done) -> str:
+    """Of a shard of which nothing was kept, since the rest was quarantined just now: for what. Nothing of another."""
+    manifest, counts = done.manifest, done.manifest.counts
+    if manifest.quarantine is None or counts.kept or manifest.stage == "ingest" or done.cached:
+        return ""
+    reasons = store.read_shard(manifest.quarantine)["reason"].to_pylist()
+    return (
+        f"{manifest.stage}: nothing is left of {manifest.label}: {counts.quarantined:,} of {counts.received:,} records "
+        f"are quarantined, the first for: {reasons[0]}"
+    )

@@ -61,6 +61,8 @@ class RunRecord:
     """Rows of the table of stages whose result is made once, and was made by an earlier run."""
     notices: list[str] = field(default_factory=list)
     """What the run said of itself as it went on: layers left out, what is scored again, files made again."""
+    devices: list[str] = field(default_factory=list)
+    """Where this run put windows through the model."""
     shortfalls: list[Shortfall] = field(default_factory=list)
     """What the run did not get, though nothing failed."""
     previous: dict[str, Any] | None = None
@@ -222,6 +224,7 @@ class RunRecord:
             "seconds": round((finished - self.started).total_seconds(), 3),
             "store": plan.config.store,
             "windows_scored": self.windows_scored(),
+            "devices": self.devices,
             "quarantined": {
                 "records": sum(self._counts(stage).quarantined for stage in plan.stages),
                 "files": self.quarantined_files(),
@@ -282,18 +285,6 @@ def shards_of(record: dict[str, Any], stage: str, *, files: bool = False, ending
 def quarantines_of(jobs: Iterable[Done]) -> list[Shard]:
     """The quarantine files of finished jobs."""
     return [done.manifest.quarantine for done in jobs if done.manifest.quarantine]
-
-
-def why_nothing_is_left(store: Store, done: Done) -> str:
-    """Of a shard of which nothing was kept, since the rest was quarantined just now: for what. Nothing of another."""
-    manifest, counts = done.manifest, done.manifest.counts
-    if manifest.quarantine is None or counts.kept or manifest.stage == "ingest" or done.cached:
-        return ""
-    reasons = store.read_shard(manifest.quarantine)["reason"].to_pylist()
-    return (
-        f"{manifest.stage}: nothing is left of {manifest.label}: {counts.quarantined:,} of {counts.received:,} records "
-        f"are quarantined, the first for: {reasons[0]}"
-    )
 
 
 def _jobs(record: dict[str, Any]) -> list[dict[str, Any]]:

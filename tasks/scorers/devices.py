@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import torch
@@ -24,3 +25,10 @@ def device_named(name: str) -> torch.device:
     if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(f"scorer.device: {name} is not on this machine; set it to auto or cpu")
     return device
+
+
+def visible_gpus() -> list[str]:
+    """Of each GPU that this process sees, what `CUDA_VISIBLE_DEVICES` is to be for a process that sees it alone."""
+    there = torch.cuda.device_count()
+    named = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    return named[:there] if named else [str(number) for number in range(there)]

@@ -51,13 +51,23 @@ def measure(q_BHLD: Tensor, k_BKLD: Tensor, scale: float, plan: SpanPlan) -> Ten
     lse_columns, lse_warps = (min(64, columns), 8) if many else (columns, 4)
     given = (*q_BHLD.stride()[:3], *k_BKLD.stride()[:3], scale * _LOG2_E, H, groups)
     shape = {"S": S, "D": D, "E": E, "OWN": plan.own_keys, "ROWS": rows}
-    _lse_kernel[(N * triton.cdiv(S, rows), B * H)](
-        q_BHLD, k_BKLD, lse_BHNS, starts_N, *given, N, COLUMNS=lse_columns, num_warps=lse_warps, num_stages=3, **shape
-    )
-    _pfs_kernel[(P, B * H)](
-        q_BHLD, k_BKLD, lse_BHNS, pfs_BHP, pairs_P3, *given, N, P, COLUMNS=min(whole_span, 64, columns),
-        num_warps=4, num_stages=2, **shape,
-    )  # fmt: skip
+    with torch.cuda.device_of(q_BHLD):  # Triton starts kernels on the current device, wherever its arguments are
+        _lse_kernel[(N * triton.cdiv(S, rows), B * H)](
+            q_BHLD,
+            k_BKLD,
+            lse_BHNS,
+            starts_N,
+            *given,
+            N,
+            COLUMNS=lse_columns,
+            num_warps=lse_warps,
+            num_stages=3,
+            **shape,
+        )
+        _pfs_kernel[(P, B * H)](
+            q_BHLD, k_BKLD, lse_BHNS, pfs_BHP, pairs_P3, *given, N, P, COLUMNS=min(whole_span, 64, columns),
+            num_warps=4, num_stages=2, **shape,
+        )  # fmt: skip
     return pfs_BHP
 
 
