@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ladm.tasks import stopping
 from ladm.tasks.errors import AccountError
-from ladm.tasks.manifest import Counts, Manifest, PackedFile, Shard, SourceFile, check_vouched, stage_key
+from ladm.tasks.manifest import Counts, Manifest, PackedFile, Part, Shard, SourceFile, check_vouched, stage_key
 from ladm.tasks.schema import QUARANTINE
 from ladm.tasks.settings import Closed
 from ladm.tasks.storage.store import Store, table_of
@@ -44,6 +44,8 @@ class Job(Closed):
     """Role → the shards that play it. The stage says which roles it has (`Stage.roles`)."""
     source: SourceFile | None = None
     """The source file that it reads."""
+    part: Part | None = None
+    """The part of the source file that it reads, where it does not read all of it."""
     group: list[SourceFile] = Field(default_factory=list)
     """The small source files that it reads, in the place of one."""
     identity: list[Any] = Field(default_factory=list)
@@ -79,6 +81,7 @@ class Outcome:
     quarantine: list[QuarantineEntry] = field(default_factory=list)
     measures: dict[str, int] = field(default_factory=dict)
     packed: list[PackedFile] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     together: list[tuple[Stage, Job, Outcome]] = field(default_factory=list)
     """Other jobs that were done in the same pass, each with what it gave."""
 
@@ -120,6 +123,8 @@ class Stage:
             raise ValueError(f"{self.name}: no such role of an input: {', '.join(sorted(unknown))}")
         if job.source:
             inputs.append(job.source.identity())
+        if job.part:
+            inputs.append(job.part.model_dump())
         if job.group:
             inputs.append([file.identity() for file in job.group])
         return stage_key(self.name, self.version, job.config, [*inputs, *job.identity])
@@ -168,6 +173,7 @@ def _manifest(store: Store, stage: Stage, job: Job, outcome: Outcome, seconds: f
         counts=outcome.counts,
         measures=outcome.measures,
         packed=outcome.packed,
+        parts=outcome.parts,
         seconds=seconds,
     )
 

@@ -40,6 +40,17 @@ class SourceFile(Closed):
         return self.model_dump(exclude={"name"} if self.known_as == self.uri else set())
 
 
+class Part(Closed):
+    """A piece of a large source file that one job reads: the records that begin in it."""
+
+    begin: int
+    """Its first byte, as stored; of Parquet, its first row group."""
+    end: int
+    """The byte, or row group, behind it."""
+    bytes: int
+    """As stored, about."""
+
+
 class Shard(Closed):
     """One Parquet file of the store: its key, its path below the store's root, its size and its checksum."""
 
@@ -122,6 +133,8 @@ class Manifest(Closed):
     """Further totals: bytes, tokens, windows."""
     packed: list[PackedFile] = Field(default_factory=list, exclude_if=lambda packed: not packed)
     """The small source files that were read together; none where one file was read."""
+    parts: list[Part] = Field(default_factory=list, exclude_if=lambda parts: not parts)
+    """The pieces in which a large source file is read; none where it is read as a whole."""
     seconds: float = 0.0
     """Wall time of the computation, when it was first done."""
 
@@ -156,6 +169,11 @@ def content_key(*parts: Any) -> str:
     """Sha256, in hex, of the parts as canonical JSON: the same parts give the same key on every machine."""
     canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.sha256(canonical).hexdigest()
+
+
+def notes_folder(key: str) -> str:
+    """Where the notes of a job lie that is not done, or that others go by; for `ladm gc` they are its record's."""
+    return record_path(key).removesuffix(".json")
 
 
 def stage_key(stage: str, version: str, config: Mapping[str, Any], inputs: Iterable[Any]) -> str:

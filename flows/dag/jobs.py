@@ -19,11 +19,13 @@ from ladm.tasks.exporters.formats import distribution_of
 from ladm.tasks.exporters.tokens import TokenExport
 from ladm.tasks.manifest import Shard
 from ladm.tasks.models.resolve import ResolvedModel
+from ladm.tasks.reading.groups import groups_of
 from ladm.tasks.reading.sources import ListedFile
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.shingles import minhash_version
 from ladm.tasks.stages.calibrate import told
+from ladm.tasks.stages.cut import can_be_cut, format_of
 from ladm.tasks.stages.dedup import dedup_key_config
 from ladm.tasks.stages.filter import filter_key_config
 from ladm.tasks.stages.ingest import ingest_identity, ingest_key_config
@@ -59,6 +61,22 @@ def versions() -> dict[str, str]:
 def config_sha256(config: dict[str, Any]) -> str:
     """The identity of a run's configuration: sha256 of it as JSON with sorted keys and no white space."""
     return hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def files_to_read(plan: Plan) -> list[list[ListedFile]]:
+    """The source files, of which small ones are read together."""
+    return groups_of(plan.files, plan.config.ingest.pack_bytes)
+
+
+def large_files(plan: Plan) -> list[list[ListedFile]]:
+    """The source files that may be read in parts."""
+    return [[listed] for listed in plan.files if can_be_cut(listed, plan.config.ingest)]
+
+
+def ask_cut(plan: Plan, listed: ListedFile) -> Ask:
+    """Cut one large source file."""
+    sizes = plan.config.ingest.model_dump(include={"part_bytes", "shard_bytes"})
+    return Ask({"format": format_of(listed.file.uri, listed.config), **sizes})
 
 
 def ask_ingest(plan: Plan, listed: ListedFile) -> Ask:

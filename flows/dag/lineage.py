@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ladm.tasks.job import Job
@@ -36,3 +37,10 @@ class Request:
     """URI of the source file that the job goes back to, the first of a group's; empty for a job over all shards."""
     job: Job
     lineage: Lineage | None = None
+
+
+def lineages_of(row: str, request: Request, shards: Sequence[Shard]) -> list[Lineage]:
+    """A lineage for each shard that a job of a row made of source files."""
+    label = request.job.label
+    labels = [f"{label}#{number}" for number in range(len(shards))] if len(shards) > 1 else [label]
+    return [Lineage(request.source, label, made={row: [shard]}) for label, shard in zip(labels, shards, strict=False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ladm.flows.dag.lineage import Lineage
@@ -29,14 +30,18 @@ class ScoredAgain:
         }
         self._left = LOOKED_AT if "score" in self._previous.get("stages", {}) else 0
 
-    def wants(self, lineage: Lineage) -> bool:
-        """Whether it should be looked up if a lineage's scores are there: the previous run had its documents, too."""
-        return self._left > 0 and any(shard.key in self._known for shard in lineage.made.get("ingest", []))
+    def notice(self, lineage: Lineage, is_there: Callable[[], bool]) -> str | None:
+        """The notice, if scores that the previous run had are not there for this one's settings; once.
 
-    def notice(self, *, is_there: bool) -> str | None:
-        """The notice, if scores that the previous run had are not there for this one's settings; once."""
-        self._left = self._left - 1 if is_there else 0
-        if is_there:
+        Args:
+            lineage: One whose scores are about to be made.
+            is_there: Looks up whether the store has them; it is asked of a few whose documents the previous run had.
+        """
+        if not self._left or all(shard.key not in self._known for shard in lineage.made.get("ingest", [])):
+            return None
+        found = is_there()
+        self._left = self._left - 1 if found else 0
+        if found:
             return None
         scored = self._previous["stages"]["score"]
         seconds = sum(job["seconds"] for job in self._previous["shards"] if job["stage"] == "score")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from ladm.flows.console import Console
 from ladm.flows.dag.crew import Crew, error_of, failure
 from ladm.flows.dag.inputs import Taker
 from ladm.flows.dag.inventory import Inventory
-from ladm.flows.dag.lineage import Lineage, Request
+from ladm.flows.dag.lineage import Lineage, Request, lineages_of
 from ladm.flows.dag.notices import ScoredAgain
+from ladm.flows.dag.parting import Parting
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.repair import Repairs
 from ladm.flows.dag.requests import Requester
@@ -51,6 +53,7 @@ class Dag:
         self.rows = {row.name: row for row in rows_of(plan)}
         self.inputs = Taker(plan, record)
         self.requests = Requester(plan, self.rows, self.inputs, inventory)
+        self.parting = Parting(self.requests, inventory)
         self.ready: dict[str, deque[Request]] = {row.name: deque() for row in TABLE}
         self.there: deque[tuple[Request, Manifest]] = deque()
         """Jobs that the store has done, and what they gave; to be taken over."""
@@ -81,11 +84,11 @@ class Dag:
                 self.offer_all(row, requests)
         for row in self.rows.values():
             if row.scope == "source file":
-                self.offer_all(row, self.requests.of_files(row))
+                self.offer_all(row, self.parting.of_files(row))
 
     def is_left(self, row: Row) -> bool:
         """Whether a row over the whole run is to be begun: there is work for it, and what it makes is not there yet."""
-        return not self.record.was_made_before(row) and self.passed_on_to(row)
+        return not self.record.was_made_before(row) and any(map(self.record.shards, row.receives))
 
     def do_results(self) -> None:
         """What is made of all shards, one row after the other; nothing if a shard failed or too much was lost."""
@@ -97,10 +100,6 @@ class Dag:
                 if not any(other.along_with == row.stage.name for other in self.rows.values()):
                     self.drain()
         self.drain()
-
-    def passed_on_to(self, row: Row) -> bool:
-        """Whether the stage before a row made any shard."""
-        return any(self.record.shards(stage) for stage in row.receives)
 
     def may_rank(self) -> bool:
         """Whether what is left may be ranked, or counts as what was asked for; else the run has failed."""
@@ -147,7 +146,7 @@ class Dag:
 
     def offer_all(self, row: Row, requests: list[Request]) -> None:
         """Offer jobs that are of no lineage."""
-        self.open_jobs[row.name] = len(requests)
+        self.open_jobs[row.name] += len(requests)
         for request in requests:
             self.offer(request)
 
@@ -174,17 +173,11 @@ class Dag:
         lineage.open_jobs[row.name] = len(requests)
         for request in requests:
             if row.holds_model:
-                self.tell_of_scoring_again(request, lineage)
+                if notice := self.scored_again.notice(lineage, partial(self.requests.in_store, request.job)):
+                    self.note(notice)
                 (windows,) = self.inputs.primary(row, lineage)
                 self.console.expect_windows(row.stage.name, windows.rows)
             self.offer(self.requests.with_what_shares_its_pass(request))
-
-    def tell_of_scoring_again(self, request: Request, lineage: Lineage) -> None:
-        """Say so before the first shard is scored that the previous run had scored."""
-        if self.scored_again.wants(lineage):
-            notice = self.scored_again.notice(is_there=self.requests.in_store(request.job))
-            if notice:
-                self.note(notice)
 
     def offer(self, request: Request, *, look: bool = True) -> None:
         """Put a job in the queue of its row, or among those that the store has, unless it is not to `look` there."""
@@ -240,7 +233,16 @@ class Dag:
 
     def keep(self, request: Request, manifest: Manifest, *, cached: bool) -> None:
         """Note what a job gave, in this run or, `cached`, in an earlier one, and offer what is due now."""
-        done = Done(request.source, manifest, cached=cached)
+        settled = self.parting.settle(request, Done(request.source, manifest, cached=cached))
+        for one in settled.done:
+            self.count(*one)
+        self.open_jobs[request.row] -= settled.void
+        if settled.due:
+            self.offer_all(self.rows[settled.due[0].row], settled.due)
+
+    def count(self, request: Request, done: Done) -> None:
+        """Count a job that is done, and offer what is due now."""
+        manifest = done.manifest
         again = self.repairs.is_under_way(manifest.key)
         self.record.note(done, again)
         self.tell(request, done)
@@ -280,7 +282,7 @@ class Dag:
             if row.settles:
                 self.settle(row.settles(self.plan, manifest))
             self.open_jobs[row.name] -= 1
-            if not self.open_jobs[row.name]:
+            if not self.open_jobs[row.name] and not (row.begins_lineages and self.parting.open):
                 self.inputs.complete.add(row.name)
                 self.advance(self.lineages)
 
@@ -292,8 +294,6 @@ class Dag:
 
     def begin_lineages(self, row: Row, request: Request, shards: list[Shard]) -> None:
         """A lineage for each shard of a source file."""
-        for number, shard in enumerate(shards):
-            label = f"{request.job.label}#{number}" if len(shards) > 1 else request.job.label
-            lineage = Lineage(request.source, label, made={row.name: [shard]})
+        for lineage in lineages_of(row.name, request, shards):
             self.lineages.append(lineage)
             self.advance([lineage])

@@ -15,11 +15,11 @@ from ladm.flows.dag.measuring import measuring
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row, Take, View
 from ladm.tasks.job import Stage
-from ladm.tasks.reading.groups import groups_of
 from ladm.tasks.schema import ALLOCATION, DOCUMENTS, DROPPED, FILTERED, NOT_RANKED, RANKING, SCORES, WINDOWS
 from ladm.tasks.stages import (
     benchmarks,
     card,
+    cut,
     dedup,
     export,
     gate,
@@ -43,10 +43,21 @@ TEXTS = (
 
 TABLE: tuple[Row, ...] = (
     Row(
+        cut.STAGE,
+        "source file",
+        asks=jobs.ask_cut,
+        files=jobs.large_files,
+        units=("files", "files"),
+        asked=lambda config: config.ingest.part_bytes > 0,
+        folder="ingest",
+        shown="",
+        along_with="ingest",
+    ),
+    Row(
         ingest.STAGE,
         "source file",
         asks=jobs.ask_ingest,
-        files=lambda plan: groups_of(plan.files, plan.config.ingest.pack_bytes),
+        files=jobs.files_to_read,
         units=("records", "documents"),
         views=(View("ingest_shards", DOCUMENTS),),
         begins_lineages=True,
@@ -257,6 +268,8 @@ STORE_FOLDERS = ("runs", "records", *FOLDERS, "quarantine")
 """All folders of a store, in the order in which `ladm gc` deletes from them."""
 PRODUCTS = tuple(dict.fromkeys(row.stage.name for row in TABLE if row.is_result or row.is_product))
 """Stages whose files are read or published when no job is left."""
+UNTOLD = (cut.STAGE.name, card.STAGE.name)
+"""Stages of which the record of a run names the jobs, and makes no account."""
 MODEL_STAGES = frozenset(row.stage.name for row in TABLE if row.holds_model)
 
 
@@ -279,4 +292,4 @@ def rows_of(plan: Plan) -> list[Row]:
 def told_stages(config: RunConfig, until: str) -> tuple[str, ...]:
     """The stages of a run that its record tells of."""
     rows = planned_rows(config, until)
-    return tuple(dict.fromkeys(row.stage.name for row in rows if row.stage is not card.STAGE))
+    return tuple(dict.fromkeys(row.stage.name for row in rows if row.stage.name not in UNTOLD))

@@ -7,18 +7,18 @@ from typing import Any
 
 from ladm.flows.console import Console
 from ladm.flows.dag.crew import Crew
+from ladm.flows.dag.doing import inventory_of
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.scheduler import Dag
-from ladm.flows.dag.stages import FOLDERS, STAGES
+from ladm.flows.dag.stages import STAGES
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks.job import Job, Stage, run_jobs
-from ladm.tasks.storage.store import Store
 
 
 def done_by_hand(plan: Plan) -> RunRecord:
     """Do a plan up to what comes before its results; the first job that fails raises what it raised."""
-    inventory = Inventory(Store(plan.config.store), FOLDERS)
+    inventory = inventory_of(plan)
     record = RunRecord(plan)
     crew = Crew(_Here(inventory), STAGES)  # type: ignore[arg-type]  # stands for Prefect's tasks and futures
     Dag(plan, Console.silent(), lambda: crew, record, inventory).do_shards()

@@ -1,19 +1,21 @@
 """What is in source files that are not read yet: told by a sample of them, which goes through the stages themselves.
 
-Of small files some are read whole, evenly spread over the listing; of large ones the beginnings of some, where a file
-is the likelier to be among them the larger it is. What they give a stored byte stands for all the others of their kind.
+Of small files some are read, evenly spread over the listing; of large ones a few, where a file is the likelier to be
+among them the larger it is. Of one that holds much text the beginning is read. What they give a stored byte stands for
+all the others of their kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import orjson
 
@@ -22,16 +24,26 @@ from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.stages import told_stages
 from ladm.flows.forecast.by_hand import done_by_hand
 from ladm.tasks.manifest import Shard, SourceFile
-from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, read_records
+from ladm.tasks.reading.expressions import DroppedRecord
+from ladm.tasks.reading.readers import (
+    BadRecord,
+    Record,
+    SourceConfig,
+    UnreadableFile,
+    detect_format,
+    read_records,
+)
 from ladm.tasks.reading.sources import ListedFile, list_sources
+from ladm.tasks.reading.streams import blocks_of
 from ladm.tasks.stages.ingest import open_source
 from ladm.tasks.storage.store import Store
 
 LARGE_BYTES = 2**20
 SMALL_FILES = 200
 LARGE_FILES = 8
+SIP_BYTES = 2**12
 TEXT_BYTES = 2**20
-"""Of a large file so much text is read."""
+"""Of a file so much text is read, about."""
 MOST_DOCUMENTS = 400
 """Of shards that are read already, so many documents are looked at."""
 
@@ -68,7 +80,7 @@ def sample_of_files(plan: Plan, unread: Iterable[Sequence[SourceFile]]) -> Sampl
             stored = 0.0
             for number, listed in enumerate(chosen):
                 records = Path(folder) / f"{number}.jsonl"
-                stored += _copied(listed, records, TEXT_BYTES if large else None)
+                stored += _copied(listed, records, TEXT_BYTES)
             total = sum(one.file.size for one in files)
             _add(found, plan, folder, total / stored if stored else 0.0)
     return found
@@ -106,20 +118,20 @@ def _spread(files: Sequence[ListedFile], most: int, *, by_size: bool = False) ->
     return [next(one for one, end in zip(files, ends, strict=True) if end > mark) for mark in marks]
 
 
-def _copied(listed: ListedFile, to: Path, most: int | None) -> float:
+def _copied(listed: ListedFile, to: Path, most: int) -> float:
     """Copy a file's records, up to so many bytes of text; the stored bytes that they took. None of a damaged file."""
     size, read = 0, 0.0
     with to.open("wb") as out:
         try:
             with open_source(listed.file) as file:
                 for record in read_records(file, listed.file.uri, listed.config):
+                    if size >= most and not isinstance(record, DroppedRecord):
+                        read = _stored_before(file, listed, record)
+                        break
                     if isinstance(record, Record):
                         size += len(record.text.encode())
                         meta = orjson.Fragment(record.meta) if record.meta else None
                         out.write(orjson.dumps({"text": record.text, "domain": record.domain, "meta": meta}) + b"\n")
-                    if most is not None and size >= most:
-                        read = _share_read(file, listed, record.line)
-                        break
                 else:
                     read = listed.file.size
         except UnreadableFile:
@@ -128,14 +140,46 @@ def _copied(listed: ListedFile, to: Path, most: int | None) -> float:
     return read
 
 
-def _share_read(file: BinaryIO, listed: ListedFile, rows: int) -> float:
-    """Stored bytes behind the records read so far."""
+def _stored_before(file: BinaryIO, listed: ListedFile, record: Record | BadRecord) -> float:
+    """Stored bytes of the records before one."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    if listed.file.uri.endswith(".parquet") or listed.config.format == "parquet":
+    kind = detect_format(listed.file.uri, listed.config)
+    if kind == "parquet":
         all_rows: int = pq.ParquetFile(file).metadata.num_rows
-        return listed.file.size * rows / max(rows, all_rows)
-    return min(listed.file.size, file.tell())
+        return listed.file.size * (record.line - 1) / max(record.line, all_rows)
+    if kind != "jsonl":
+        return min(listed.file.size, file.tell())
+    file.seek(0)
+    sipped = _Sipped(file)
+    given = taken = 0
+    for block in blocks_of(cast(BinaryIO, sipped), listed.file.uri):
+        if given + len(block) >= record.offset:
+            return taken + (sipped.tell() - taken) * (record.offset - given) / len(block)
+        given, taken = given + len(block), sipped.tell()
+    return listed.file.size
+
+
+class _Sipped(io.RawIOBase):
+    """A file that is read in small bits, so that it shows how much of it a decoder needed for what it gave."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(SIP_BYTES if size < 0 else min(size, SIP_BYTES))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
 
 def _add(found: Sampled, plan: Plan, folder: str, times: float) -> None:

@@ -17,6 +17,7 @@ from ladm.flows.dag.calibrating import gate_file
 from ladm.flows.dag.doing import inventory_of, nobody
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.notices import OF_SCORES
+from ladm.flows.dag.parting import CUT
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.scheduler import Dag
 from ladm.flows.runs.read import latest_record
@@ -73,7 +74,7 @@ def survey(plan: Plan) -> Survey:
             continue
         if any(dag.ready.values()):
             found.todo[row.stage.name] += len(row.asks(plan))
-        elif row.is_result or dag.passed_on_to(row):
+        elif row.is_result or any(map(found.record.shards, row.receives)):
             dag.begin_whole_run(row)
             dag.take_over()
     _count(found, dag)
@@ -88,10 +89,14 @@ def _count(found: Survey, dag: Dag) -> None:
         for request in requests:
             if dag.rows[name].scope != "run" or not found.todo[request.job.stage]:
                 found.todo[request.job.stage] += 1
-            if name == begins.name:
+            if name in (begins.name, CUT.name):
                 found.unread.append(_files(request))
             if request.lineage:
                 waiting.setdefault(id(request.lineage), set()).add(name)
+    # a file that is not cut yet has as many parts as it has bytes for
+    found.todo[begins.stage.name] += sum(
+        max(1, round(_files(request)[0].size / dag.plan.config.ingest.part_bytes)) for request in dag.ready[CUT.name]
+    )
     kept = {shard["key"] for job in _previous(found, "ingest") for shard in job["shards"]}
     for lineage in dag.lineages:
         if begins.name not in lineage.made:  # of the windows to calibrate by
@@ -135,6 +140,8 @@ def _shard_rows(dag: Dag) -> list[str]:
 
 def _files(request: Request) -> Sequence[SourceFile]:
     job = request.job
+    if job.source and job.part:
+        return [job.source.model_copy(update={"size": job.part.bytes})]
     return [job.source] if job.source else job.group
 
 

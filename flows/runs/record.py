@@ -16,7 +16,7 @@ from ladm.flows.dag import asked
 from ladm.flows.dag.jobs import config_sha256, versions
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
-from ladm.flows.dag.stages import PRODUCTS, rows_of, rows_of_stage
+from ladm.flows.dag.stages import PRODUCTS, UNTOLD, rows_of, rows_of_stage
 from ladm.flows.runs.changes import difference, lost_more_than
 from ladm.flows.runs.outcomes import Done, Failure, Shortfall
 from ladm.flows.runs.packed import PackedFiles, counted_stage
@@ -252,7 +252,7 @@ class RunRecord:
             "versions": versions(),
             "stage_versions": {row.stage.name: row.stage.version for row in rows_of(plan)},
             "sources": self._sources(),
-            "shards": [_job_record(done) for stage in (*plan.stages, "card") for done in self.of(stage)],
+            "shards": [_job_record(done) for stage in (*plan.stages, *UNTOLD) for done in self.of(stage)],
         }
         record["refresh"] = difference(self.previous, record) if self.previous else None
         return record

@@ -18,7 +18,7 @@ import orjson
 
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.interface import Exporter, Part
-from ladm.tasks.manifest import Shard, record_path
+from ladm.tasks.manifest import Shard, notes_folder
 from ladm.tasks.storage.store import DamagedFileError, Store
 
 
@@ -88,8 +88,3 @@ class FinishedParts:
 
     def _note_path(self, part: Part) -> str:
         return f"{notes_folder(self._key)}/{part.stem}.json"
-
-
-def notes_folder(key: str) -> str:
-    """Where the notes of an export lie."""
-    return record_path(key).removesuffix(".json")

@@ -40,7 +40,7 @@ _BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
 _T = TypeVar("_T")
 
 
-def read_parquet(file: BinaryIO, config: SourceConfig) -> Iterator[Record | BadRecord]:
+def read_parquet(file: BinaryIO, config: SourceConfig, groups: range | None = None) -> Iterator[Record | BadRecord]:
     """Read the records of a Parquet file, one row group after the other.
 
     Page checksums are verified where the file has them. Memory is bounded by the largest page and by `BATCH_ROWS`
@@ -49,6 +49,7 @@ def read_parquet(file: BinaryIO, config: SourceConfig) -> Iterator[Record | BadR
     Args:
         file: Open for binary reading, seekable.
         config: Says which columns are the text and the domain.
+        groups: The row groups to read; all of them, when not given.
 
     Yields:
         Every row as a record or a bad record, in order.
@@ -72,8 +73,9 @@ def read_parquet(file: BinaryIO, config: SourceConfig) -> Iterator[Record | BadR
         ),
     )
     text = _decoded(watched, "damaged Parquet schema", lambda: _text_column(source.schema_arrow, config))
-    row = 0
-    for group in range(source.num_row_groups):
+    groups = range(source.num_row_groups) if groups is None else groups
+    row = sum(source.metadata.row_group(group).num_rows for group in range(groups.start))
+    for group in groups:
         what = f"damaged Parquet file: row group {group + 1} of {source.num_row_groups}"
         rows = source.metadata.row_group(group).num_rows
         batches = source.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)

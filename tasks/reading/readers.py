@@ -16,9 +16,11 @@ from typing import BinaryIO
 
 import orjson
 
+from ladm.tasks.manifest import Part
 from ladm.tasks.printable import printable
 from ladm.tasks.reading.arrow_files import read_arrow, read_parquet
 from ladm.tasks.reading.expressions import DroppedRecord, asked
+from ladm.tasks.reading.parts import Places, lines_of_part
 from ladm.tasks.reading.records import (
     UNKNOWN_DOMAIN,
     BadRecord,
@@ -95,13 +97,17 @@ def detect_format(name: str, config: SourceConfig) -> str:
     return FORMATS[extension]
 
 
-def read_records(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Record | BadRecord | DroppedRecord]:
+def read_records(
+    file: BinaryIO, name: str, config: SourceConfig, part: Part | None = None, places: Places | None = None
+) -> Iterator[Record | BadRecord | DroppedRecord]:
     """Read a source file's records, in order, with memory bounded by `config.max_record_bytes` and not by the file.
 
     Args:
         file: Open for binary reading, at its beginning, seekable. It is not closed.
         name: Its path or URL, for its format.
         config: The source's entry in the configuration.
+        part: The part of it that is read; all of it, when not given.
+        places: Of a part of JSON lines, where parts begin.
 
     Yields:
         A record, a bad record or one that `keep` drops, for every non-blank line of JSON lines, for every row, or for
@@ -111,7 +117,7 @@ def read_records(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Re
         UnreadableFile: The file cannot be read to its end, or is not what its name says.
         OSError: The storage failed; unchanged, so that the caller can retry.
     """
-    records = _records(file, name, config)
+    records = _records(file, name, config) if part is None else _records_of_part(file, name, config, part, places)
     yield from asked(records, config) if config.domain_sql or config.keep else records
 
 
@@ -126,6 +132,18 @@ def _records(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Record
             yield _read_text(file, name, config)
         case _:
             yield from _read_lines(file, name, config)
+
+
+def _records_of_part(
+    file: BinaryIO, name: str, config: SourceConfig, part: Part, places: Places | None
+) -> Iterator[Record | BadRecord]:
+    """Read those that begin in a part."""
+    if detect_format(name, config) == "parquet":
+        yield from read_parquet(file, config, range(part.begin, part.end))
+        return
+    assert places is not None
+    first, lines = lines_of_part(file, part, places, config.max_record_bytes)
+    yield from _of_lines(lines, config, first)
 
 
 def _read_text(file: BinaryIO, name: str, config: SourceConfig) -> Record | BadRecord:
@@ -150,8 +168,12 @@ def _read_text(file: BinaryIO, name: str, config: SourceConfig) -> Record | BadR
 def _read_lines(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Record | BadRecord]:
     """Read JSON lines."""
     start, blocks = text_blocks(blocks_of(file, name))
-    first = True
-    for line in lines_of(blocks, config.max_record_bytes, start):
+    yield from _of_lines(lines_of(blocks, config.max_record_bytes, start), config)
+
+
+def _of_lines(lines: Iterator[Line], config: SourceConfig, first: bool = True) -> Iterator[Record | BadRecord]:
+    """Read the records of lines, the `first` of the file among them or not."""
+    for line in lines:
         if line.whole and not line.content.strip():
             continue
         if first:

@@ -10,6 +10,7 @@ so that the caller can retry them.
 from __future__ import annotations
 
 import lzma
+import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
@@ -107,6 +108,11 @@ def blocks_of(file: BinaryIO, name: str) -> Iterator[bytes]:
         raise UnreadableFile(f"empty: not a valid {claimed} file")
     if claimed and codec is None and len(head) < 6 and (head[:3] == MAGIC[claimed] or MAGIC[claimed].startswith(head)):
         raise UnreadableFile(f"truncated: the {claimed} stream ends inside its header")
+    return decoded(file, codec)
+
+
+def decoded(file: BinaryIO, codec: str | None) -> Iterator[bytes]:
+    """Read a file whose compression is known; see `blocks_of`."""
     watched = WatchedFile(file)
     if codec is None:
         return iter(lambda: watched.read(BLOCK_BYTES), b"")
@@ -210,18 +216,22 @@ def text_blocks(blocks: Iterator[bytes]) -> tuple[int, Iterator[bytes]]:
     return skipped, chain([head[skipped:]], blocks)
 
 
-def lines_of(blocks: Iterable[bytes], limit: int, start: int = 0) -> Iterator[Line]:
+def lines_of(
+    blocks: Iterable[bytes], limit: int, start: int = 0, number: int = 1, stop: float = math.inf
+) -> Iterator[Line]:
     r"""Cut a stream into lines at `\n` alone: U+2028 and the like are text.
 
     Args:
         blocks: The stream.
         limit: The longest line to hold, in bytes up to the `\n`. Of a longer one only the beginning is given.
         start: The offset of the stream's first byte.
+        number: Of the line that begins there.
+        stop: Lines that begin at this offset or behind it are not read.
 
     Yields:
         The lines, blank ones too, without `\n` or `\r\n`. The bytes after the last `\n` are a line if there are any.
     """
-    number, offset, size = 1, start, 0
+    offset, size = start, 0
     parts: list[bytes] = []  # of the line not yet ended; joined once, so a line of many blocks costs no more
 
     def head() -> bytes:
@@ -242,6 +252,8 @@ def lines_of(blocks: Iterable[bytes], limit: int, start: int = 0) -> Iterator[Li
             number, size = number + 1, 0
             parts.clear()  # before the line is used, so that a long one is held once
             yield line
+            if offset >= stop:
+                return
         size += len(rest)
         parts.append(rest)
         if size > limit:

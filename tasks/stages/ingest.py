@@ -1,8 +1,9 @@
 """Ingestion: source files become document shards of bounded size, and every record is accounted for.
 
-A job reads one file, or a group of small ones (`groups.py`). A bad record goes to quarantine with its file, line and
-reason, and the good ones around it are kept. A file that cannot be read to its end is quarantined whole: none of its
-documents is used, so that tomorrow's repaired file is not counted twice. The others of its group are used.
+A job reads one file, a part of a large one (`reading/parts.py`), or a group of small ones (`groups.py`). A bad record
+goes to quarantine with its file, line and reason, and the good ones around it are kept. A file that cannot be read to
+its end is quarantined whole: none of its documents is used, so that tomorrow's repaired file is not counted twice. The
+others of its group are used.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pydantic import Field
 
 from ladm.tasks import stopping
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
-from ladm.tasks.manifest import Counts, PackedFile, Shard, SourceFile, add_counts, content_key
+from ladm.tasks.manifest import Counts, PackedFile, Part, Shard, SourceFile, add_counts, content_key
 from ladm.tasks.reading.expressions import DroppedRecord
+from ladm.tasks.reading.parts import Places
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
 from ladm.tasks.reading.records import UNKNOWN_DOMAIN
 from ladm.tasks.reading.sources import check_unchanged
@@ -28,6 +30,8 @@ from ladm.tasks.storage.file_systems import opened
 from ladm.tasks.storage.store import Store, table_of
 
 PACKED_BYTES = 4 * 2**20
+PLACES = "places"
+"""In a job's environment: the folder of the notes of where parts of its file begin."""
 WITHOUT_DOMAIN = "without_domain"
 """The measure that counts documents which name no domain; it is there where there are such."""
 
@@ -43,6 +47,11 @@ class IngestConfig(Settings):
     pack_bytes: int = Field(default=2**20, ge=0)
     """Bytes, as stored, of small source files that one job reads together, about. Files of a quarter of this or more
     are read alone, as are those of an entry of `sources` with fewer than 32 smaller ones. 0: each file alone."""
+    part_bytes: int = Field(default=2**25, ge=0)
+    """Bytes, as stored, of the parts in which a large file is read, several at once, about: JSON lines that are
+    compressed in many frames (bgzip's gzip, too) or not at all, and Parquet by row groups. A part of a file that is not
+    compressed has `shard_bytes` at least. Only files of twice as much are cut, and none under `identity: content`. The
+    documents are the same in any case. 0: no file is cut."""
 
 
 def ingest_key_config(source: SourceConfig, config: IngestConfig) -> dict[str, Any]:
@@ -76,7 +85,8 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
     config = dict(job.config)
     shard_bytes = int(config.pop("shard_bytes"))
     if job.source:
-        return _read(job.source, config, _PendingShard(store, shard_bytes))
+        places = Places(store, str(job.environment[PLACES])) if PLACES in job.environment else None
+        return _read(job.source, config, _PendingShard(store, shard_bytes), part=job.part, places=places)
     pending = _PendingShard(store, shard_bytes)
     counts: list[Counts] = []
     quarantine: list[QuarantineEntry] = []
@@ -111,14 +121,22 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
-def _read(source: SourceFile, config: Mapping[str, Any], pending: _PendingShard, *, flush: bool = True) -> Outcome:
+def _read(
+    source: SourceFile,
+    config: Mapping[str, Any],
+    pending: _PendingShard,
+    *,
+    flush: bool = True,
+    part: Part | None = None,
+    places: Places | None = None,
+) -> Outcome:
     """Read one file's documents into `pending`, and those that are left there, too, into a shard if `flush`."""
     reading = SourceConfig(uri=source.uri, **config)
     quarantine: list[QuarantineEntry] = []
     dropped: Counter[str] = Counter()
     try:
         with open_source(source) as file:
-            for record in read_records(file, source.uri, reading):
+            for record in read_records(file, source.uri, reading, part, places):
                 stopping.check()
                 if isinstance(record, Record):
                     pending.add(source, record)
@@ -152,7 +170,11 @@ def _read(source: SourceFile, config: Mapping[str, Any], pending: _PendingShard,
         ),
         shards=pending.shards,
         quarantine=quarantine,
-        measures={"bytes": pending.bytes, "files": 1, **({WITHOUT_DOMAIN: without} if without else {})},
+        measures={
+            "bytes": pending.bytes,
+            "files": int(part is None or part.begin == 0),
+            **({WITHOUT_DOMAIN: without} if without else {}),
+        },
     )
 
 

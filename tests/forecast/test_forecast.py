@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from conftest import Answer, Corpus, run_arguments, sentence, write_jsonl
 
 from ladm.flows.config import load_config
@@ -111,12 +112,7 @@ def test_nothing_is_written_and_prefect_is_not_needed(tmp_path: Path, corpus: Co
     assert (answer.code, answer.err.count("\n")) == (2, 1)
 
 
-WRONG = pytest.mark.xfail(strict=True, reason="large JSON lines: half of the windows are told; open")
-
-
-@pytest.mark.parametrize(
-    "form", ["small", pytest.param("large", marks=WRONG), pytest.param("large.gz", marks=WRONG), "parquet"]
-)
+@pytest.mark.parametrize("form", ["small", "large", "large.gz", "large.zst", "large.frames.zst", "parquet"])
 def test_a_sample_tells_the_windows_of_all(tmp_path: Path, corpus: Corpus, form: str) -> None:
     """Within 10 %: of files of many sizes, compressed or not, of which most hold a window."""
     for path in corpus.folder.iterdir():
@@ -137,6 +133,10 @@ def test_a_sample_tells_the_windows_of_all(tmp_path: Path, corpus: Corpus, form:
             pq.write_table(pa.Table.from_pylist(rows), corpus.folder / f"{number}.parquet", row_group_size=100)
         elif form == "large.gz":
             (corpus.folder / f"{number}.jsonl.gz").write_bytes(gzip.compress(lines))
+        elif form.endswith("zst"):
+            size = 200_000 if "frames" in form else len(lines)
+            frames = [zstandard.compress(lines[at : at + size]) for at in range(0, len(lines), size)]
+            (corpus.folder / f"{number}.jsonl.zst").write_bytes(b"".join(frames))
         else:
             (corpus.folder / f"{number}.jsonl").write_bytes(lines)
     settings = [setting for setting in corpus.settings if not setting.startswith("sources")]

@@ -1,0 +1,62 @@
+"""A source file that reports, while it is read, how many of its bytes were (`progress.py`)."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+from ladm.tasks import progress
+
+REPORTED_BYTES = 2**20
+
+
+class ReportedFile(io.RawIOBase):
+    """Reports the bytes that are read of a file, up to a total, some at a time. It does not close the file."""
+
+    def __init__(self, file: BinaryIO, stage: str, total: int) -> None:
+        """Report a stage's reading of a file.
+
+        Args:
+            file: Open for binary reading, seekable.
+            stage: Its name.
+            total: Bytes that count in all; what is read twice counts once.
+        """
+        self._file, self._stage, self._total = file, stage, total
+        self._read = self._told = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the file does."""
+        data = self._file.read(size)
+        self._read = min(self._total, self._read + len(data))
+        if self._read - self._told >= REPORTED_BYTES:
+            self._report(self._read)
+        return data
+
+    def done(self) -> None:
+        """Report that all of it was read."""
+        self._report(self._total)
+
+    def failed(self) -> None:
+        """Take back what was reported."""
+        self._report(0)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Seek as the file does."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Say where the file is."""
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can be sought in."""
+        return True
+
+    def _report(self, read: int) -> None:
+        if read != self._told:
+            progress.report(self._stage, read - self._told)
+        self._told = read
