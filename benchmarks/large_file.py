@@ -41,11 +41,19 @@ def main() -> None:
         records = written(path, options.megabytes * 2**20)
         stored = path.stat().st_size / 2**20
         rows = measured(path, options.rounds, options.megabytes, records)
-    columns = ["read by", "jobs", "records", "reading, wall", "of one task", "CPU, whole command", "wall, whole command"]
+    columns = [
+        "read by",
+        "jobs",
+        "records",
+        "reading, wall",
+        "of one task",
+        "CPU, whole command",
+        "wall, whole command",
+    ]
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     text = (
         f"{options.megabytes:,} MB of JSON lines, {stored:,.0f} MiB as stored, in frames of {FRAME_BYTES >> 20} MiB; "
-        f"medians of {options.rounds} rounds. Reading is from the first job's start to the last one's end. Load of the "
+        f"medians of {options.rounds} rounds. Load of the "
         f"machine at the end (1, 5 and 15 minutes): {load}."
     )
     command = f"python benchmarks/large_file.py --megabytes {options.megabytes} --rounds {options.rounds}"

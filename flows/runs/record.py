@@ -278,15 +278,10 @@ def _job_record(done: Done) -> dict[str, Any]:
 def shards_of(record: dict[str, Any], stage: str, *, files: bool = False, ending: str = "") -> list[Shard]:
     """The shards of a stage, or its files, out of a `run.json` that was read back: those whose paths end so."""
     what = "files" if files else "shards"
-    found = [Shard.model_validate(s) for job in _jobs(record) if job["stage"] == stage for s in job[what]]
+    found = [Shard.model_validate(s) for job in record["shards"] if job["stage"] == stage for s in job[what]]
     return [shard for shard in found if shard.path.endswith(ending)]
 
 
 def quarantines_of(jobs: Iterable[Done]) -> list[Shard]:
     """The quarantine files of finished jobs."""
     return [done.manifest.quarantine for done in jobs if done.manifest.quarantine]
-
-
-def _jobs(record: dict[str, Any]) -> list[dict[str, Any]]:
-    jobs: list[dict[str, Any]] = record["shards"]
-    return jobs

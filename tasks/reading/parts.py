@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
 
 import orjson
 
 from ladm.tasks import stopping
 from ladm.tasks.manifest import Part
+from ladm.tasks.reading.records import LastRead
 from ladm.tasks.reading.streams import Line, compression_of, decoded, lines_of, text_blocks
 from ladm.tasks.storage.files import Files
 
@@ -123,7 +126,42 @@ class Section(io.RawIOBase):
         return True
 
 
-def lines_of_part(file: BinaryIO, part: Part, places: Places, limit: int) -> tuple[bool, Iterator[Line]]:
+@dataclass(frozen=True)
+class Wanted:
+    """Which records of a file are read."""
+
+    part: Part | None = None
+    """Those that begin in a part of it; all of them, when not given."""
+    places: Places | None = None
+    """Of a part of JSON lines, where parts begin."""
+    after: LastRead | None = None
+    """Those behind a record."""
+
+
+ALL = Wanted()
+
+
+def lines_behind(file: BinaryIO, after: LastRead, limit: int) -> Iterator[Line]:
+    """The lines behind one.
+
+    Args:
+        file: Open for binary reading, seekable.
+        after: The line.
+        limit: As of `lines_of`.
+
+    Raises:
+        UnreadableFile: As of `blocks_of`.
+    """
+    codec = compression_of(_head(file))
+    size = file.seek(0, io.SEEK_END)
+    begin = after.offset if codec is None else 0
+    blocks = decoded(cast(BinaryIO, Section(file, begin, size)), codec)
+    yield from _behind_line(_skipping(blocks, after.offset - begin), after, limit)
+
+
+def lines_of_part(
+    file: BinaryIO, part: Part, places: Places, limit: int, after: LastRead | None = None
+) -> tuple[bool, Iterator[Line]]:
     """The lines that begin in a part.
 
     Args:
@@ -131,6 +169,7 @@ def lines_of_part(file: BinaryIO, part: Part, places: Places, limit: int) -> tup
         part: Whole frames of it, or any bytes where it is not compressed.
         places: Where parts begin; gets the place where this one ends.
         limit: As of `lines_of`.
+        after: A line of the part; those behind it are read.
 
     Returns:
         Whether no line before these holds anything, and the lines, blank ones too.
@@ -157,8 +196,30 @@ def lines_of_part(file: BinaryIO, part: Part, places: Places, limit: int) -> tup
         behind = _behind(here, looked)
         places.note(part.end, behind)
     content = _letting_go(held) if held else blocks(part.begin, part.end)
-    stream = itertools.chain(content, blocks(part.end, size))
-    return here.blank, _lines(stream, here, behind, limit)
+    stream: Iterator[bytes] = itertools.chain(content, blocks(part.end, size))
+    if after:
+        stream = _skipping(stream, after.offset - here.offset)
+        return False, _begun(_behind_line(stream, after, limit, behind.offset), behind)
+    return here.blank, _begun(_lines(stream, here, behind, limit), behind)
+
+
+def _begun(lines: Iterator[Line], behind: Place) -> Iterator[Line]:
+    return itertools.takewhile(lambda line: line.offset < behind.offset, lines)
+
+
+def _behind_line(blocks: Iterator[bytes], after: LastRead, limit: int, stop: float = math.inf) -> Iterator[Line]:
+    """The lines behind one with which some blocks begin."""
+    lines = lines_of(blocks, limit, after.offset, after.line, stop)
+    next(lines, None)
+    return lines
+
+
+def _skipping(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """The blocks without their first bytes."""
+    for block in blocks:
+        if size < len(block):
+            yield block[size:]
+        size = max(0, size - len(block))
 
 
 def _lines(blocks: Iterator[bytes], here: Place, behind: Place, limit: int) -> Iterator[Line]:
@@ -168,7 +229,7 @@ def _lines(blocks: Iterator[bytes], here: Place, behind: Place, limit: int) -> I
     lines = lines_of(blocks, limit, here.offset + skipped, here.line, behind.offset)
     if not here.begins:
         next(lines, None)  # the rest of one that began in an earlier part
-    yield from itertools.takewhile(lambda line: line.offset < behind.offset, lines)
+    yield from lines
 
 
 def _head(file: BinaryIO) -> bytes:

@@ -9,6 +9,7 @@ Parquet writer. Of a key that is there twice the last value counts; a whole numb
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -16,15 +17,15 @@ from typing import BinaryIO
 
 import orjson
 
-from ladm.tasks.manifest import Part
 from ladm.tasks.printable import printable
 from ladm.tasks.reading.arrow_files import read_arrow, read_parquet
 from ladm.tasks.reading.expressions import DroppedRecord, asked
-from ladm.tasks.reading.parts import Places, lines_of_part
+from ladm.tasks.reading.parts import ALL, Wanted, lines_behind, lines_of_part
 from ladm.tasks.reading.records import (
     UNKNOWN_DOMAIN,
     BadRecord,
     ConstDomain,
+    LastRead,
     Record,
     SourceConfig,
     UnreadableFile,
@@ -98,7 +99,7 @@ def detect_format(name: str, config: SourceConfig) -> str:
 
 
 def read_records(
-    file: BinaryIO, name: str, config: SourceConfig, part: Part | None = None, places: Places | None = None
+    file: BinaryIO, name: str, config: SourceConfig, wanted: Wanted = ALL
 ) -> Iterator[Record | BadRecord | DroppedRecord]:
     """Read a source file's records, in order, with memory bounded by `config.max_record_bytes` and not by the file.
 
@@ -106,8 +107,7 @@ def read_records(
         file: Open for binary reading, at its beginning, seekable. It is not closed.
         name: Its path or URL, for its format.
         config: The source's entry in the configuration.
-        part: The part of it that is read; all of it, when not given.
-        places: Of a part of JSON lines, where parts begin.
+        wanted: Which of its records are read. What is said of damage holds for what is read of it.
 
     Yields:
         A record, a bad record or one that `keep` drops, for every non-blank line of JSON lines, for every row, or for
@@ -117,33 +117,28 @@ def read_records(
         UnreadableFile: The file cannot be read to its end, or is not what its name says.
         OSError: The storage failed; unchanged, so that the caller can retry.
     """
-    records = _records(file, name, config) if part is None else _records_of_part(file, name, config, part, places)
+    records = _records(file, name, config, wanted)
     yield from asked(records, config) if config.domain_sql or config.keep else records
 
 
-def _records(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Record | BadRecord]:
+def _records(file: BinaryIO, name: str, config: SourceConfig, wanted: Wanted) -> Iterator[Record | BadRecord]:
     """Read them, before any expression is asked of them."""
+    part, after = wanted.part, wanted.after
     match detect_format(name, config):
         case "parquet":
-            yield from read_parquet(file, config)
+            rows = read_parquet(file, config, range(part.begin, part.end) if part else None)
+            yield from _rows_behind(rows, after)
         case "arrow":
-            yield from read_arrow(file, config)
+            yield from _rows_behind(read_arrow(file, config), after)
         case "txt":
             yield _read_text(file, name, config)
         case _:
-            yield from _read_lines(file, name, config)
+            yield from _read_lines(file, name, config, wanted)
 
 
-def _records_of_part(
-    file: BinaryIO, name: str, config: SourceConfig, part: Part, places: Places | None
-) -> Iterator[Record | BadRecord]:
-    """Read those that begin in a part."""
-    if detect_format(name, config) == "parquet":
-        yield from read_parquet(file, config, range(part.begin, part.end))
-        return
-    assert places is not None
-    first, lines = lines_of_part(file, part, places, config.max_record_bytes)
-    yield from _of_lines(lines, config, first)
+def _rows_behind(rows: Iterator[Record | BadRecord], after: LastRead | None) -> Iterator[Record | BadRecord]:
+    """The rows behind one; all, where none is given."""
+    return itertools.dropwhile(lambda row: row.line <= after.line, rows) if after else rows
 
 
 def _read_text(file: BinaryIO, name: str, config: SourceConfig) -> Record | BadRecord:
@@ -165,13 +160,21 @@ def _read_text(file: BinaryIO, name: str, config: SourceConfig) -> Record | BadR
     return Record(1, 0, text, domain, None)
 
 
-def _read_lines(file: BinaryIO, name: str, config: SourceConfig) -> Iterator[Record | BadRecord]:
+def _read_lines(file: BinaryIO, name: str, config: SourceConfig, wanted: Wanted) -> Iterator[Record | BadRecord]:
     """Read JSON lines."""
-    start, blocks = text_blocks(blocks_of(file, name))
-    yield from _of_lines(lines_of(blocks, config.max_record_bytes, start), config)
+    limit, first = config.max_record_bytes, wanted.after is None
+    if wanted.part:
+        assert wanted.places is not None
+        first, lines = lines_of_part(file, wanted.part, wanted.places, limit, wanted.after)
+    elif wanted.after:
+        lines = lines_behind(file, wanted.after, limit)
+    else:
+        start, blocks = text_blocks(blocks_of(file, name))
+        lines = lines_of(blocks, limit, start)
+    yield from _of_lines(lines, config, first)
 
 
-def _of_lines(lines: Iterator[Line], config: SourceConfig, first: bool = True) -> Iterator[Record | BadRecord]:
+def _of_lines(lines: Iterator[Line], config: SourceConfig, first: bool) -> Iterator[Record | BadRecord]:
     """Read the records of lines, the `first` of the file among them or not."""
     for line in lines:
         if line.whole and not line.content.strip():

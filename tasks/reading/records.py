@@ -13,7 +13,7 @@ import datetime
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from pydantic import Field, field_validator
@@ -134,6 +134,13 @@ class Record:
     domain: str
     meta: str | None
     """JSON of all the other fields read; None where there are none."""
+
+
+class LastRead(NamedTuple):
+    """The place of a record behind which reading goes on; as in `Record`."""
+
+    line: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)

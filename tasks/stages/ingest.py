@@ -8,30 +8,31 @@ others of its group are used.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, BinaryIO, Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from ladm.tasks import stopping
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
-from ladm.tasks.manifest import Counts, PackedFile, Part, Shard, SourceFile, add_counts, content_key
+from ladm.tasks.manifest import Counts, PackedFile, SourceFile, add_counts, content_key
+from ladm.tasks.reading.document_shards import VERSION, DocumentShards
 from ladm.tasks.reading.expressions import DroppedRecord
-from ladm.tasks.reading.parts import Places
+from ladm.tasks.reading.finished_shards import FinishedShards, Progress
+from ladm.tasks.reading.parts import ALL, Places, Wanted
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
-from ladm.tasks.reading.records import UNKNOWN_DOMAIN
+from ladm.tasks.reading.records import LastRead
 from ladm.tasks.reading.sources import check_unchanged
-from ladm.tasks.schema import DOCUMENTS
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.file_systems import opened
-from ladm.tasks.storage.store import Store, table_of
+from ladm.tasks.storage.store import Store
 
-PACKED_BYTES = 4 * 2**20
 PLACES = "places"
 """In a job's environment: the folder of the notes of where parts of its file begin."""
+SMALL_SHARE = 64
+"""A file with less than one part in so many of a shard's bytes is not looked for among those half read."""
 WITHOUT_DOMAIN = "without_domain"
 """The measure that counts documents which name no domain; it is there where there are such."""
 
@@ -67,14 +68,6 @@ def ingest_identity(uri: str, source: SourceConfig) -> list[str]:
         return []
 
 
-def document_id(name: str, line: int, text_sha256: str) -> str:
-    """The id of a document: its place in the sources and its content. Ids given by users are not unique.
-
-    The place is the file's name below the root of its source, so a corpus that was moved keeps its ids.
-    """
-    return hashlib.sha256(f"{name}\0{line}\0{text_sha256}".encode()).hexdigest()[:32]
-
-
 def ingest(job: Job, store: Store, key: str) -> Outcome:
     """Read source files into document shards of about `shard_bytes` of text each: one file, or a group.
 
@@ -85,16 +78,15 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
     config = dict(job.config)
     shard_bytes = int(config.pop("shard_bytes"))
     if job.source:
-        places = Places(store, str(job.environment[PLACES])) if PLACES in job.environment else None
-        return _read(job.source, config, _PendingShard(store, shard_bytes), part=job.part, places=places)
-    pending = _PendingShard(store, shard_bytes)
+        return _read_alone(job, job.source, config, DocumentShards(store, shard_bytes), FinishedShards(store, key))
+    pending = DocumentShards(store, shard_bytes)
     counts: list[Counts] = []
     quarantine: list[QuarantineEntry] = []
     packed: list[PackedFile] = []
     measures: Counter[str] = Counter()
     for source in job.group:
-        of_file = _PendingShard(store, shard_bytes)
-        outcome = _read(source, config, of_file, flush=False)
+        of_file = DocumentShards(store, shard_bytes)
+        outcome = _read(source, config, of_file, Progress())
         whole = not outcome.measures.get("files_quarantined")
         content = of_file.content() if whole else content_key("unreadable", outcome.quarantine[0].reason)
         if whole:
@@ -121,24 +113,39 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
+def _read_alone(
+    job: Job, source: SourceFile, config: Mapping[str, Any], pending: DocumentShards, finished: FinishedShards
+) -> Outcome:
+    """Read one file, or a part of it; where an earlier try of the job was killed, from its last full shard on."""
+    places = Places(pending.store, str(job.environment[PLACES])) if PLACES in job.environment else None
+    progress = Progress()
+    if source.size * SMALL_SHARE >= pending.shard_bytes:  # it may fill a shard
+        progress = finished.take_up(pending)
+        pending.tell = lambda shard: finished.note(shard, pending, progress)
+    outcome = _read(source, config, pending, progress, Wanted(job.part, places, progress.last))
+    finished.forget()
+    if outcome.measures.get("files_quarantined"):
+        return outcome
+    pending.flush()
+    return replace(outcome, shards=pending.shards)
+
+
 def _read(
     source: SourceFile,
     config: Mapping[str, Any],
-    pending: _PendingShard,
-    *,
-    flush: bool = True,
-    part: Part | None = None,
-    places: Places | None = None,
+    pending: DocumentShards,
+    progress: Progress,
+    wanted: Wanted = ALL,
 ) -> Outcome:
-    """Read one file's documents into `pending`, and those that are left there, too, into a shard if `flush`."""
+    """Read some or all of one file's documents into `pending`."""
     reading = SourceConfig(uri=source.uri, **config)
-    quarantine: list[QuarantineEntry] = []
-    dropped: Counter[str] = Counter()
+    quarantine, dropped = progress.quarantine, progress.dropped
     try:
         with open_source(source) as file:
-            for record in read_records(file, source.uri, reading, part, places):
+            for record in read_records(file, source.uri, reading, wanted):
                 stopping.check()
                 if isinstance(record, Record):
+                    progress.last = LastRead(record.line, record.offset)
                     pending.add(source, record)
                 elif isinstance(record, DroppedRecord):
                     dropped[record.reason] += 1
@@ -157,8 +164,6 @@ def _read(
         seen = pending.documents + len(quarantine) + dropped.total()
         # Shards already written stay: an earlier, whole version of the file may have the same ones.
         return _unreadable(source, damage, seen)
-    if flush:
-        pending.flush()
     check_unchanged(source)
     without = pending.without_domain if isinstance(reading.domain, str) else 0
     return Outcome(
@@ -168,11 +173,10 @@ def _read(
             dropped=dict(dropped),
             quarantined=len(quarantine),
         ),
-        shards=pending.shards,
         quarantine=quarantine,
         measures={
             "bytes": pending.bytes,
-            "files": int(part is None or part.begin == 0),
+            "files": int(wanted.part is None or wanted.part.begin == 0),
             **({WITHOUT_DOMAIN: without} if without else {}),
         },
     )
@@ -196,92 +200,4 @@ def _unreadable(source: SourceFile, damage: UnreadableFile, seen: int) -> Outcom
     )
 
 
-class _PendingShard:
-    """Documents gathered until they make a shard: a few as Python's objects, the others as Arrow's, which are half."""
-
-    def __init__(self, store: Store, shard_bytes: int) -> None:
-        self.store = store
-        self.shard_bytes = shard_bytes
-        self.shards: list[Shard] = []
-        self.documents = 0
-        self.bytes = 0
-        self.without_domain = 0
-        self._gathered = 0
-        self._packed_at = 0
-        """Of the bytes gathered, those in `_tables`."""
-        self._tables: list[pa.Table] = []
-        self._rows: dict[str, list[Any]] = {name: [] for name in DOCUMENTS.names}
-
-    def add(self, source: SourceFile, record: Record) -> None:
-        encoded = record.text.encode()
-        sha256 = hashlib.sha256(encoded).hexdigest()
-        row = {
-            "doc_id": document_id(source.known_as, record.line, sha256),
-            "domain": record.domain,
-            "text": record.text,
-            "source": source.known_as,
-            "line": record.line,
-            "offset": record.offset,
-            "sha256": sha256,
-            "bytes": len(encoded),
-            "meta": record.meta,
-        }
-        for name, column in self._rows.items():
-            column.append(row[name])
-        self.documents += 1
-        self.without_domain += record.domain == UNKNOWN_DOMAIN
-        self.bytes += len(encoded)
-        self._gathered += len(encoded)
-        if self._gathered >= self.shard_bytes:
-            self.flush()
-        elif self._gathered - self._packed_at >= PACKED_BYTES:
-            self._pack()
-
-    def absorb(self, other: _PendingShard) -> None:
-        """Take over what another one has gathered. What is already in shards stays apart from this one's documents."""
-        if other.shards:
-            self.flush()
-            other.flush()
-            self.shards += other.shards
-        else:
-            if other._tables:
-                self._pack()
-                self._tables += other._tables
-            for name, column in self._rows.items():
-                column.extend(other._rows[name])
-            self._gathered += other._gathered
-            self._packed_at += other._packed_at
-        self.documents += other.documents
-        self.bytes += other.bytes
-        if self._gathered >= self.shard_bytes:
-            self.flush()
-        elif self._gathered - self._packed_at >= PACKED_BYTES:
-            self._pack()
-
-    def content(self) -> str:
-        """The hash of all documents that were added."""
-        gathered = [*self._tables, table_of(self._rows, DOCUMENTS)]
-        return content_key([shard.key for shard in self.shards], [_fields(table) for table in gathered])
-
-    def flush(self) -> None:
-        self._pack()
-        table = pa.concat_tables(self._tables) if self._tables else DOCUMENTS.empty_table()
-        self._tables, self._gathered, self._packed_at = [], 0, 0
-        if not table.num_rows:
-            return
-        key = content_key("documents", STAGE.version, _fields(table))
-        self.shards.append(self.store.write_shard("ingest", key, table))
-
-    def _pack(self) -> None:
-        if self._rows["doc_id"]:
-            self._tables.append(table_of(self._rows, DOCUMENTS))
-        self._rows = {name: [] for name in DOCUMENTS.names}
-        self._packed_at = self._gathered
-
-
-def _fields(table: pa.Table) -> list[list[Any]]:
-    """All that documents are but their texts, for which their sha256 stands."""
-    return [table[name].to_pylist() for name in DOCUMENTS.names if name != "text"]
-
-
-STAGE = Stage(name="ingest", version="1", compute=ingest)
+STAGE = Stage(name="ingest", version=VERSION, compute=ingest)
