@@ -34,6 +34,7 @@ from corpus import SHARED
 
 from ladm.tasks.evaluation import broken, contrast_set, junk
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
+from ladm.tasks.reading.document_shards import document_id
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
 from ladm.tasks.scorers.gate import gate_distances, gate_features, ranking_score
@@ -41,7 +42,6 @@ from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.text import text_columns
 from ladm.tasks.scorers.window_scores import Wants, one_pass
-from ladm.tasks.stages.ingest import document_id
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
