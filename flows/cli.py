@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ladm.flows.commands import (
-    DONE,
-    REFUSED,
     deploy,
     evaluate,
     gc,
@@ -28,8 +24,9 @@ from ladm.flows.commands import (
     serve,
     sql,
 )
+from ladm.flows.outside import check_here, told
 from ladm.flows.streams import open_closed_streams
-from ladm.tasks.errors import ConfigError, UserError
+from ladm.tasks.errors import ConfigError
 
 RUN_EXAMPLE = """examples:
   ladm run                                            the bundled sample, scored by the embedded model
@@ -99,20 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a shard failed, 2 refused, 130 interrupted."""
     open_closed_streams()
     try:
+        check_here()
         options = _parser().parse_args(arguments)
-        return int(options.command(options))
-    except UserError as error:
-        from ladm.tasks.printable import printable  # noqa: PLC0415
-        from ladm.tasks.redact import one_line  # noqa: PLC0415
-
-        print(f"ladm: {printable(one_line(str(error)), 4000)}", file=sys.stderr)
-        return REFUSED
-    except BrokenPipeError:  # `ladm sql … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except KeyboardInterrupt:
-        print("ladm: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        code = int(options.command(options))
+        sys.stdout.flush()  # what cannot be written is told here, not by the interpreter at its end
+        return code
+    except (Exception, KeyboardInterrupt) as error:
+        return told(error)
 
 
 def _parser() -> argparse.ArgumentParser:

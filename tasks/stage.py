@@ -120,11 +120,13 @@ def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds:
             records.write_manifest(manifest)
         return done.model_dump(mode="json")
 
-    return Task(
+    policy = ContentKeyPolicy(stage=stage)
+    task = Task(
         run,
         name=stage.name,
         task_run_name=f"{stage.name} {{job[label]}}",
-        cache_policy=ContentKeyPolicy(stage=stage),
+        cache_policy=policy,
+        refresh_cache=False,
         persist_result=True,
         result_storage=records,
         result_serializer="json",
@@ -133,3 +135,5 @@ def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds:
         retry_jitter_factor=0.5 if retries else None,
         retry_condition_fn=worth_retrying,
     )
+    task.cache_policy = policy  # type: ignore[assignment]  # also where the user has caching off, for tasks of their own
+    return task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import ssl
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,31 @@ def test_what_a_file_system_raises_below_duckdb(tmp_path: Path, error: Exception
         with pytest.raises(Exception) as raised:  # noqa: PT011
             connection.execute(f"from read_parquet('failing://{tmp_path}/x.parquet')").fetchall()
     assert can_pass(raised.value) is passes, raised.value
+
+
+def test_the_users_settings_for_tasks_of_their_own_are_no_matter(tmp_path: Path) -> None:
+    from prefect.settings import (
+        PREFECT_FLOW_DEFAULT_RETRIES,
+        PREFECT_TASK_DEFAULT_RETRIES,
+        PREFECT_TASKS_DISABLE_CACHING,
+        PREFECT_TASKS_REFRESH_CACHE,
+        temporary_settings,
+    )
+
+    from ladm.flows.dag.curate import curate
+    from ladm.tasks.stage import ContentKeyPolicy, StoreRecords, stage_task
+    from ladm.tasks.stages.length import STAGE
+
+    theirs: dict[Any, Any] = {
+        PREFECT_TASKS_DISABLE_CACHING: True,
+        PREFECT_TASKS_REFRESH_CACHE: True,
+        PREFECT_TASK_DEFAULT_RETRIES: 5,
+        PREFECT_FLOW_DEFAULT_RETRIES: 5,
+    }
+    records = StoreRecords(uri=str(tmp_path))
+    records._block_document_id = uuid.uuid4()  # as if a server had it
+    with temporary_settings(updates=theirs):
+        task = stage_task(STAGE, records, 0, 0)
+        assert isinstance(task.cache_policy, ContentKeyPolicy)
+        assert (task.refresh_cache, task.retries, task.persist_result) == (False, 0, True)
+        assert (curate.with_options().retries, curate.result_serializer) == (0, "json")

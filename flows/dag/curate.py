@@ -50,6 +50,8 @@ Until = Annotated[str, Field(json_schema_extra={"enum": list(NAMES)})]
     description="Curate long documents: ingest, filter, tokenize, score by attention, rank and export",
     task_runner=ThreadPoolTaskRunner(max_workers=256),  # type: ignore[arg-type]  # `Dag.drain` bounds what is submitted
     persist_result=False,
+    result_serializer="json",  # and no retries: whatever defaults the user has set for flows of their own
+    retries=0,
     validate_parameters=True,
 )
 def curate(config: RunConfig, until: Until = NAMES[-1]) -> dict[str, Any]:

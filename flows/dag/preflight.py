@@ -66,7 +66,7 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     filters = check_filters(config)
     check_target(config, until)
     notes: list[str] = []
-    own = own_folders(config.store, ("latest", *STORE_FOLDERS))
+    own = own_folders(config.store, ("latest", *STORE_FOLDERS), config.publish.folder if config.publish else None)
     files = list_sources(config.sources, config.ingest.identity, own, tell)
     benchmarks = _list_benchmarks(config, own)
     check_first_records(files, config.sources)

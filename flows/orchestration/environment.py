@@ -36,6 +36,8 @@ from ladm.flows.orchestration.secret import (
 from ladm.flows.orchestration.server_process import LOCK
 from ladm.flows.orchestration.users_server import check_reachable
 from ladm.tasks.errors import UserError
+from ladm.tasks.printable import printable
+from ladm.tasks.redact import one_line
 
 RECORDER = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
@@ -53,6 +55,10 @@ NO_AUTOMATIONS = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
 }
 """Settings of a server that nobody looks at: no automation waits for its events, and no page shows them."""
+DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
+OUR_DATABASE = "LADM_PREFECT_DATABASE"
+"""Says what we set `DATABASE` to. What the user set it to is the database of another server, of another version maybe,
+and is never given to ours."""
 STARTUP_SECONDS = 300  # a machine that is busy takes minutes; a server that died is noticed at once
 
 
@@ -98,11 +104,11 @@ def _discreet(cache: Path, database: str) -> dict[str, str]:
         Path.home()
     except RuntimeError:  # a user without one, as in a container: Prefect and others want to know it
         os.environ["HOME"] = str(cache)
+    if DATABASE not in os.environ:
+        os.environ[DATABASE] = os.environ[OUR_DATABASE] = f"sqlite+aiosqlite:///{cache / database}"
     return {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # Kept apart from a Prefect of the user's own, whose version may differ.
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{cache / database}",
         "PREFECT_CLI_COLORS": "false",
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -245,7 +251,19 @@ def _own_server(cache: Path, port: int = 0) -> str:
             time.sleep(0.05)
     _stop(server)
     _launched.cache_clear()
-    raise UserError(f"Prefect's server did not start; see {log}, or set PREFECT_API_URL to a server of your own")
+    raise UserError(
+        f"Prefect's server did not start{_last_words(log)}; see {log}, or set PREFECT_API_URL to a server of your own"
+    )
+
+
+def _last_words(log: Path) -> str:
+    """What stands at the end of a log, to be put in brackets behind what it is a log of."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    wrong = [line for line in lines if "Error" in line] or lines
+    return f" ({printable(one_line(wrong[-1]), 300)})" if wrong else ""
 
 
 @functools.cache
@@ -254,6 +272,9 @@ def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
     log = cache / ("prefect-serve.log" if port else "prefect-server.log")
     short_lived = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", **NO_AUTOMATIONS}
     lasting = {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT__SERVER_FINAL": "1"}
+    database = os.environ.get(OUR_DATABASE)
+    if database is None or database != os.environ.get(DATABASE):
+        database = f"sqlite+aiosqlite:///{cache / ('prefect-serve.db' if port else 'prefect.db')}"
     with log.open("wb") as errors:
         server = subprocess.Popen(
             [sys.executable, "-P", "-m", "ladm.flows.orchestration.server_process", str(port)],
@@ -264,6 +285,7 @@ def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
             env={
                 **servers_environment({**RECORDER, **os.environ}, cache, secret_to_sign_in() if port else secret()),
                 **(lasting if port else short_lived),
+                DATABASE: database,
                 LOCK: str(cache / "prefect-server.lock"),
             },
             cwd=cache,  # not where the user's .env, prefect.toml or pyproject.toml may lie

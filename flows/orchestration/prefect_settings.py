@@ -12,6 +12,7 @@ import os
 import sys
 import tomllib
 import typing
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,19 @@ def _explained(error: ValidationError) -> str:
             secret = any(word in f"{place} {name}".upper() for word in NOT_SHOWN)
             given = "" if secret else f", not {printable(one_line(repr(complaint['input'])), 100)}"
             return f"{place}: {message[:1].lower()}{message[1:]}{given}; correct it, or leave this setting out"
-    return f"Prefect's settings{f' ({field})' if field else ''}: {message}"
+    named = field or _no_address()
+    return f"{named}: {message}; correct it, or leave this setting out" if named else f"Prefect's settings: {message}"
+
+
+def _no_address() -> str | None:
+    """The variable that holds what begins like an address and is none, of which Prefect's complaint names no field."""
+    for name, value in os.environ.items():
+        if name.upper().startswith("PREFECT_") and "://" in value:
+            try:
+                _ = urllib.parse.urlsplit(value).port
+            except ValueError:
+                return name
+    return None
 
 
 def _unreadable(error: Exception) -> str:

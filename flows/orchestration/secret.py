@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 USERS_OWN = "PREFECT_SERVER_API_AUTH_STRING"
-NOT_FOR_OURS = ("PREFECT_SERVER_API_", "PREFECT_SERVER_CSRF_", "PREFECT_SERVER_UI_", "PREFECT_UI_", "PREFECT_API_")
-"""Settings of servers and clients of the user's own; they would move ours, lock it or send it elsewhere."""
+NOT_FOR_OURS = ("PREFECT_SERVER_", "PREFECT_UI_", "PREFECT_API_", "PREFECT_MESSAGING_", "PREFECT_LOGGING_SETTINGS_")
+"""Settings of servers and clients of the user's own; they would move ours, lock it, send it elsewhere, have it write
+into the database of another, or ask a broker of messages that is another's."""
 ALSO_NOT = ("PREFECT_PROFILE", "PREFECT_TEST_MODE", "PREFECT_UNIT_TEST_MODE")
 RESULTS = "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK"
-KEPT = ("PREFECT_API_DATABASE_", "PREFECT_SERVER_API_KEEPALIVE", "PREFECT_SERVER_API_DEFAULT_LIMIT")
+KEPT = (
+    *("PREFECT_SERVER_API_KEEPALIVE", "PREFECT_SERVER_API_DEFAULT_LIMIT", "PREFECT_SERVER_LOGGING_LEVEL"),
+    *("PREFECT_SERVER_ANALYTICS_", "PREFECT_SERVER_SERVICES_"),
+)
 
 
 @functools.cache
@@ -45,7 +49,7 @@ def servers_environment(given: Mapping[str, str], cache: Path, lock: str) -> dic
     ours = {
         name: value
         for name, value in given.items()
-        if name.startswith(KEPT) or not (name.startswith(NOT_FOR_OURS) or name in ALSO_NOT)
+        if name.upper().startswith(KEPT) or not name.upper().startswith((*NOT_FOR_OURS, *ALSO_NOT))
     }
     return {**ours, "PREFECT_PROFILES_PATH": str(cache / "no-profiles.toml"), USERS_OWN: lock}
 
@@ -56,14 +60,18 @@ def using(address: str, lock: str) -> Iterator[None]:
     from prefect.settings import (  # noqa: PLC0415
         PREFECT_API_AUTH_STRING,
         PREFECT_API_KEY,
+        PREFECT_API_REQUEST_TIMEOUT,
         PREFECT_API_SSL_CERT_FILE,
         PREFECT_API_URL,
+        PREFECT_CLIENT_CUSTOM_HEADERS,
+        PREFECT_CLIENT_MAX_RETRIES,
         PREFECT_DEFAULT_RESULT_STORAGE_BLOCK,
         temporary_settings,
     )
 
     updates: dict[Any, Any] = {PREFECT_API_URL: f"{address}/api", PREFECT_API_AUTH_STRING: lock}
     others: set[Any] = {PREFECT_API_KEY, PREFECT_API_SSL_CERT_FILE, PREFECT_DEFAULT_RESULT_STORAGE_BLOCK}
+    others |= {PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_CUSTOM_HEADERS, PREFECT_CLIENT_MAX_RETRIES}
     with temporary_settings(updates=updates, restore_defaults=others):
         yield
 
@@ -73,6 +81,7 @@ def pass_on(address: str, lock: str) -> None:
     for name in ("PREFECT_API_KEY", "PREFECT_API_SSL_CERT_FILE", "PREFECT_DEFAULT_RESULT_STORAGE_BLOCK", RESULTS):
         os.environ.pop(name, None)
     os.environ |= {"PREFECT_API_URL": f"{address}/api", "PREFECT_API_AUTH_STRING": lock}
+    os.environ |= {"PREFECT_CLIENT_CUSTOM_HEADERS": "{}", "PREFECT_API_REQUEST_TIMEOUT": "60"}
 
 
 def write_sign_in(cache: Path, lock: str) -> Path:

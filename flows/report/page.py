@@ -25,6 +25,7 @@ from ladm.flows.report.heatmaps import measure_heatmaps
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.selection_text import selection_text
 from ladm.tasks.printable import printable
+from ladm.tasks.storage.file_systems import io_errors, reason_of
 from ladm.tasks.storage.store import Store
 
 MOST_CHARTS = 24
@@ -62,7 +63,11 @@ def write_report(
     content = page(collect(store, record)).encode("utf-8", "backslashreplace")
     if out is None:
         path = f"runs/{record['run_id']}/report.html"
-        store.write_bytes(path, content)
+        try:
+            store.write_bytes(path, content)
+        except io_errors() as error:
+            why = reason_of(error)
+            raise ConfigError(f"--store: {store_uri!r} cannot be written ({why}); give a file by --out") from None
         return store.url(path)
     try:
         Path(out).write_bytes(content)

@@ -29,6 +29,10 @@ from ladm.tasks.places import expanded
 HASH_MEMO_BYTES = 1 << 20  # a smaller file is hashed again in a millisecond, so its edits can never be missed
 
 
+ROOM_BYTES = 1 << 20
+"""The least room that a cache must have: what Prefect's server writes before a run begins."""
+
+
 def cache_root() -> Path:
     """The user's cache folder, which need not exist yet.
 
@@ -57,9 +61,11 @@ def ready_cache() -> Path:
     scratch = scratch_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        scratch.touch()
+        scratch.write_bytes(bytes(ROOM_BYTES))  # a full disk takes an empty file
         scratch.unlink()
     except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise ConfigError(
             f"LADM_CACHE: the cache {str(folder)!r} cannot be written ({error.strerror}); set LADM_CACHE to a folder "
             "that can be"

@@ -6,6 +6,7 @@ and stays until two more selections were published.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from ladm.tasks.storage.store import Store
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+OF_CONTENT = re.compile(r"[0-9a-f]{16}")
+"""What the folders below `data` are called."""
 
 
 def check_folder(to: str) -> None:
@@ -68,6 +71,13 @@ def publish_to_folder(to: str, store: Store, files: Mapping[str, Shard], card: b
         target.remove_all([path for path in before.get("before", []) if path not in named])
         target.remove_empty_folders("data")
     return target.url(MANIFEST)
+
+
+def published_places(to: str) -> list[str]:
+    """The folders and the manifest that publishing to a folder has left there, by their addresses."""
+    target = Files(to, impatient=True)
+    places = [f"data/{name}" for name in target.names("data") if OF_CONTENT.fullmatch(name)]
+    return [target.url(place) for place in (*places, MANIFEST)] if places else []
 
 
 def _manifest(target: Files) -> dict[str, Any]:

@@ -44,3 +44,8 @@ class PublishConfig(Settings):
         """`ORG/NAME`, where it is a dataset of the Hub."""
         found = HUB.fullmatch(self.to)
         return found[1] if found else None
+
+    @property
+    def folder(self) -> str | None:
+        """The folder or prefix, where it is one."""
+        return None if self.dataset else self.to

@@ -1,16 +1,19 @@
-"""Files that a listing finds and that are no sources: those of a store or of the cache, and what `datasets` notes.
+"""Files that a listing finds and that are no sources: of a store, of the cache, published, or notes of `datasets`.
 
-A store inside a folder of sources would otherwise be read by the next run, and its exports be selected once more.
+A store, or a published selection, inside a folder of sources would otherwise be read by the next run, and what was
+selected be selected once more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ladm.tasks.manifest import SourceFile
 from ladm.tasks.models.cache import cache_root
+from ladm.tasks.publishing.folder import published_places
 from ladm.tasks.storage.file_systems import io_errors, local_path
 from ladm.tasks.storage.files import Files
 
@@ -20,14 +23,25 @@ OF_SAVE_TO_DISK = {"dataset_info.json", "state.json"}
 """What `Dataset.save_to_disk` writes beside its Arrow files."""
 
 
-def own_folders(store: str, folders: Iterable[str]) -> list[str]:
-    """Where this run's own files lie, as listings name them: the folders of its store, and the cache."""
+def own_folders(store: str, folders: Iterable[str], published: str | None = None) -> list[str]:
+    """Where this run's own files lie, as listings name them.
+
+    Args:
+        store: The run's store.
+        folders: The names of its folders.
+        published: The folder that the run publishes to, on disk or on S3, if any.
+
+    Returns:
+        The folders of the store, the cache, and what was published before.
+    """
     found = [str(cache_root().resolve())]
-    try:
+    unreached = io_errors(ValueError, ImportError)  # is told of where it is tried
+    with contextlib.suppress(*unreached):
         root = Files(store).url("").rstrip("/")
         found += [f"{root}/{folder}" for folder in folders]
-    except io_errors(ValueError, ImportError):
-        pass  # a store that cannot be reached is told of where it is tried
+    if published:
+        with contextlib.suppress(*unreached):
+            found += published_places(published)
     return found
 
 

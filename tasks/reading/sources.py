@@ -24,7 +24,17 @@ from ladm.tasks.reading.folders import files_below, is_private, matching
 from ladm.tasks.reading.names import name_below, root_of
 from ladm.tasks.reading.no_sources import fixed_part, is_below, stores_among, without_notes
 from ladm.tasks.reading.readers import SourceConfig
-from ladm.tasks.storage.file_systems import file_system, io_errors, is_web, local_path, local_uri, opened, reason_of
+from ladm.tasks.storage.file_systems import (
+    file_system,
+    io_errors,
+    is_ours,
+    is_web,
+    local_path,
+    local_uri,
+    no_web_answer,
+    opened,
+    reason_of,
+)
 
 CONTENT = "sha256:"
 WEB_VERSIONS = ("ETag", "Last-Modified", "Content-MD5", "Digest")
@@ -111,9 +121,11 @@ def list_files(
         )
     try:
         files = _list_local(Path(path), own) if is_local else _list_remote(fs, path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if (wrong := no_web_answer(error)) is not None:
+            raise SourceError(f"{field}: {source.uri!r} cannot be listed: {wrong}") from None
         files = []
-    except io_errors(ValueError, NotImplementedError) as error:
+    except io_errors(ValueError, NotImplementedError, *([] if is_ours(fs) else [Exception])) as error:
         raise SourceError(f"{field}: {source.uri!r} cannot be listed: {reason_of(error)}{_hint(source)}") from None
     if not files:
         hint = _hint(source)
@@ -147,17 +159,17 @@ def _sources_among(
     field: str,
     tell: Callable[[str], None] | None,
 ) -> list[SourceFile]:
-    """Files that were found, less those of a store or the cache."""
+    """Files that were found, less those of a store, of the cache or of what was published."""
     apart = [*own, *stores_among(files, named)]
     kept = [file for file in files if not is_below(local_path(file.uri), apart)]
     if not kept:
         raise SourceError(
-            f"{field}: all that {source.uri!r} matches is part of a store or the cache, which is never read as a "
-            "source; copy the files to a folder of their own"
+            f"{field}: all that {source.uri!r} matches is part of a store, of the cache or of what was published, "
+            "which is never read as a source; copy the files to a folder of their own"
         )
     if tell and len(kept) < len(files):
         where = next(one for one in apart if any(is_below(local_path(file.uri), [one]) for file in files))
-        tell(f"{field}: {len(files) - len(kept):,} files are no sources: part of the store {printable(where, 500)}")
+        tell(f"{field}: {len(files) - len(kept):,} files are no sources: part of {printable(where, 500)}")
     return without_notes(kept)
 
 

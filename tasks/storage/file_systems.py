@@ -38,6 +38,10 @@ RAISE = (
     ("azure.core.exceptions", "AzureError"),
 )
 """What file systems raise of their own: module, class."""
+TESTED = {"file", "s3", "s3a", "http", "https", "hf", "gs", "gcs", "abfs", "az", "memory"}
+"""Protocols that ladm is made for."""
+NOT_THERE, NOT_ALLOWED = (404, 410), (401, 403)
+"""Answers of web servers."""
 HUB_SECONDS = 5.0
 """How long the Hugging Face Hub may take to answer before a run; its own client would wait for ever."""
 
@@ -64,6 +68,8 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
             raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
         impatience = {"config_kwargs": {"connect_timeout": 3, "retries": {"max_attempts": 1}}}
         options |= impatience if impatient else patience_options()
+    if uri.startswith(("http://", "https://")):
+        options["client_kwargs"] = _web_options(impatient)
     if uri.startswith("hf://") and impatient:
         _ask_the_hub()
     uri = local_path(uri)
@@ -80,6 +86,15 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
     if is_s3(uri):
         set_patience(fs, TRIES_BEFORE_WORK if impatient else TRIES)
     return fs, cast(str, path)
+
+
+def _web_options(impatient: bool) -> dict[str, Any]:
+    """Options of a client of web servers: the proxies of the environment, and how long a server may be silent."""
+    import aiohttp  # noqa: PLC0415
+
+    connect, read = (5, 20) if impatient else (30, 120)
+    # The client's own limit of five minutes is on the whole of a file.
+    return {"trust_env": True, "timeout": aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)}
 
 
 def _ask_the_hub() -> None:
@@ -136,6 +151,26 @@ def is_s3(uri: str) -> bool:
 def is_web(fs: Any) -> bool:
     """Whether a file system is that of http and https."""
     return "http" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def is_ours(fs: Any) -> bool:
+    """Whether a file system is one that ladm is made for and tested with; what others raise is anybody's guess."""
+    protocols = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
+    return bool(TESTED.intersection(protocols))
+
+
+def no_web_answer(error: FileNotFoundError) -> str | None:
+    """Why a web server did not give a file, where it is not that there is none: fsspec takes all that for the same."""
+    why = error.__cause__
+    if why is None or isinstance(why, FileNotFoundError):
+        return None
+    status = getattr(why, "status", None)
+    if status in NOT_THERE:
+        return None
+    if status is not None:
+        may = "; the address needs credentials that ladm does not give" if status in NOT_ALLOWED else ""
+        return one_line(f"the server answers HTTP {status} {getattr(why, 'message', '')}".strip() + may)
+    return f"the server does not answer as one ({reason_of(why)}); check the address, the network and its proxy"
 
 
 def opened(uri: str) -> BinaryIO:

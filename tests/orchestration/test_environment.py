@@ -121,6 +121,16 @@ OTHERS = {
     "PREFECT_API_SSL_CERT_FILE": "/nowhere.pem",
     "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "s3-bucket/nowhere",
     "PREFECT_PROFILE": "nobody",
+    "PREFECT_CLIENT_CUSTOM_HEADERS": '{"Authorization": "Bearer of-another"}',
+    "PREFECT_API_REQUEST_TIMEOUT": "0.0001",
+    "PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg://nobody:pw@127.0.0.1:9/none",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg://nobody:pw@127.0.0.1:9/none",
+    "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
+    "prefect_server_docket_url": "redis://127.0.0.1:9/0",
+    "PREFECT_MESSAGING_BROKER": "no_such_package.messaging",
+    "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "no_such_package.messaging",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "no_such_package.leases",
+    "PREFECT_LOGGING_SETTINGS_PATH": "/nowhere.yml",
 }
 """Settings for a Prefect of the user's own."""
 

@@ -99,3 +99,11 @@ def test_python_raises_a_user_error(tmp_path: Path) -> None:
     ended = started(tmp_path, CURATE, PREFECT_API_REQUEST_TIMEOUT="soon")
     assert ended.stdout.startswith("PREFECT_API_REQUEST_TIMEOUT: ")
     assert not ended.stderr
+
+
+def test_what_is_no_address_is_named(tmp_path: Path) -> None:
+    """Prefect's own complaint names no setting."""
+    ended = started(tmp_path, MAIN, "run", "--store", str(tmp_path / "store"), PREFECT_API_URL="http://[::1/api")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "ladm: PREFECT_API_URL: Invalid IPv6 URL; correct it, or leave this setting out\n"
+    assert not (tmp_path / "store").exists()

@@ -165,3 +165,23 @@ def test_a_folder_names_whole_selections_alone(
     files = {path.relative_to(place).as_posix() for path in (place / "data").rglob("*") if path.is_file()}
     manifest = json.loads((place / "manifest.json").read_text())
     assert files == {*manifest["before"], *(one["path"] for one in manifest["files"])}
+
+
+def test_what_was_published_is_not_read_again(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    """Where the folder that is published to lies among the sources."""
+    place = corpus.folder / "published"
+    for sources in (str(corpus.folder), f"{corpus.folder}/**", f"{corpus.folder}/**/*.*"):
+        settings = (f"sources={sources}", f"publish={place}", "export=[parquet, jsonl.zst]")
+        for _ in range(2):
+            answer = ladm(*run_arguments(corpus, tmp_path / "store", *settings))
+            assert answer.code == 0, answer.err
+            assert answer.record["stages"]["ingest"] | {"in": 9, "kept": 9} == answer.record["stages"]["ingest"]
+    assert (place / "manifest.json").is_file()
+    assert "are no sources: part of " in answer.err
+    # A folder of that name which is the user's own is read.
+    (corpus.folder / "letters.jsonl").rename(tmp_path / "letters.jsonl")
+    (corpus.folder / "data").mkdir()
+    (tmp_path / "letters.jsonl").rename(corpus.folder / "data" / "letters.jsonl")
+    settings = (f"sources={corpus.folder}/data", f"publish={corpus.folder}")
+    answer = ladm(*run_arguments(corpus, tmp_path / "store", *settings), "--until", "ingest")
+    assert answer.record["stages"]["ingest"]["kept"] == 5, answer.err

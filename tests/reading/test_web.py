@@ -7,8 +7,10 @@ import functools
 import http.server
 import os
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -116,3 +118,92 @@ def test_a_change_at_the_same_size_is_noticed(address: str, tmp_path: Path) -> N
     assert list_sources(source) != [before]
     with pytest.raises(SourceError, match="changed while the run"):
         check_unchanged(before.file)
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """Answers every request by a status, or where that is 0, by nothing: the connection ends."""
+
+    status = 0
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        if self.status:
+            self.send_response(self.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        self.close_connection = True
+
+    do_HEAD = do_GET  # noqa: N815
+
+
+@contextlib.contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("below", ["/a.jsonl", "/deep/", "/*.jsonl"])
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (0, "disconnected"),
+        (401, "401"),
+        (403, "403"),
+        (500, "500"),
+        (503, "503"),
+        (404, "no file matches|404"),
+    ],
+)
+def test_a_server_that_does_not_give_a_file_is_one_line_that_says_why(status: int, reason: str, below: str) -> None:
+    with (
+        serving(type("Handler", (Refusing,), {"status": status})) as address,
+        pytest.raises(SourceError, match=rf"^sources\[0\]\.uri: .*({reason})") as refused,
+    ):
+        list_sources([SourceConfig(uri=f"{address}{below}")])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    for address in ("http://127.0.0.1:9", "http://nowhere.invalid", "https://127.0.0.1:9"):
+        for below in ("/a.jsonl", "/*.jsonl"):
+            with pytest.raises(SourceError, match=r"^sources\[0\]\.uri: .* cannot be listed: ") as refused:
+                list_sources([SourceConfig(uri=address + below)])
+            assert "\n" not in str(refused.value)
+
+
+class Proxy(Server):
+    """A proxy that has what it is asked for: a whole address in place of a path."""
+
+    asked: ClassVar[list[str]] = []
+
+    def translate_path(self, path: str) -> str:
+        """The file that an address stands for."""
+        Proxy.asked.append(path)
+        return super().translate_path(urllib.parse.urlsplit(path).path)
+
+
+def test_a_proxy_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINE)
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(functools.partial(Proxy, directory=str(tmp_path))) as proxy:  # type: ignore[arg-type]
+        monkeypatch.setenv("http_proxy", proxy)
+        (one,) = list_sources([SourceConfig(uri="http://corpus.invalid/a.jsonl")])
+        assert kept(one, tmp_path / "store") == 1
+        assert "http://corpus.invalid/a.jsonl" in Proxy.asked
+        monkeypatch.setenv("no_proxy", "corpus.invalid")
+        with pytest.raises(SourceError, match="cannot be listed"):
+            list_sources([SourceConfig(uri="http://corpus.invalid/a.jsonl")])
+
+
+@pytest.mark.parametrize("uri", ["data:,hello", "data:text/plain", "data:;base64,!", "webhdfs://127.0.0.1:9/x"])
+def test_what_other_file_systems_raise_is_one_line(uri: str) -> None:
+    with pytest.raises(SourceError, match=r"^sources\[0\]\.uri: ") as refused:
+        list_sources([SourceConfig(uri=uri)])
+    assert "\n" not in str(refused.value)
