@@ -86,8 +86,9 @@ def _stopping_at_once(console: Console, command: str = "the same command") -> It
 
     def leave(number: int) -> None:
         remove_unfinished()
-        console.close()
-        print(f"ladm: interrupted; what goes on where this one stopped: {command}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            console.close()
+            print(f"ladm: interrupted; what goes on where this one stopped: {command}", file=sys.stderr, flush=True)
         os._exit(128 + number)
 
     console.leave = leave

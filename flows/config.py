@@ -39,9 +39,11 @@ from ladm.tasks.stages.card import CardConfig
 from ladm.tasks.stages.dedup import DeduplicateConfig
 from ladm.tasks.stages.ingest import IngestConfig
 from ladm.tasks.stages.length import LengthConfig
+from ladm.tasks.storage.file_systems import keeps_files
 from ladm.tasks.tokenizing.windows import WindowConfig
 
 DEFAULT_STORE = "ladm-store"
+NO_STORE = "the name is empty; give a folder or s3://bucket/prefix"
 
 FITTING = "fitting"
 """`scorer.layers`: the calibration that fits, if there is one; else one of the run's own."""
@@ -140,6 +142,10 @@ class RunConfig(Settings):
     @field_validator("store")
     @classmethod
     def _no_secret_in_the_store(cls, store: str) -> str:
+        if not store.strip():
+            raise ValueError(NO_STORE)
+        if not keeps_files(store):
+            raise ValueError(f"nothing can be kept at {store!r}; give a folder or s3://bucket/prefix")
         return checked_uri(expanded(store))
 
     @field_validator("sources", mode="before")
@@ -220,7 +226,7 @@ def validated(values: dict[str, Any], store: str | None = None) -> RunConfig:
     Raises:
         ConfigError: With one line that names the field and the fix.
     """
-    if store or "store" not in values:
+    if store is not None or "store" not in values:
         values = {**values, "store": store_uri(store)}
     try:
         return RunConfig.model_validate(values)
@@ -232,8 +238,10 @@ def store_uri(option: str | None) -> str:
     """The store that a command means: its `--store`, else $LADM_STORE, else a folder here.
 
     Raises:
-        ConfigError: It names a variable that is not set.
+        ConfigError: It names a variable that is not set, or is empty, as that of a script may be.
     """
+    if option is not None and not option.strip():
+        raise ConfigError(f"--store: {NO_STORE}")
     try:
         return expanded(option or os.environ.get("LADM_STORE") or DEFAULT_STORE)
     except ValueError as error:

@@ -6,11 +6,14 @@ stand for a billion entries: they cost nothing to read and everything to whoever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
 import yaml
 
+NOT_DECIMAL = re.compile(r"[-+]?(?:0[0-9_]+|[0-9][0-9_]*(?::[0-9]+)+)")
+"""Numbers to the base of 8 and 60, which look like others."""
 LEAST_ROOM = 100_000
 ROOM_FOR_EACH = 10
 """What aliases stand for may, written out, be so many times as long as the text."""
@@ -40,9 +43,21 @@ class _Loader(yaml.SafeLoader):
             _written_out(node, room, {}, set())
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number as people write one: YAML takes 010 for 8, and 1:30 for 90."""
+        written = str(node.value)
+        if NOT_DECIMAL.fullmatch(written):
+            plain = written.replace("_", "").lstrip("+-0") or "0"
+            fix = f"write {plain}" if ":" not in written else "write it in quotes, or as the number that is meant"
+            raise ValueError(f"line {node.start_mark.line + 1}: YAML takes {written!r} for another number; {fix}")
+        return int(super().construct_yaml_int(node))
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         _check_keys(self, node)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _written_out(node: yaml.Node, room: int, known: dict[int, int], above: set[int]) -> int:

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 
-_VARIABLE = re.compile(r"\$(?:\{(?P<braced>[^}]*)\}?|(?P<bare>[A-Za-z_][A-Za-z0-9_]*)|(?P<command>\())", re.ASCII)
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>[^}]*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*)|[({])|`[^`]*`", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 

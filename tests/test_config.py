@@ -254,6 +254,8 @@ def test_other_ways_to_write_a_number_are_refused_with_those_that_work(setting: 
         ),
         (b"sources: a\nwindow:\n  take: all\n  length: 2\n  take: first", "lines 3 and 5: the key 'take' stands"),
         (b"sources: [{uri: a, uri: b}]", "line 1: the key 'uri' stands there twice; leave one"),
+        (b"sources: a\nwindow: {length: 0256}", "line 2: YAML takes '0256' for another number; write 256"),
+        (b"sources: a\nwindow: {length: 1:30}", "line 2: YAML takes '1:30' for another number; write it in quotes"),
         (b"sources: &a [*a]", "line 1: an alias holds itself; write out what is meant"),
         (b"window: {length: 4096}", "sources: missing; give it a value"),
     ],
@@ -399,3 +401,13 @@ def test_a_source_that_is_no_regular_file_is_refused(
             answer = ladm(*run_arguments(corpus, tmp_path / "store", setting))
             assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1), answer.err
             assert answer.err.startswith(f"ladm: {field}: '{name}' is not a regular file but a pipe")
+
+
+@pytest.mark.parametrize(
+    "store", ["data:,x", "memory://x", "http://127.0.0.1:9/x", "zip://a", "webhdfs://127.0.0.1:9/x"]
+)
+def test_a_store_that_keeps_nothing_is_refused(store: str, corpus: Corpus, ladm: Callable[..., Answer]) -> None:
+    answer = ladm(*run_arguments(corpus, Path(store)), "--store", store)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert answer.err.startswith("ladm: store: ")
+    assert "give a folder or s3://bucket/prefix" in answer.err

@@ -49,6 +49,9 @@ def test_every_path_of_a_configuration_is_expanded() -> None:
         ("store=$EMPTY/st", "store: $EMPTY in '$EMPTY/st' is not set"),
         ("store='s3://${NOT_SET}/st'", "store: $NOT_SET in 's3://${NOT_SET}/st' is not set"),
         ("store='${HOME:-/tmp}/st'", "store: '${HOME:-/tmp}' in '${HOME:-/tmp}/st' is not a variable; write $NAME"),
+        ("store='`pwd`/st'", "store: '`pwd`' in '`pwd`/st' is not a variable"),
+        ("store='${HOME/st'", "store: '${' in '${HOME/st' is not a variable"),
+        ("store=''", "store: the name is empty; give a folder or s3://bucket/prefix"),
         ("store=$(hostname)/st", "store: '$(' in '$(hostname)/st' is not a variable"),
         ("store=~nobody-of-that-name/st", "store: '~nobody-of-that-name' in '~nobody-of-that-name/st' has no home"),
         ("sources=[a.jsonl, $NOT_SET/b.jsonl]", "sources: entry 1: $NOT_SET in '$NOT_SET/b.jsonl' is not set"),
@@ -87,3 +90,10 @@ def test_a_run_goes_where_the_variable_says(
     assert answer.code == 0, answer.err
     assert (tmp_path / "elsewhere" / "st" / "runs").is_dir()
     assert not (tmp_path / "$WHERE").exists()
+
+
+def test_an_empty_name_for_the_store_is_refused(ladm: Callable[..., Answer]) -> None:
+    for command in (["run"], ["plan"], ["sql", "select 1"], ["report"], ["gc", "--keep", "1"], ["init", "."]):
+        answer = ladm(*command, "--store", "")
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err == "ladm: --store: the name is empty; give a folder or s3://bucket/prefix\n"

@@ -73,7 +73,9 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopping_by_signals(leave: Callable[[int], None]) -> Iterator[None]:
-    """Until the block ends, SIGINT and SIGTERM stop the run, or end the process at once where none can be stopped.
+    """Until the block ends, signals stop the run, or end the process at once where none can be stopped.
+
+    They are SIGINT, SIGTERM and, but for what `nohup` started, SIGHUP: the terminal is gone.
 
     Args:
         leave: Ends the process; given the signal.
@@ -88,7 +90,7 @@ def stopping_by_signals(leave: Callable[[int], None]) -> Iterator[None]:
         _after(PATIENCE_SECONDS, lambda: leave(number))
         raise Stop(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, *hangup())}
     _signals.stop = stop
     try:
         yield
@@ -96,6 +98,11 @@ def stopping_by_signals(leave: Callable[[int], None]) -> Iterator[None]:
         _signals.stop = None
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def hangup() -> list[signal.Signals]:
+    """SIGHUP, unless it is ignored."""
+    return [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
 
 
 def _after(seconds: float, do: Callable[[], object]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ladm.flows.config import RunConfig
+from ladm.flows.orchestration.cancelling import hangup
 from ladm.tasks.errors import ConfigError, UserError
 from ladm.tasks.exporters.tokens import TokenExport
 from ladm.tasks.models.resolve import EMBEDDED
@@ -129,6 +130,8 @@ def serve(deployment: RunnerDeployment) -> None:
 
     runner = Served(limit=1, pause_on_shutdown=True)
     runner.add_deployment(deployment)
+    for number in hangup():
+        signal.signal(number, lambda *_: runner.handle_sigterm())
 
     async def until_ended() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -143,17 +146,21 @@ def serve(deployment: RunnerDeployment) -> None:
 
 @contextlib.contextmanager
 def ending_at_sigterm() -> Iterator[None]:
-    """Until the block ends, SIGTERM ends the process, even as the first one of a container or where it was blocked."""
+    """Until the block ends, SIGTERM ends the process, even as the first one of a container or where it was blocked.
+
+    SIGHUP does, too, but for what `nohup` started.
+    """
 
     def end(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, *hangup())}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def deploy(deployment: RunnerDeployment, pool: str) -> bool:

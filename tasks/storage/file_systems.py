@@ -40,6 +40,8 @@ RAISE = (
 """What file systems raise of their own: module, class."""
 TESTED = {"file", "s3", "s3a", "http", "https", "hf", "gs", "gcs", "abfs", "az", "memory"}
 """Protocols that ladm is made for."""
+KEEP_NOTHING = {"http", "https", "hf", "memory", "git", "github", *ARCHIVES}
+"""Protocols of what is only read, or is gone with the process."""
 NOT_THERE, NOT_ALLOWED = (404, 410), (401, 403)
 """Answers of web servers."""
 HUB_SECONDS = 5.0
@@ -157,6 +159,12 @@ def is_ours(fs: Any) -> bool:
     """Whether a file system is one that ladm is made for and tested with; what others raise is anybody's guess."""
     protocols = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
     return bool(TESTED.intersection(protocols))
+
+
+def keeps_files(uri: str) -> bool:
+    """Whether files can be written to an address, and are there when the process has ended, as far as it tells."""
+    protocol, separator, _ = uri.partition("://")
+    return not uri.startswith("data:") and not (separator and protocol in KEEP_NOTHING)
 
 
 def no_web_answer(error: FileNotFoundError) -> str | None:

@@ -139,7 +139,7 @@ def test_a_store_may_be_called_anything(tmp_path: Path, corpus: Corpus, ladm: Cl
     assert ladm("gc", "--keep", 1, "--store", store).code == 0
     assert ladm(*run_arguments(corpus, store, *more, "select.budget_tokens=3000")).record["windows_scored"] == 0
     # On an object store, where requests for many objects take patterns, it is refused.
-    refused = ladm(*run_arguments(corpus, Path("x"), *more), "--store", "memory://bucket/a[1]")
+    refused = ladm(*run_arguments(corpus, Path("x"), *more), "--store", "s3://bucket/a[1]")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "holds *, ? or [" in refused.err
 

@@ -62,7 +62,7 @@ def check_cancelled(record: dict[str, Any], store: Path) -> None:
     assert not (store / "latest").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_middle_of_a_long_window(
     number: signal.Signals, tmp_path: Path, corpus: Corpus, ladm: Cli
 ) -> None:

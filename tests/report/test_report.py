@@ -376,3 +376,14 @@ def test_cells(cell: object, text: str, order: str) -> None:
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (0.25, 61, 3720)] == ["0.2 s", "1 min 1 s", "1 h 2 min"]
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    store = tmp_path / "store"
+    record = ladm(*run_arguments(corpus, store), "--until", "ingest").record
+    (store / "runs" / record["run_id"] / "report.html").mkdir()
+    for more, field in (([], "--store"), (["--out", tmp_path], "--out"), (["--out", "/proc/x.html"], "--out")):
+        answer = ladm("report", "--store", store, *more)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.splitlines()[-1].startswith(f"ladm: {field}: ")
+        assert "cannot be written" in answer.err
