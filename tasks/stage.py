@@ -111,11 +111,16 @@ def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -
     return can_pass(state.data)
 
 
+def do(stage: Stage, job: Job) -> list[Manifest]:
+    """Do a job where the runner chose. By name, since a cluster's tasks are sent by value, and `doing` cannot be."""
+    return doing.get()(stage, job)
+
+
 def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds: float) -> Task[..., Any]:
     """The stage as a Prefect task of one parameter `job` (a dict), returning a manifest (a dict)."""
 
     def run(job: dict[str, Any]) -> dict[str, Any]:
-        done, *together = doing.get()(stage, Job.model_validate(job))
+        done, *together = do(stage, Job.model_validate(job))
         for manifest in together:
             records.write_manifest(manifest)
         return done.model_dump(mode="json")

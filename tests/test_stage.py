@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import botocore.exceptions
+import cloudpickle
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ladm.tasks.errors import ConfigError, ModelError
 from ladm.tasks.reading.records import UnreadableFile
-from ladm.tasks.stage import can_pass
+from ladm.tasks.stage import ContentKeyPolicy, StoreRecords, can_pass, stage_task
+from ladm.tasks.stages.length import STAGE
 from ladm.tasks.storage.store import DamagedFileError
 
 PASSING: list[Exception] = [
@@ -138,8 +140,6 @@ def test_the_users_settings_for_tasks_of_their_own_are_no_matter(tmp_path: Path)
     )
 
     from ladm.flows.dag.curate import curate
-    from ladm.tasks.stage import ContentKeyPolicy, StoreRecords, stage_task
-    from ladm.tasks.stages.length import STAGE
 
     theirs: dict[Any, Any] = {
         PREFECT_TASKS_DISABLE_CACHING: True,
@@ -154,3 +154,10 @@ def test_the_users_settings_for_tasks_of_their_own_are_no_matter(tmp_path: Path)
         assert isinstance(task.cache_policy, ContentKeyPolicy)
         assert (task.refresh_cache, task.retries, task.persist_result) == (False, 0, True)
         assert (curate.with_options().retries, curate.result_serializer) == (0, "json")
+
+
+def test_what_a_task_does_can_be_sent_to_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray and Dask send it by value, with all that it names of its module."""
+    monkeypatch.setattr("ladm.tasks.stage.Task", lambda run, **options: run)
+    run = stage_task(STAGE, StoreRecords(uri=str(tmp_path)), 0, 0)
+    assert callable(cloudpickle.loads(cloudpickle.dumps(run)))
