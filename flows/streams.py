@@ -1,9 +1,11 @@
-"""The three standard streams, also where whoever started the process has closed one of them."""
+"""The three standard streams, also where one of them is closed, or what is told cannot be written any more."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from typing import Any, TextIO, cast
 
 
 def open_closed_streams() -> None:
@@ -24,3 +26,28 @@ def open_closed_streams() -> None:
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
+
+
+class _Telling:
+    """A stream for what is told, not for results: what it cannot take is lost, and nothing ends for that."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def keep_telling() -> None:
+    """Have a command go on where stderr cannot be written: the disk of its log is full, or its terminal is gone."""
+    if not isinstance(sys.stderr, _Telling):
+        sys.stderr = cast(TextIO, _Telling(sys.stderr))

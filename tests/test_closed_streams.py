@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import Corpus, run_arguments
 
 CODE = "import sys; from ladm.flows.cli import main; raise SystemExit(main())"
 
@@ -27,3 +29,15 @@ def test_a_closed_stream_is_no_matter(tmp_path: Path, closed: str) -> None:
     assert ("results: " in ended.stdout) == (" >&-" not in f" {closed}")
     assert "ingest" not in ended.stdout.partition("┏")[0]  # what is for stderr does not come out at stdout
     assert len(list((tmp_path / "ladm-store" / "runs").glob("*/run.json"))) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path, corpus: Corpus) -> None:
+    program = "import sys; from ladm.flows.cli import main; sys.exit(main())"
+    command = [*run_arguments(corpus, tmp_path / "store"), "--until", "length"]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", program, *command], stdout=subprocess.PIPE, stderr=full, check=False
+        )
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)["status"] == "completed"
