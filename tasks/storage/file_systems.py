@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -187,6 +189,8 @@ def opened(uri: str) -> BinaryIO:
     What a web server sends without saying how long it is, or only as a whole, is kept in a temporary file meanwhile.
     """
     fs, path = file_system(uri)
+    if "file" in fs.protocol and Path(path).is_fifo():  # it has taken a file's place, and opening it might never end
+        raise OSError(errno.EINVAL, "a pipe, and no file", path)
     if not is_web(fs):
         return cast(BinaryIO, fs.open(path, "rb"))
     info = fs.info(path)

@@ -13,6 +13,7 @@ from ladm.tasks.errors import SourceError
 from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.reading.sources import check_unchanged, list_sources
+from ladm.tasks.storage.file_systems import opened
 
 
 def names(*uris: object, identity: str = "stat") -> list[str]:
@@ -251,3 +252,9 @@ def test_a_file_that_changes_after_it_was_listed_is_noticed(tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(SourceError):
         check_unchanged(listed.file.model_copy(update={"uri": str(path)}))
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(OSError, match="a pipe, and no file"):
+        opened(str(tmp_path / "a.jsonl"))
