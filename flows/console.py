@@ -20,14 +20,21 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from ladm.flows.bytes_read import BytesRead
 from ladm.flows.dag.stages import TABLE
 from ladm.flows.ending import ending
 from ladm.flows.runs.changes import in_words
 from ladm.flows.runs.outcomes import Done
+from ladm.tasks.job import Job
 from ladm.tasks.manifest import Counts
 
 SHOWN = {row.stage.name: row.shown for row in TABLE if row.shown}
 """Stage → what its bar counts."""
+
+READING, READ = "ingest", "read"
+"""The stage that reads source files, and the bar of their bytes."""
+SHOWN_BYTES = 64 * 2**20
+"""So many bytes have a bar."""
 
 
 class _RateColumn(ProgressColumn):
@@ -48,6 +55,8 @@ class Console:
         self._progress: Progress | None = None
         self._bars: dict[str, Any] = {}
         self._said: set[str] = set()
+        self.read = BytesRead(self._say_read)
+        """Of the source files."""
         self.leave: Callable[[int], None] = lambda number: None
         """Ends the process of a run that a signal stopped, when the run has left its record."""
 
@@ -85,6 +94,10 @@ class Console:
             text = f"{text}  [{time.strftime('%Y-%m-%d %H:%M:%S')}]"
         self._rich.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def _say_read(self, text: str) -> None:
+        if self._plain:
+            self.say(text)
+
     def say_once(self, about: str, text: str) -> None:
         """One line, unless there is none, or one about the same was said before."""
         if text and about not in self._said:
@@ -102,10 +115,22 @@ class Console:
         if self._progress:
             self._grow(stage, windows, "windows")
 
-    def advance(self, stage: str, windows: int) -> None:
-        """A running job of a stage got further by so many windows."""
-        if self._progress:
-            self._progress.advance(self._bars[stage], windows)
+    def expect_bytes(self, job: Job) -> None:
+        """A job is to be done, which may read source files."""
+        if job.stage == READING:
+            files = [job.source] if job.source else job.group
+            self.read.expect(job.part.bytes if job.part else sum(file.size for file in files))
+
+    def advance(self, stage: str, units: int) -> None:
+        """A running job of a stage got further by so many windows; where it reads source files, stored bytes."""
+        if stage == READING:
+            self.read.advance(units)
+            if self._progress and self.read.expected >= SHOWN_BYTES:
+                self._grow(READ, 0, "MB")
+                read, expected = (round(size / 1e6) for size in (self.read.read, self.read.expected))
+                self._progress.update(self._bars[READ], completed=read, total=expected)
+        elif self._progress:
+            self._progress.advance(self._bars[stage], units)
 
     def finished(self, done: Done) -> None:
         """A job is done."""

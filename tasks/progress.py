@@ -14,8 +14,8 @@ Listener = Callable[[str, int], None]
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
-def report(stage: str, windows: int) -> None:
-    """Tell the listener, if there is one, that `stage` has finished that many more windows."""
+def report(stage: str, units: int) -> None:
+    """Tell the listener, if there is one, that `stage` has finished that many more windows; `ingest`, stored bytes."""
     listen = listener.get()
     if listen:
-        listen(stage, windows)
+        listen(stage, units)

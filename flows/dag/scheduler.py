@@ -186,6 +186,7 @@ class Dag:
         if found:
             self.there.append((request, found))
         else:
+            self.console.expect_bytes(request.job)
             self.ready[request.row].append(request)
 
     def drain(self) -> None:

@@ -20,7 +20,7 @@ from prefect.artifacts import (
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
-from ladm.flows.console import Console
+from ladm.flows.console import READING, Console
 from ladm.flows.console import account as in_words_of
 from ladm.flows.dag.stages import MODEL_STAGES
 from ladm.flows.ending import ending
@@ -66,9 +66,15 @@ class ArtifactConsole(Console):
                     created: Any = create_progress_artifact(0.0, key="ladm-scoring", description="windows scored")
                     self._artifact = created
 
-    def advance(self, stage: str, windows: int) -> None:
-        """So many windows of the shard at hand are scored."""
-        self._tell(windows)
+    def advance(self, stage: str, units: int) -> None:
+        """So many windows of the shard at hand are scored, or so many bytes of source files are read."""
+        if stage == READING:
+            self.read.advance(units)
+        else:
+            self._tell(units)
+
+    def _say_read(self, text: str) -> None:
+        self._log.info(text)
 
     def finished(self, done: Done) -> None:
         """A job is done; what the store had counts as scored."""

@@ -6,6 +6,7 @@ import io
 from typing import BinaryIO
 
 from ladm.tasks import progress
+from ladm.tasks.reading.records import UnreadableFile
 
 REPORTED_BYTES = 2**20
 
@@ -32,13 +33,10 @@ class ReportedFile(io.RawIOBase):
             self._report(self._read)
         return data
 
-    def done(self) -> None:
-        """Report that all of it was read."""
-        self._report(self._total)
-
-    def failed(self) -> None:
-        """Take back what was reported."""
-        self._report(0)
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        """Report that it is done with; of a read that failed, which may be tried again, that nothing was read."""
+        done = kind is None or issubclass(kind, UnreadableFile)
+        self._report(self._total if done else 0)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Seek as the file does."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from ladm.tasks.reading.finished_shards import FinishedShards, Progress
 from ladm.tasks.reading.parts import ALL, Places, Wanted
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
 from ladm.tasks.reading.records import LastRead
+from ladm.tasks.reading.reported import ReportedFile
 from ladm.tasks.reading.sources import check_unchanged
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.file_systems import opened
@@ -140,9 +141,10 @@ def _read(
     """Read some or all of one file's documents into `pending`."""
     reading = SourceConfig(uri=source.uri, **config)
     quarantine, dropped = progress.quarantine, progress.dropped
+    total = wanted.part.bytes if wanted.part else source.size
     try:
-        with open_source(source) as file:
-            for record in read_records(file, source.uri, reading, wanted):
+        with open_source(source) as opened_file, ReportedFile(opened_file, STAGE.name, total) as file:
+            for record in read_records(cast(BinaryIO, file), source.uri, reading, wanted):
                 stopping.check()
                 if isinstance(record, Record):
                     progress.last = LastRead(record.line, record.offset)
