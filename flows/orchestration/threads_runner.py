@@ -1,8 +1,12 @@
-"""Tasks in threads of this process, which holds the model, or has a process for each of several GPUs that it sees."""
+"""Tasks in threads of this process, which holds the model, or has a process for each of several GPUs that it sees.
+
+Parts of large files are read here and in processes beside, each one by one: threads would wait for each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -11,8 +15,10 @@ from prefect import Task
 from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
-from ladm.tasks.gpu_processes import GpuProcesses
-from ladm.tasks.job import Job
+from ladm.tasks.cores import cores
+from ladm.tasks.job import Job, Stage, run_jobs
+from ladm.tasks.job_processes import JobProcesses
+from ladm.tasks.manifest import Manifest
 from ladm.tasks.stage import doing
 
 JOBS_A_MODEL = 3
@@ -30,6 +36,17 @@ def gpus_of(device: str) -> list[str]:
 
     gpus = visible_gpus()
     return gpus if len(gpus) > 1 else []
+
+
+def gpu_processes(gpus: Sequence[str], used: list[str]) -> JobProcesses:
+    """A process for each GPU, which sees it alone, as if the machine had no other, and loads the model once.
+
+    Args:
+        gpus: Of each GPU, what `CUDA_VISIBLE_DEVICES` is for its process.
+        used: Gets those that jobs are given to, as `scorer.device` would name them.
+    """
+    environments = {f"cuda:{number}": {"CUDA_VISIBLE_DEVICES": gpu} for number, gpu in enumerate(gpus)}
+    return JobProcesses(environments, max(1, cores() // len(gpus)), used)
 
 
 @contextmanager
@@ -64,28 +81,66 @@ class Threads:
         return JOBS_A_MODEL * (len(self._processes) if self._processes else 1)
 
     @cached_property
-    def _processes(self) -> GpuProcesses | None:
+    def _processes(self) -> JobProcesses | None:
         """Made when a job first needs the model: until then nobody has to ask PyTorch which GPUs there are."""
         gpus = gpus_of(self._device)[: self._most]
         if len(gpus) < 2:
             return None
-        return GpuProcesses(gpus, self.devices)
+        return gpu_processes(gpus, self.devices)
+
+    @cached_property
+    def _readers(self) -> Readers:
+        """Made when there is a first part of a large file to read."""
+        return Readers(self.workers - 1)
 
     def submit(self, task: Task[..., Any], job: Job, *, holds_model: bool) -> PrefectFuture[Any]:
         """Start a task. Quoted, so that Prefect does not search the job's inputs for futures."""
         given = quote(job.model_dump(mode="json"))
+        if job.part and self.workers > 1:
+            return _submitted(task, given, self._readers.run_jobs)
         if not holds_model:
             return task.submit(given)
         if self._processes is None:
             self.devices[:] = [self._device]
             return task.submit(given)
-        token = doing.set(self._processes.run_jobs)
-        try:
-            return task.submit(given)
-        finally:
-            doing.reset(token)
+        return _submitted(task, given, self._processes.run_jobs)
 
     def close(self) -> None:
         """End the processes, if there are any."""
-        if processes := self.__dict__.get("_processes"):
-            processes.close()
+        for name in ("_processes", "_readers"):
+            if processes := self.__dict__.get(name):
+                processes.close()
+
+
+class Readers:
+    """Who reads the parts of large files: this process, one at a time, and others beside it.
+
+    Args:
+        beside: So many others, each started when it is needed.
+    """
+
+    def __init__(self, beside: int) -> None:
+        self._here = threading.Lock()
+        self._beside = JobProcesses({f"reader {number + 1}": {} for number in range(beside)}, 1, [])
+
+    def run_jobs(self, stage: Stage, job: Job) -> list[Manifest]:
+        """Do a job here, unless another is done here already; see `job.run_jobs`."""
+        if not self._here.acquire(blocking=False):
+            return self._beside.run_jobs(stage, job)
+        try:
+            return run_jobs(stage, job)
+        finally:
+            self._here.release()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._beside.close()
+
+
+def _submitted(task: Task[..., Any], given: Any, run: Callable[[Stage, Job], list[Manifest]]) -> PrefectFuture[Any]:
+    """Start a task whose job is done elsewhere."""
+    token = doing.set(run)
+    try:
+        return task.submit(given)
+    finally:
+        doing.reset(token)

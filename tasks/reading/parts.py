@@ -79,7 +79,7 @@ class Places:
         while (place := self.known(begin)) is None and time.monotonic() < late:
             stopping.check()
             time.sleep(pause)
-            pause = min(2 * pause, 1.0)
+            pause = min(2 * pause, 0.2)
         if place is not None:
             return place
         stems = (name.removesuffix(".json") for name in self._store.names(self._folder))

@@ -24,11 +24,11 @@ from test_processes import start, wait_for
 from test_runners import PATCH, end_of, results
 
 from ladm.flows.console import print_summary
-from ladm.flows.orchestration.threads_runner import JOBS_A_MODEL, Threads, gpus_of
+from ladm.flows.orchestration.threads_runner import JOBS_A_MODEL, Threads, gpu_processes, gpus_of
 from ladm.tasks import progress, stopping
 from ladm.tasks.errors import SourceError
-from ladm.tasks.gpu_processes import GpuProcesses, LostProcessError
 from ladm.tasks.job import Job, Stage
+from ladm.tasks.job_processes import JobProcesses, LostProcessError
 from ladm.tasks.passing import can_pass
 
 TWO_GPUS = """
@@ -179,8 +179,8 @@ def used() -> list[str]:
 
 
 @pytest.fixture
-def gpus(used: list[str]) -> Iterator[GpuProcesses]:
-    processes = GpuProcesses(["3", "7"], used)
+def gpus(used: list[str]) -> Iterator[JobProcesses]:
+    processes = gpu_processes(["3", "7"], used)
     yield processes
     processes.close()
 
@@ -195,7 +195,7 @@ def told(folder: Path, label: str) -> dict[str, Any]:
 
 
 def test_jobs_are_shared_out_among_the_gpus(
-    gpus: GpuProcesses, used: list[str], tiny: Stage, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    gpus: JobProcesses, used: list[str], tiny: Stage, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     heard: list[tuple[str, int]] = []
 
@@ -216,7 +216,7 @@ def test_jobs_are_shared_out_among_the_gpus(
     assert not any(is_running(one["pid"]) for one in found)
 
 
-def test_errors_come_back_as_they_are(gpus: GpuProcesses, used: list[str], tiny: Stage, tmp_path: Path) -> None:
+def test_errors_come_back_as_they_are(gpus: JobProcesses, used: list[str], tiny: Stage, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not that one"):
         gpus.run_jobs(tiny, job(tmp_path, "a", "refuse"))
     with pytest.raises(RuntimeError, match="Unsendable: cannot travel"):
@@ -230,7 +230,7 @@ def test_errors_come_back_as_they_are(gpus: GpuProcesses, used: list[str], tiny:
     assert used == ["cuda:0"]  # one job at a time needs no other
 
 
-def test_a_run_that_is_told_to_stop_ends_them(gpus: GpuProcesses, tiny: Stage, tmp_path: Path) -> None:
+def test_a_run_that_is_told_to_stop_ends_them(gpus: JobProcesses, tiny: Stage, tmp_path: Path) -> None:
     run = stopping.Stopping()
     threading.Timer(3, run.ask).start()
     with stopping.stoppable(run), pytest.raises(stopping.StoppedError):

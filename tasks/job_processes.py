@@ -1,9 +1,8 @@
-"""A process for each GPU of this machine: it loads the model once, and does the jobs that it is given there.
+"""Processes that do jobs for this one: one for each GPU, where there are several, or for each core that reads.
 
-Python does one thing at a time in a process, the calls that keep a GPU at work among them, so that one process could
-not feed several. Each of these sees one GPU alone (`CUDA_VISIBLE_DEVICES`), as if the machine had no other, and takes
-several jobs at once, as a process with one GPU does. What a job tells of its progress is told where it was asked for;
-a run that is stopped ends them. They end with the process that started them, however that ends.
+Python does one thing at a time in a process: the calls that keep a GPU at work, or the taking apart of records. Each of
+these takes several jobs at once. What a job tells of its progress is told where it was asked for; a run that is stopped
+ends them. They end with the process that started them, however that ends.
 """
 
 from __future__ import annotations
@@ -16,45 +15,43 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
 from ladm.tasks import progress, stopping
-from ladm.tasks.cores import cores
 from ladm.tasks.job import Job, Stage, run_jobs
 from ladm.tasks.manifest import Manifest
 
 PATIENCE_SECONDS = 10.0
 """How long a process may take to end, before it is killed."""
-START = "import sys; sys.path[:] = {path!r}; from ladm.tasks.gpu_processes import serve; serve({number})"
+START = "import sys; sys.path[:] = {path!r}; from ladm.tasks.job_processes import serve; serve({number})"
 
 
 class LostProcessError(ConnectionError):
     """A process ended in the middle of a job. The job may be done again, in another one."""
 
 
-class GpuProcesses:
-    """The processes of a run: one a GPU, started when there is a first job for it.
+class JobProcesses:
+    """The processes of a run, each started when there is a first job for it.
 
     Args:
-        gpus: Of each GPU, what `CUDA_VISIBLE_DEVICES` is for its process.
-        used: Gets those that jobs are given to, as `scorer.device` would name them.
+        environments: Name → what its environment has in place of this one's.
+        threads: Of the numerical libraries, in each of them, unless the environment says it.
+        used: Gets the names of those that jobs are given to.
     """
 
-    def __init__(self, gpus: Sequence[str], used: list[str]) -> None:
+    def __init__(self, environments: Mapping[str, Mapping[str, str]], threads: int, used: list[str]) -> None:
         self._used = used
         self._lock = threading.Lock()
-        self._processes = [
-            _GpuProcess(f"cuda:{number}", gpu, max(1, cores() // len(gpus))) for number, gpu in enumerate(gpus)
-        ]
+        self._processes = [_JobProcess(name, own, threads) for name, own in environments.items()]
 
     def __len__(self) -> int:
         return len(self._processes)
 
     def run_jobs(self, stage: Stage, job: Job) -> list[Manifest]:
-        """Do a job, and those that go along with it, on the GPU that has the fewest; see `job.run_jobs`.
+        """Do a job, and those that go along with it, in the process that has the fewest; see `job.run_jobs`.
 
         Raises:
             LostProcessError: Its process ended in the middle.
@@ -62,7 +59,7 @@ class GpuProcesses:
         with self._lock:
             process = min(self._processes, key=lambda one: one.under_way)
             process.under_way += 1
-            self._used[:] = sorted({*self._used, process.device}, key=lambda name: (len(name), name))
+            self._used[:] = sorted({*self._used, process.name}, key=lambda name: (len(name), name))
         try:
             return process.run_jobs(stage, job)
         finally:
@@ -77,13 +74,13 @@ class GpuProcesses:
             process.wait()
 
 
-class _GpuProcess:
-    """The process of one GPU, and the one that takes its place if it is lost."""
+class _JobProcess:
+    """A process, and the one that takes its place if it is lost."""
 
-    def __init__(self, device: str, gpu: str, threads: int) -> None:
-        self.device = device
+    def __init__(self, name: str, environment: Mapping[str, str], threads: int) -> None:
+        self.name = name
         self.under_way = 0
-        self._gpu, self._threads = gpu, threads
+        self._environment, self._threads = environment, threads
         self._lock = threading.Lock()
         self._now: _Running | None = None
 
@@ -91,7 +88,7 @@ class _GpuProcess:
         """Do a job there, and pass on what it tells of its progress."""
         with self._lock:
             if self._now is None or self._now.lost:
-                self._now = _Running(self.device, self._gpu, self._threads)
+                self._now = _Running(self.name, self._environment, self._threads)
             running = self._now
         with stopping.telling(running.end):
             answers = running.ask(stage, job)
@@ -118,9 +115,9 @@ class _GpuProcess:
 class _Running:
     """A process that runs, and the way to it."""
 
-    def __init__(self, device: str, gpu: str, threads: int) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str], threads: int) -> None:
         self.lost = False
-        self._device = device
+        self._name = name
         self._lock = threading.Lock()
         self._answers: dict[int, SimpleQueue[Any]] = {}
         self._asked = 0
@@ -132,9 +129,9 @@ class _Running:
                 pass_fds=(number,),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # which is for the run's own results
-                env={"OMP_NUM_THREADS": str(threads), **os.environ, "CUDA_VISIBLE_DEVICES": gpu},
+                env={"OMP_NUM_THREADS": str(threads), **os.environ, **environment},
             )
-        threading.Thread(target=self._hear, name=f"ladm-{device}", daemon=True).start()
+        threading.Thread(target=self._hear, name=f"ladm-{name}", daemon=True).start()
 
     def ask(self, stage: Stage, job: Job) -> SimpleQueue[Any]:
         """Hand a job over; gives where its progress and its end are told."""
@@ -176,7 +173,7 @@ class _Running:
     def _loss(self) -> LostProcessError:
         code = self._process.returncode
         how = f"signal {-code}" if code and code < 0 else f"code {code}"
-        return LostProcessError(f"the process of {self._device} ended before its job was done ({how})")
+        return LostProcessError(f"the process of {self._name} ended before its job was done ({how})")
 
 
 # -- in the process itself -----------------------------------------------------------------------------------------
