@@ -72,6 +72,11 @@ class Parting:
         """Files that are not read yet."""
         return len(self._files)
 
+    @property
+    def held(self) -> list[Done]:
+        """Parts that are read, of files that are not."""
+        return [done for file in self._files.values() for done in file.read.values()]
+
     def settle(self, request: Request, done: Done) -> Settled:
         """What follows from a job that is done: for one that reads no part of a large file, that it counts."""
         file = self._files.get(request.source) if request.row in (CUT.name, READ.name) else None

@@ -20,6 +20,7 @@ from ladm.flows.dag.notices import OF_SCORES
 from ladm.flows.dag.parting import CUT
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.scheduler import Dag
+from ladm.flows.runs.outcomes import Done
 from ladm.flows.runs.read import latest_record
 from ladm.flows.runs.record import RunRecord
 from ladm.flows.runs.settings import setting_changes, settings_of
@@ -46,13 +47,15 @@ class Survey:
     """Shards of documents that are read, and not cut into windows."""
     unscored: list[Shard] = field(default_factory=list)
     """Shards of windows that are to be scored."""
+    held: list[Done] = field(default_factory=list)
+    """Parts of large files that are read, while others are not."""
     changed: list[list[str]] = field(default_factory=list)
     """[setting, before, now], of those that differ from the previous completed run's."""
 
     @property
     def cached(self) -> Counter[str]:
         """Stage → jobs whose result is there."""
-        return Counter(done.manifest.stage for done in self.record.done)
+        return Counter(done.manifest.stage for done in [*self.record.done, *self.held])
 
 
 def survey(plan: Plan) -> Survey:
@@ -98,6 +101,7 @@ def _count(found: Survey, dag: Dag) -> None:
         max(1, round(_files(request)[0].size / dag.plan.config.ingest.part_bytes)) for request in dag.ready[CUT.name]
     )
     kept = {shard["key"] for job in _previous(found, "ingest") for shard in job["shards"]}
+    _count_held(found, dag, kept)
     for lineage in dag.lineages:
         if begins.name not in lineage.made:  # of the windows to calibrate by
             continue
@@ -113,6 +117,16 @@ def _count(found: Survey, dag: Dag) -> None:
     for row in dag.rows.values():
         if row.scope == "shard" and row.serves and not found.record.was_made_before(row):
             found.todo[row.stage.name] += -(-dag.plan.config.calibrate.windows // DOCUMENTS_A_SHARD)
+
+
+def _count_held(found: Survey, dag: Dag, kept: set[str]) -> None:
+    """Count what is left of the parts that are read of files of which others are not."""
+    found.held = dag.parting.held
+    for shard in (shard for done in found.held for shard in done.manifest.shards if shard.key not in kept):
+        if "tokenize" in dag.rows:
+            found.uncut.append(shard)
+        for name in _shard_rows(dag):
+            found.todo[dag.rows[name].stage.name] += len(dag.rows[name].asks(dag.plan))
 
 
 def _count_lineage(found: Survey, dag: Dag, lineage: Lineage, stopped: set[str], kept: set[str]) -> None:
