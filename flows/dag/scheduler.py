@@ -243,8 +243,7 @@ class Dag:
 
     def count(self, request: Request, done: Done) -> None:
         """Count a job that is done, and offer what is due now."""
-        manifest = done.manifest
-        again = self.repairs.is_under_way(manifest.key)
+        manifest, again = done.manifest, self.repairs.is_under_way(done.manifest.key)
         self.record.note(done, again)
         self.tell(request, done)
         for waiting in self.repairs.finished(manifest, request):
