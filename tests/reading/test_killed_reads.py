@@ -73,7 +73,7 @@ def written(folder: Path, form: str, documents: list[dict[str, Any]]) -> tuple[P
 
 
 def job_of(path: Path, part: Part | None, store: Path, **source: Any) -> Job:
-    config = SourceConfig(uri=str(path), **source)
+    config = SourceConfig(**{"uri": str(path), **source})
     (listed,) = list_sources([config], "stat")
     return Job(
         stage="ingest",
