@@ -180,7 +180,9 @@ def test_cancelled_while_served(tmp_path: Path, corpus: Corpus, monkeypatch: pyt
         "class Finder(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
         "        if name != 'ladm.tasks.scorers.attention': return None\n"
-        "        sys.meta_path.remove(self)\n" + "".join(f"        {line}\n" for line in before.strip().splitlines())
+        "        sys.meta_path.remove(self)\n"
+        + "".join(f"        {line}\n" for line in before.strip().splitlines())
+        + "sys.meta_path.insert(0, Finder())\n"
     )
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     environment |= {"LADM_CACHE": str(tmp_path / "cache"), "PREFECT_SERVER_API_AUTH_STRING": "me:secret"}
