@@ -163,6 +163,25 @@ def test_chunks_have_the_tokens_of_the_whole_text(name: str, tokenizer: str) -> 
     np.testing.assert_array_equal(_by_chunks(text, TOKENIZERS[tokenizer]), _whole(text, TOKENIZERS[tokenizer]))
 
 
+UNCUT = {
+    "lines of spaces": ("       \n" * 4000),
+    "tabs": "\t" * 30_000,
+    "rules": ("-" * 6000 + "\n" + "_" * 6000 + "\n") * 3,
+}
+"""Texts that can be cut nowhere for thousands of characters."""
+
+
+@pytest.mark.parametrize("tokenizer", BYTE_LEVEL)
+@pytest.mark.parametrize("name", UNCUT)
+def test_what_can_be_cut_nowhere_has_a_token_or_two_more_at_each_cut(name: str, tokenizer: str) -> None:
+    """As docs/benchmarks.md says: the text is all there, and its tokens are not quite those of the whole."""
+    text = UNCUT[name]
+    ids, whole = _by_chunks(text, TOKENIZERS[tokenizer]), _whole(text, TOKENIZERS[tokenizer])
+    assert 0 <= len(ids) - len(whole) <= 2 * (Document(text).chunks - 1)
+    text_of, whole_text = ("".join(map(TOKENIZERS[tokenizer].id_to_token, map(int, one))) for one in (ids, whole))
+    assert text_of == whole_text
+
+
 FRAGMENTS = [
     *("the", "cat's", "I'LL", "12345", "é", "e\u0301", "字", "字典", "カー", "🙂", "\u064e", "_", "x_1"),
     *("。", "、", "/", "'", "’", "—", ".", "..", ")", "(", "\u200b", "\x1c"),
