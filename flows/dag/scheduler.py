@@ -29,6 +29,7 @@ from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
 from ladm.flows.dag.telling import tell_done, why_nothing_is_ranked
+from ladm.flows.dag.waiting import Waiting, share_of_array
 from ladm.flows.runs.outcomes import Done, Failure
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks.manifest import Manifest, Shard
@@ -54,7 +55,7 @@ class Dag:
         self.inputs = Taker(plan, record)
         self.requests = Requester(plan, self.rows, self.inputs, inventory)
         self.parting = Parting(self.requests, inventory)
-        self.ready: dict[str, deque[Request]] = {row.name: deque() for row in TABLE}
+        self.ready = {row.name: Waiting(share_of_array()) for row in TABLE}
         self.there: deque[tuple[Request, Manifest]] = deque()
         """Jobs that the store has done, and what they gave; to be taken over."""
         self.running: Counter[str] = Counter()
@@ -187,7 +188,7 @@ class Dag:
             self.there.append((request, found))
         else:
             self.console.expect_bytes(request.job)
-            self.ready[request.row].append(request)
+            self.ready[request.row].add(request)
 
     def drain(self) -> None:
         """Take over what is there, submit what is ready, later rows first, and take in what is finished, to the end."""
@@ -195,7 +196,7 @@ class Dag:
             self.take_over()
             for row in reversed(TABLE):
                 while self.ready[row.name] and self.running[row.name] < self.start().most(row):
-                    self.submit(self.ready[row.name].popleft())
+                    self.submit(self.ready[row.name].next())
             if not self.running.total():
                 return
             future, request = self.finished.get()
@@ -212,8 +213,7 @@ class Dag:
         """Hand a job to Prefect."""
         runner, tasks = self.start()
         self.running[request.row] += 1
-        holds_model = BY_NAME[request.row].holds_model
-        future = runner.submit(tasks[request.job.stage], request.job, holds_model=holds_model)
+        future = runner.submit(tasks[request.job.stage], request.job, holds_model=BY_NAME[request.row].holds_model)
         future.add_done_callback(lambda done: self.finished.put((done, request)))
 
     def take_in(self, future: PrefectFuture[Any], request: Request) -> None:
