@@ -20,6 +20,7 @@ from test_processes import start, wait_for
 from ladm.flows.dag import preflight
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import RUNNER_PACKAGES
+from ladm.flows.dag.stages import told_stages
 from ladm.flows.orchestration import ray_runner
 from ladm.flows.orchestration.clusters import LOST_WORKERS, check_reachable
 from ladm.flows.orchestration.runners import runner_of
@@ -207,7 +208,7 @@ def test_what_tasks_ask_of_ray(gpus: int, corpus: Corpus, tmp_path: Path) -> Non
 
     settings = ["scorer.device=cuda", "execution.runner=ray"]
     config = load_config(None, [*corpus.settings, *settings], str(tmp_path / "store"))
-    plan = Plan(config, "score", files=[], model=None)
+    plan = Plan(config, "score", told_stages(config, "score"), files=[], model=None)
     asked = [("score", gpus)] * gpus + [("score", 0)] * 4 + [("tokenize", 0)] * 2
     jobs = [
         Job(stage=stage, label=f"{stage}-{number}", store=config.store, config={"together": together, "n": number})
