@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,9 @@ from ladm.flows.orchestration.clusters import ADDRESSES, LOST_WORKERS
 from ladm.tasks.cores import cores
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.job import Job
+
+MOST_ASKED = 256
+"""Tasks of a kind that wait for a cluster of the user's, or are done there, at once, if it has no room for more."""
 
 
 @contextlib.contextmanager
@@ -36,8 +40,20 @@ def ray_runner(workers: int | None, models: int | None, on_gpu: bool) -> Iterato
         resources = ray.cluster_resources()
         if on_gpu and not address and not resources.get("GPU"):
             raise ConfigError("scorer.device: cuda, but Ray finds no GPU on this machine; set RAY_ADDRESS, or use cpu")
-        here = int(resources.get("CPU", 1))
-        yield Ray(runner, workers or here, models or (int(resources.get("GPU", 1)) if on_gpu else 1), on_gpu)
+        cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        if address and on_gpu and not gpus:
+            warnings.warn("Ray's cluster has no GPU at present; scoring waits until it has grown one", stacklevel=2)
+        at_once = models or (_asked(gpus, address) if on_gpu else 1)
+        threads = max(1, (workers or cpus) // at_once)
+        yield Ray(runner, workers or _asked(cpus, address), at_once, None if on_gpu else threads)
+
+
+def _asked(there: int, address: str | None) -> int:
+    """How many tasks to have under way at once: as many as there is room for, or is going to be.
+
+    A cluster of the user's may have an autoscaler, and it grows by the tasks that wait, from no worker at all.
+    """
+    return max(there, MOST_ASKED) if address else max(there, 1)
 
 
 def _has_ray() -> bool:
@@ -73,19 +89,20 @@ class Ray:
 
     same_process = False
 
-    def __init__(self, runner: Any, workers: int, models: int, on_gpu: bool) -> None:
+    def __init__(self, runner: Any, workers: int, models: int, threads: int | None) -> None:
+        """Use a cluster; each model has so many `threads`, or where there are none, a GPU."""
         self.workers, self.models = workers, models
         self.devices: list[str] = []
-        self._where = f"{'GPUs' if on_gpu else 'CPUs'} of a Ray cluster"
+        self._where = f"{'CPUs' if threads else 'GPUs'} of a Ray cluster"
         self._runner = runner
         # A runtime environment of their own keeps these workers apart from those of the CPU stages.
         environment = {"LADM_HOLDS_A_MODEL": "1"}
-        if on_gpu:
+        if threads is None:
             # Without `max_calls=0` Ray ends a worker after each GPU task, and the next one loads the model again.
             needs: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0, "max_calls": 0}
         else:
             needs = {"num_cpus": 1}
-            environment["OMP_NUM_THREADS"] = str(max(1, workers // models))  # Ray's own would be 1
+            environment["OMP_NUM_THREADS"] = str(threads)  # Ray's own would be 1
         self._for_models = {"runtime_env": {"env_vars": environment}, "max_retries": LOST_WORKERS, **needs}
         self._for_others = {"num_cpus": 1, "max_retries": LOST_WORKERS}
 

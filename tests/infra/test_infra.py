@@ -26,9 +26,10 @@ from prefect.flows import load_flow_from_entrypoint
 from pydantic import ValidationError
 
 from ladm.flows.cli import _parser
-from ladm.flows.commands import deploy
+from ladm.flows.commands import deploy, run
 from ladm.flows.config import RunConfig, load_config
 from ladm.flows.dag.curate import curate
+from ladm.flows.orchestration.ray_runner import Ray
 from ladm.tasks.scorers.ladm import CALIBRATED, check_window_length
 
 INFRA = Path(__file__).parents[2] / "infra"
@@ -107,7 +108,7 @@ def manifests() -> list[dict[str, Any]]:
     """What Kubernetes itself knows; the Ray cluster is KubeRay's."""
     paths = sorted((INFRA / "kubernetes").glob("*.yaml"))
     found = [document for path in paths for document in yaml.safe_load_all(path.read_text())]
-    return [document for document in found if document["kind"] != "RayCluster"]
+    return [document for document in found if document["kind"] not in ("RayCluster", "RayJob")]
 
 
 @pytest.mark.parametrize("version", ["1.31", "1.37"])
@@ -121,14 +122,38 @@ def ray_cluster() -> dict[str, Any]:
     return cluster
 
 
+def ray_job() -> dict[str, Any]:
+    job: dict[str, Any] = next(yaml.safe_load_all((INFRA / "kubernetes" / "ray-job.yaml").read_text()))
+    return job
+
+
+def templates_of_ray() -> list[dict[str, Any]]:
+    """What KubeRay's operator makes the pods of the cluster and of the job of."""
+    specs = [ray_cluster()["spec"], ray_job()["spec"]["rayClusterSpec"]]
+    return [group["template"] for spec in specs for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]]
+
+
 def pods_of_ray() -> list[dict[str, Any]]:
-    """The pods that KubeRay's operator makes of the cluster, as Kubernetes knows them."""
-    spec = ray_cluster()["spec"]
-    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
-    return [
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray", "namespace": "ladm"}, **group["template"]}
-        for group in groups
-    ]
+    """The pods that KubeRay's operator makes, as Kubernetes knows them, with the autoscaler beside the head."""
+    pods = []
+    for template in copy.deepcopy(templates_of_ray()):
+        if template["spec"]["containers"][0]["name"] == "ray-head":
+            template["spec"]["containers"].append(autoscaler(ray_cluster()["spec"]))
+        metadata = {**template["metadata"], "name": "ray", "namespace": "ladm"}
+        pods.append({"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata})
+    return pods
+
+
+def autoscaler(spec: dict[str, Any]) -> dict[str, Any]:
+    """The container that KubeRay puts beside the head's own."""
+    options = {
+        name: spec["autoscalerOptions"][name] for name in ("resources", "securityContext", "env", "volumeMounts")
+    }
+    return {
+        "name": "autoscaler",
+        "image": spec["headGroupSpec"]["template"]["spec"]["containers"][0]["image"],
+        **options,
+    }
 
 
 def test_the_ray_cluster() -> None:
@@ -138,16 +163,82 @@ def test_the_ray_cluster() -> None:
     cluster = ray_cluster()
     assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
     spec = cluster["spec"]
-    assert set(spec) == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    assert set(spec) == {
+        *("rayVersion", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling", "autoscalerOptions"),
+    }
     assert set(spec["headGroupSpec"]) == {"rayStartParams", "template"}
     for group in spec["workerGroupSpecs"]:
         assert set(group) == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
     # Scoring waits for GPUs, and the example configuration asks for them.
     gpus = [pod["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for pod in pods_of_ray()]
-    assert gpus == [None, None, "1"]
+    assert gpus == [None, None, "1"] * 2
     config = load_config(str(INFRA / "configs" / "ray.yaml"))
     assert (config.execution.runner, config.scorer.device) == ("ray", "cuda")
+
+
+def test_ray_grows_from_no_worker_by_what_tasks_ask_for() -> None:
+    """Each kind of task fits a group of its own, and nothing but tasks keeps a worker there."""
+    spec = ray_cluster()["spec"]
+    assert spec["enableInTreeAutoscaling"] is True
+    options = spec["autoscalerOptions"]
+    assert (options["version"], options["upscalingMode"]) == ("v2", "Default")
+    assert 60 <= options["idleTimeoutSeconds"] <= 900
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"  # else a task that waits for a core is done there
+    groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+    for group in groups.values():
+        assert (group["replicas"], group["minReplicas"]) == (0, 0)
+        assert group["maxReplicas"] > 1
+        assert group["template"]["spec"].get("restartPolicy", "Never") == "Never"  # what version 2 asks for
+    needs = {}
+    for on_gpu in (False, True):
+        runner = Ray(None, 1, 1, None if on_gpu else 1)
+        needs[on_gpu] = (runner._for_models["num_cpus"], runner._for_models.get("num_gpus", 0))
+    needs_of_others = (Ray(None, 1, 1, None)._for_others["num_cpus"], 0)
+    offered = {}
+    for name, group in groups.items():
+        resources = group["template"]["spec"]["containers"][0]["resources"]
+        cores = group["rayStartParams"].get("num-cpus", resources["limits"].get("cpu", "0"))
+        offered[name] = (int(cores), int(resources["limits"].get("nvidia.com/gpu", "0")))
+    fits = lambda need: {name for name, there in offered.items() if need[0] <= there[0] and need[1] <= there[1]}  # noqa: E731
+    assert (fits(needs[True]), fits(needs_of_others), fits(needs[False])) == ({"gpu"}, {"cpu"}, {"cpu"})
+
+
+def test_only_the_autoscaler_may_ask_kubernetes() -> None:
+    for spec in (ray_cluster()["spec"], ray_job()["spec"]["rayClusterSpec"]):
+        head = spec["headGroupSpec"]["template"]["spec"]
+        (token,) = [volume["name"] for volume in head["volumes"] if "projected" in volume]
+        assert token in {mount["name"] for mount in spec["autoscalerOptions"]["volumeMounts"]}
+        assert token not in {mount["name"] for mount in head["containers"][0]["volumeMounts"]}
+        workers = [group["template"]["spec"] for group in spec["workerGroupSpecs"]]
+        assert head["serviceAccountName"] == "ladm-ray-head"
+        assert {one["serviceAccountName"] for one in workers} == {"ladm"}
+        assert not any("projected" in volume for one in workers for volume in one["volumes"])
+
+
+def test_the_ray_job() -> None:
+    """It runs ladm on a cluster that is, but for what the operator needs to start it, the one of ray.yaml."""
+    job = ray_job()
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]
+    assert set(spec) == {"entrypoint", "submissionMode", "shutdownAfterJobFinishes", "backoffLimit", "rayClusterSpec"}
+    assert spec["shutdownAfterJobFinishes"] is True
+    program, *arguments = shlex.split(spec["entrypoint"])
+    options = _parser().parse_args(arguments)
+    assert (program, options.command, options.runner) == ("ladm", run, "ray")
+    its_own, shared = spec["rayClusterSpec"], ray_cluster()["spec"]
+    assert its_own.pop("authOptions") == {"mode": "token", "secretName": "ray-auth"}
+    head = its_own["headGroupSpec"]
+    container, pod = head["template"]["spec"]["containers"][0], head["template"]["spec"]
+    (mount,) = [one for one in container["volumeMounts"] if Path(options.config).parent == Path(one["mountPath"])]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    assert volume["configMap"]["name"] == "ladm-config"
+    container["volumeMounts"].remove(mount)
+    pod["volumes"].remove(volume)
+    container["ports"].remove({"containerPort": 8265, "name": "dashboard"})
+    assert head["rayStartParams"].pop("dashboard-host") == "0.0.0.0"
+    head["rayStartParams"]["include-dashboard"] = "false"
+    assert its_own == shared
 
 
 def test_a_wrong_manifest_is_noticed() -> None:
@@ -176,9 +267,7 @@ def test_kubernetes_names_only_what_is_there_and_runs_nothing_as_root() -> None:
 def pod_specs() -> list[tuple[str, dict[str, Any]]]:
     """Every pod of every manifest: its labels' app, and its spec."""
     deployed = [one["spec"]["template"] for one in manifests() if one["kind"] == "Deployment"]
-    spec = ray_cluster()["spec"]
-    of_ray = [group["template"] for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]]
-    return [(template["metadata"]["labels"]["app"], template["spec"]) for template in [*deployed, *of_ray]]
+    return [(one["metadata"]["labels"]["app"], one["spec"]) for one in [*deployed, *pods_of_ray()]]
 
 
 def against_restricted(pod: dict[str, Any]) -> list[str]:
@@ -216,7 +305,7 @@ def against_restricted(pod: dict[str, Any]) -> list[str]:
 
 
 def test_every_pod_passes_the_restricted_profile() -> None:
-    assert len(pod_specs()) == 5
+    assert len(pod_specs()) == 8
     for app, pod in pod_specs():
         assert against_restricted(pod) == [], app
 
@@ -244,10 +333,10 @@ def test_a_pod_that_does_not_pass_is_noticed(path: tuple[Any, ...], value: Any, 
 
 def test_pods_write_to_volumes_of_their_own_alone_and_know_no_kubernetes() -> None:
     accounts = [one for one in manifests() if one["kind"] == "ServiceAccount"]
-    assert [one["automountServiceAccountToken"] for one in accounts] == [False]
+    assert [one["automountServiceAccountToken"] for one in accounts] == [False, False]
     for app, pod in pod_specs():
         assert pod["automountServiceAccountToken"] is False, app
-        assert pod["serviceAccountName"] == accounts[0]["metadata"]["name"]
+        assert pod["serviceAccountName"] in [one["metadata"]["name"] for one in accounts]
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in [*pod["containers"], *pod.get("initContainers", [])]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -263,7 +352,7 @@ def test_pods_write_to_volumes_of_their_own_alone_and_know_no_kubernetes() -> No
 def test_the_namespace_enforces_the_restricted_profile() -> None:
     (namespace,) = [one for one in manifests() if one["kind"] == "Namespace"]
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert {one["metadata"].get("namespace") for one in [*manifests(), ray_cluster()]} == {
+    assert {one["metadata"].get("namespace") for one in [*manifests(), ray_cluster(), ray_job()]} == {
         None, namespace["metadata"]["name"],
     }  # fmt: skip
 
@@ -324,12 +413,16 @@ def test_prefect_and_ray_ask_who_is_there() -> None:
     containers = [(app, one) for app, pod in pod_specs() for one in pod["containers"]]
     (locks,) = {secret_of(one, "PREFECT_SERVER_API_AUTH_STRING") for app, one in containers if app == "prefect-server"}
     assert locks is not None
-    assert {secret_of(one, "PREFECT_API_AUTH_STRING") for app, one in containers if app != "prefect-server"} == {locks}
+    assert {
+        secret_of(one, "PREFECT_API_AUTH_STRING")
+        for app, one in containers
+        if app != "prefect-server" and one["name"] != "autoscaler"
+    } == {locks}
     of_ray = [one for app, one in containers if app == "ladm-ray"]
     (token,) = {secret_of(one, "RAY_AUTH_TOKEN") for one in of_ray}
     assert token is not None
     modes = [variable.get("value") for one in of_ray for variable in one["env"] if variable["name"] == "RAY_AUTH_MODE"]
-    assert modes == ["token"] * 3
+    assert modes == ["token"] * 8  # the autoscaler too
     head = ray_cluster()["spec"]["headGroupSpec"]
     assert head["rayStartParams"]["include-dashboard"] == "false"
     texts = "".join(path.read_text() for path in (INFRA / "kubernetes").glob("*.yaml"))
