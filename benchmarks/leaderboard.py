@@ -32,7 +32,7 @@ import numpy.typing as npt
 import zstandard
 from corpus import SHARED
 
-from ladm.tasks.evaluation import broken, contrast_set, junk
+from ladm.tasks.evaluation import broken, contrast_set, junk, passages
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.reading.document_shards import document_id
 from ladm.tasks.scorers.calculator import load_calculator
@@ -128,7 +128,7 @@ def documents(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
             for number, line in enumerate(lines, start=1):
                 record = json.loads(line)
                 digest = hashlib.sha256(record["text"].encode()).hexdigest()
-                found.append((digest, document_id(str(path), number, digest), record))
+                found.append((digest, document_id(path.name, number, digest), record))
     for _, doc_id, record in sorted(found, key=lambda one: one[0]):
         yield doc_id, record["meta"]["pile_set_name"], record
 
@@ -144,7 +144,7 @@ def pool(real: dict[str, list[contrast_set.SourceWindow]], coder: contrast_set.C
             others = [one for one in whole if one is not base]
             random = np.random.default_rng(zlib.crc32(f"{SEED} {base.doc_id}".encode()))
             if kind == SPLICED:
-                parts = contrast_set.spliced(others, len(base.ids), random)
+                parts = passages.spliced(others, len(base.ids), random)
                 ids = np.concatenate([source.ids[start:end] for source, start, end in parts])
             elif kind == broken.INTERLEAVED:
                 ids = broken.joined(broken.interleaved(len(base.ids), random), [base.ids, others[0].ids])
@@ -182,7 +182,7 @@ def measure(
             by_layer = [dependency_scores(formula, wants.plan, found.mean_pfs(layer))[0] for layer in chosen]
             window.found[name] = float(np.mean(by_layer))
         profile_MHF = found.profile_of(0, calibration.profiled)
-        dependency = found.scores(0, calibration.weights).get("dependency")
+        dependency = found.scores(0, calibration.weights, window.ids).get("dependency")
         columns = text_columns(window.ids, text)
         window.found[CALIBRATED] = ranking(
             calibration, profile_MHF, columns, dependency, window.found.pop("its layers alone")

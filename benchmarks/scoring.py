@@ -25,7 +25,7 @@ from transformers import AutoModel
 
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calculator import load_calculator
-from ladm.tasks.scorers.calibration import Calibration, load_calibration
+from ladm.tasks.scorers.calibration import Calibration, Weights, load_calibration
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.window_scores import score_windows
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
@@ -106,7 +106,7 @@ def work(model: ResolvedModel, ids_BL: np.ndarray, variant: str) -> Callable[[],
                 return plain(input_ids=torch.as_tensor(ids_BL), use_cache=False)
 
         return forward
-    config, weights = LadmConfig(device="cpu", dtype="float32"), {}
+    config, weights = LadmConfig(device="cpu", dtype="float32"), Weights()
     if variant == CALIBRATED:
         chosen = calibration(model)
         config, weights = chosen.applied(config), chosen.weights

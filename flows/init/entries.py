@@ -11,7 +11,17 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ladm.flows.init.fields import domain_field, text_field
-from ladm.flows.init.kinds import DATA, DOCUMENTS, OF_EXTENSION, PROSE, ending_of, extension_of, is_text
+from ladm.flows.init.kinds import (
+    DATA,
+    DOCUMENTS,
+    OF_EXTENSION,
+    PROSE,
+    TABLES,
+    ending_of,
+    extension_of,
+    is_json_array,
+    is_text,
+)
 from ladm.flows.init.sample import Sample, sample_of, spread
 from ladm.tasks.manifest import SourceFile
 
@@ -88,11 +98,14 @@ def entries_of(place: str, files: Sequence[SourceFile]) -> Found:
         found.entries += _of_data(found, kind, some, files, one_file)
     if not texts and not found.entries:  # whatever else is text
         for extension, some in others.items():
-            if all(map(is_text, spread(some, 3))):
+            if extension not in TABLES and all(map(is_text, spread(some, 3))):
                 texts[extension or PROSE] += some
         others = {name: some for name, some in others.items() if not texts.keys() & {name or PROSE}}
     found.entries += _of_texts(found, texts, files, one_file)
     for extension, some in others.items():
+        if extension in TABLES:
+            found.left_out[f"a table, which would have to be Parquet or JSON lines: .{extension}"] += len(some)
+            continue
         found.left_out[f"no known format: {'.' + extension if extension else 'no extension'}"] += len(some)
     return found
 
@@ -112,6 +125,8 @@ def _of_data(
         text = text_field(sample.records)
         if text is None:
             why = "damaged" if sample.damaged and not sample.records else "no field with a text"
+            if kind == "jsonl" and is_json_array(part[0]):
+                why = "one JSON array, where each record should be a line of its own"
             found.left_out[f"{why}: {ending_of(part[0].uri)}"] += len(part)
             continue
         looks.append((name, part, text, sample))

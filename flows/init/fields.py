@@ -19,6 +19,8 @@ DOMAINS = (
     *("programming_language", "lang", "language", "source"),
 )
 """Names by which a domain goes, the likeliest first."""
+ENDINGS = ("set_name", "domain", "subset", "collection", "corpus", "dataset", "category", "topic", "genre", "language")
+"""Of these, those that may stand at the end of a longer name: `red_pajama_subset`."""
 WEAK = ("label", "dump", "crawl")
 """Names of what is a domain only where nothing else is: it tells little of what a text is like."""
 MOST_DOMAINS = 200
@@ -76,7 +78,7 @@ def domain_field(records: Sequence[dict[str, Any]], text: str) -> Chosen | None:
                 found.setdefault(path, Counter())[value] += 1
     fit = {path: values for path, values in found.items() if _is_domain(values, len(records))}
     for names in (DOMAINS, WEAK):
-        places = {path: names.index(_name(path)) for path in fit if _name(path) in names}
+        places = {path: names.index(known) for path in fit if (known := _known(_name(path))) in names}
         ranked = sorted(places, key=lambda path: (places[path], path.count("."), path))
         several = [path for path in ranked if len(fit[path]) > 1]
         for chosen in [*several, *ranked][:1]:
@@ -97,6 +99,11 @@ def _is_domain(values: Counter[str], records: int) -> bool:
 def _name(path: str) -> str:
     """The last part of a path, as names of domains are compared."""
     return re.sub(r"[^a-z]+", "_", path.rsplit(".", 1)[-1].lower()).strip("_")
+
+
+def _known(name: str) -> str:
+    """The known name that a longer one ends with; any other as it is."""
+    return next((one for one in ENDINGS if name.endswith(f"_{one}") and name not in DOMAINS), name)
 
 
 def strings_of(record: dict[str, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, str]]:

@@ -55,6 +55,8 @@ DOCUMENTS = {"Markdown", "Org", "reStructuredText", "HTML", "TeX", PROSE}
 """Those that people write for people: by themselves they make no source tree."""
 DATA = {name: kind for name, kind in FORMATS.items() if kind != "txt"}
 """Extension → format, of files that hold many records."""
+TABLES = {"csv", "tsv", "psv"}
+"""Extensions of tables: text, and no documents."""
 HEAD_BYTES = 8192
 
 
@@ -87,3 +89,12 @@ def is_text(file: SourceFile) -> bool:
     except UnicodeDecodeError as error:  # a character may be cut off at the end
         return bool(head) and error.start > len(head) - 4 and len(head) == HEAD_BYTES
     return True
+
+
+def is_json_array(file: SourceFile) -> bool:
+    """Whether a file is one JSON array rather than a record a line."""
+    try:
+        with opened(file.uri) as stream:
+            return stream.read(HEAD_BYTES).lstrip()[:1] == b"["
+    except io_errors(ValueError):
+        return False

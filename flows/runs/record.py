@@ -32,11 +32,7 @@ NOTICE_CHARACTERS = 1000
 
 
 def new_run_id() -> str:
-    """A run's id: its start in UTC, so that ids sort by time, and a random end, so that two never collide.
-
-    The first three digits of the end are the part of the second, in 4096ths: a run that takes less than a second sorts
-    before the next one too.
-    """
+    """A run's id: its start in UTC, with the 4096th of the second, so that ids sort by time, and a random end."""
     now = datetime.now(UTC)
     return f"{now:%Y%m%dT%H%M%S}-{now.microsecond * 4096 // 1_000_000:03x}{secrets.randbits(20):05x}"
 

@@ -36,10 +36,11 @@ Floats = npt.NDArray[np.float64]
 
 PAIR_RIDGE = 0.01
 """Times the number of pairs, on standardised shares."""
-RIDGE = 0.1
+RIDGE = 0.5
 """Times the number of windows, on standardised features."""
 FEWEST_WINDOWS = 16
 _LEAST_SPREAD = 0.05
+_LEAST_FEATURE_SPREAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Made:
         kinds: `whole`, or how it is broken.
         domains: Of each.
         documents: Of each, its base; windows of one document are left out together.
+        vocabulary: vocabulary_WV, `vocabulary_features` of each.
         owners: owner_WC. Of each cell, the number of the document in the window that it is of; -1 where of several.
     """
 
@@ -58,6 +60,7 @@ class Made:
     kinds: Sequence[str]
     domains: Sequence[str]
     documents: Sequence[str]
+    vocabulary: npt.NDArray[np.floating]
     owners: npt.NDArray[np.int_]
 
 
@@ -76,9 +79,10 @@ def fit_coherence(layers: Sequence[int], plan: SpanPlan, made: Made) -> Coherenc
         weights = _pair_weights(layers, pairs, made, fold_W != fold)  # which have not seen the fold's documents
         usual_D = np.array(weights.usual)
         for place in np.flatnonzero(fold_W == fold):
-            feature_WF[place] = coherence_features(log_odds(weights, pairs, made.shares[place]), usual_D, pairs)
+            odds_P = log_odds(weights, pairs, made.shares[place])
+            feature_WF[place] = coherence_features(odds_P, usual_D, pairs, made.vocabulary[place])
     found = Features(feature_WF, np.array(made.kinds), np.array(made.domains), fold_W)
-    held = Ridge(lambda windows, features: RIDGE * windows, _LEAST_SPREAD)
+    held = Ridge(lambda windows, features: RIDGE * windows, _LEAST_FEATURE_SPREAD)
     against = {
         scale: FeatureWeights(weights=_rounded(weight_F), offset=round(offset, 6))
         for scale, (weight_F, offset) in fit_parts(found, scales, held).items()

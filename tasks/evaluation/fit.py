@@ -178,6 +178,7 @@ def coherence_of(
         [one.kind for one in texts],
         [one.domain for one in texts],
         [one.base for one in texts],
+        np.stack([one.vocabulary_v for one in texts]),
         np.stack([one.owner_c for one in texts]),
     )
     return coherence.fit_coherence(layers, profile_plan(setting.length), made)

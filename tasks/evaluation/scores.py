@@ -132,7 +132,7 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
         scores[Choice("ladm", formula, named_layers(of), max(of))] = values
 
     weights, plan = calibration.weights, profile_plan(setting.length)
-    given = [weights.scores(one.profile_mhf, one.share_mhp, plan, layers) for one in found]
+    given = [weights.scores(one.profile_mhf, one.share_mhp, one.vocabulary_v, plan, layers) for one in found]
     dependency_W = np.array([one["dependency"] for one in given if "dependency" in one])
     gate, own, read = calibration.gate, cds_W.mean(axis=1), list(calibration.layers)
     if len(dependency_W) == len(given):

@@ -89,6 +89,7 @@ class Weights(Settings):
         self,
         profile_MHF: npt.NDArray[np.floating],
         share_MHP: npt.NDArray[np.floating],
+        vocabulary_V: npt.NDArray[np.floating],
         plan: SpanPlan,
         layers: Sequence[int],
     ) -> dict[str, float]:
@@ -97,6 +98,7 @@ class Weights(Settings):
         Args:
             profile_MHF: The window's profile.
             share_MHP: Its `log_shares`.
+            vocabulary_V: Its `vocabulary_features`.
             plan: The plan that both were measured by.
             layers: The M layers that they were measured in.
         """
@@ -104,7 +106,7 @@ class Weights(Settings):
         parts = [profile_score(one, profile_MHF, layers) for one in self.against.values()]
         if self.coherence:
             places = [layers.index(layer) for layer in self.coherence.pairs.layers]
-            parts += self.coherence.parts(self.coherence.features(plan, share_MHP[places])).values()
+            parts += self.coherence.parts(self.coherence.features(plan, share_MHP[places], vocabulary_V)).values()
         return scores | ({"dependency": soft_minimum(parts)} if parts else {})
 
 

@@ -6,8 +6,9 @@ attention falls off with it. They are fitted on windows that were put together f
 hundred windows give tens of thousands of examples.
 
 A window's features are what these odds come to: their mean and spread at each distance, and how weak the weakest cut of
-the window is, where little of what follows looks back across. A window is coherent if it looks whole against every way
-of breaking: each way is one weighted sum of the features, and their soft minimum counts.
+the window is, where little of what follows looks back across; and how far its parts use the same rare words
+(`vocabulary.py`). A window is coherent if it looks whole against every way of breaking: each way is one weighted sum of
+the features, and their soft minimum counts.
 
 Dimensions in names: W windows, N layers, H heads, P pairs of cells, D distances, C cuts, F features.
 """
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from ladm.tasks.scorers import vocabulary
 from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES
 from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.settings import Settings
@@ -35,6 +37,7 @@ FEATURES = (
     "weakest-cut",
     "weakest-cut-relative",
     "lowest-tenth",
+    *vocabulary.FEATURES,
 )
 """What is told of a window."""
 _NONE = 1e-6  # of a row's attention; below this, a share counts as nothing
@@ -123,8 +126,8 @@ def log_odds(weights: PairWeights, pairs: Pairs, share_NHP: npt.NDArray[np.float
     return np.clip(odds_P, -MOST, MOST)
 
 
-def coherence_features(odds_P: Floats, usual_D: Floats, pairs: Pairs) -> Floats:
-    """What is told of one window, in the order of `FEATURES`."""
+def coherence_features(odds_P: Floats, usual_D: Floats, pairs: Pairs, vocabulary_V: npt.NDArray[np.floating]) -> Floats:
+    """What is told of one window, in the order of `FEATURES`; the last of them are its `vocabulary_features`."""
     count_D = np.bincount(pairs.distance, minlength=len(APART))
     mean_D = np.bincount(pairs.distance, odds_P, len(APART)) / count_D
     spread_D = np.sqrt(np.bincount(pairs.distance, (odds_P - mean_D[pairs.distance]) ** 2, len(APART)) / count_D)
@@ -133,7 +136,7 @@ def coherence_features(odds_P: Floats, usual_D: Floats, pairs: Pairs) -> Floats:
     over_C = pairs.across @ unusual_P
     relative_C = over_C / across_C - (unusual_P.sum() - over_C) / (len(odds_P) - across_C)
     cuts = [(pairs.across @ odds_P / across_C).min(), relative_C.min(), np.quantile(odds_P, 0.1)]
-    return np.concatenate([mean_D, spread_D, cuts])
+    return np.concatenate([mean_D, spread_D, cuts, vocabulary_V])
 
 
 class Coherence(Settings):
@@ -143,15 +146,19 @@ class Coherence(Settings):
     against: dict[str, FeatureWeights] = Field(min_length=1)
     """Way of breaking (spliced, halves, interleaved, crumbs) → weights of the features."""
 
-    def features(self, plan: SpanPlan, share_NHP: npt.NDArray[np.floating]) -> Floats:
+    def features(
+        self, plan: SpanPlan, share_NHP: npt.NDArray[np.floating], vocabulary_V: npt.NDArray[np.floating]
+    ) -> Floats:
         """What is told of one window.
 
         Args:
             plan: The profile's.
             share_NHP: `log_shares` of the window, of the layers of `pairs`.
+            vocabulary_V: Its `vocabulary_features`.
         """
         pairs = pairs_of(plan)
-        return coherence_features(log_odds(self.pairs, pairs, share_NHP), np.array(self.pairs.usual), pairs)
+        odds_P = log_odds(self.pairs, pairs, share_NHP)
+        return coherence_features(odds_P, np.array(self.pairs.usual), pairs, vocabulary_V)
 
     def parts(self, feature_F: Floats) -> dict[str, float]:
         """How whole a window of these features looks against each way of breaking."""

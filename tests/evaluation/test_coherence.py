@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from ladm.tasks.evaluation.coherence import Made, fit_coherence
 from ladm.tasks.evaluation.passages import owners
+from ladm.tasks.scorers import vocabulary
 from ladm.tasks.scorers.coherence import (
     APART,
     FEATURES,
@@ -26,6 +27,8 @@ from ladm.tasks.scorers.gate import soft_minimum
 LENGTH = 512
 PLAN = profile_plan(LENGTH)
 PAIRS = pairs_of(PLAN)
+NO_WORDS = np.zeros(len(vocabulary.FEATURES))
+"""What is told of the vocabulary where attention alone is looked at."""
 
 
 def of_kind(kind: str, chance: np.random.Generator) -> np.ndarray:
@@ -45,12 +48,13 @@ def made(count: int, seed: int, told: float) -> Made:
     share = chance.normal(-6, 1, (len(kinds), 2, 3, len(PAIRS.places)))
     share[:, 1, 2] -= told * (owner_WC[:, PAIRS.query] != owner_WC[:, PAIRS.key])
     domains = [("Books", "Code")[number % 2] for number in range(len(kinds))]
-    return Made(share, kinds, domains, [f"{seed}-{number % count}" for number in range(len(kinds))], owner_WC)
+    documents = [f"{seed}-{number % count}" for number in range(len(kinds))]
+    return Made(share, kinds, domains, documents, np.tile(NO_WORDS, (len(kinds), 1)), owner_WC)
 
 
 def score(coherence: Coherence, share_NHP: np.ndarray) -> float:
     """How coherent a window is, by coherence alone."""
-    return soft_minimum(list(coherence.parts(coherence.features(PLAN, share_NHP)).values()))
+    return soft_minimum(list(coherence.parts(coherence.features(PLAN, share_NHP, NO_WORDS)).values()))
 
 
 def auc(above: np.ndarray, below: np.ndarray) -> float:
@@ -71,14 +75,16 @@ def test_the_share_of_a_row() -> None:
 
 def test_features_of_odds_worked_by_hand() -> None:
     odds = np.where((PAIRS.query >= 64) & (PAIRS.key < 64), -2.0, 1.0)
-    features = dict(zip(FEATURES, coherence_features(odds, np.zeros(len(APART)), PAIRS), strict=True))
+    features = dict(zip(FEATURES, coherence_features(odds, np.zeros(len(APART)), PAIRS, NO_WORDS), strict=True))
     at_ten = odds[PAIRS.query - PAIRS.key == 10]
     assert features["mean-10"] == pytest.approx(at_ten.mean())
     assert features["spread-10"] == pytest.approx(at_ten.std())
     assert features["weakest-cut"] == pytest.approx(-2.0, abs=0.2), "all that reaches over the cut at 64 says no"
     assert features["weakest-cut-relative"] < -2
     assert features["lowest-tenth"] == -2.0
-    whole = dict(zip(FEATURES, coherence_features(np.ones_like(odds), np.zeros(len(APART)), PAIRS), strict=True))
+    whole = dict(
+        zip(FEATURES, coherence_features(np.ones_like(odds), np.zeros(len(APART)), PAIRS, NO_WORDS), strict=True)
+    )
     assert whole["weakest-cut"] == 1.0
     assert whole["weakest-cut-relative"] == pytest.approx(0.0)
 

@@ -226,6 +226,39 @@ def test_what_is_different_in_every_record_is_no_domain(tmp_path: Path) -> None:
     assert domains(str(tmp_path / "pages"), tmp_path) == {"page": 6}
 
 
+@pytest.mark.parametrize("name", ["red_pajama_subset", "Source-Corpus", "meta.web_language"])
+def test_a_longer_name_that_ends_like_a_domain_is_one(tmp_path: Path, name: str) -> None:
+    records: list[dict[str, Any]] = []
+    for number in range(6):
+        record: dict[str, Any] = {"text": text(number)}
+        above, _, last = name.rpartition(".")
+        (record.setdefault(above, {}) if above else record)[last] = f"kind {number % 2}"
+        records.append(record)
+    jsonl(tmp_path / "pages" / "a.jsonl", records)
+    assert domains(str(tmp_path / "pages"), tmp_path) == {"kind 0": 3, "kind 1": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.csv", "id,text\n1,hello there\n", "a table, which would have to be Parquet or JSON lines: .csv"),
+        (
+            "a.json",
+            json.dumps([{"text": text(1)}] * 3),
+            "where each record should be a line of its own",
+        ),
+    ],
+)
+def test_what_is_no_text_is_named_with_what_it_should_be(
+    tmp_path: Path, ladm: Cli, name: str, content: str, why: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_text(content)
+    answer = ladm("init", tmp_path / "data", "--out", tmp_path / "config.yaml")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert why in answer.err
+
+
 @pytest.mark.parametrize("content", [None, b"\0\1\2"])
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, ladm: Cli, content: bytes | None) -> None:
     place = tmp_path / "nothing"

@@ -121,6 +121,7 @@ def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, Any, d
     from ladm.tasks.scorers.calculator import load_calculator
     from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
     from ladm.tasks.scorers.ladm import LadmConfig
+    from ladm.tasks.scorers.vocabulary import vocabulary_features
 
     calculator = load_calculator(model.path, LadmConfig(dtype="float32", device="cpu"))
     plan, decode, found = profile_plan(LENGTH), coder_of(model).decode, []
@@ -131,7 +132,9 @@ def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, Any, d
     for window in windows:
         passed = one_pass(calculator, {plan: layers}, torch.as_tensor(window.ids_l[None].astype(np.int64)))
         profile_NHF = profile_features(plan, passed.pfs[plan])[0][[layers.index(layer) for layer in LAYERS]]
-        coherent_E = coherence.features(plan, log_shares(plan, passed.pfs[plan][:, 0]))
+        coherent_E = coherence.features(
+            plan, log_shares(plan, passed.pfs[plan][:, 0]), vocabulary_features(window.ids_l)
+        )
         found.append((profile_NHF, coherent_E, text_columns(window.ids_l, decode(window.ids_l))))
     return found
 

@@ -1,0 +1,93 @@
+"""Vocabulary: do the parts of a window use the same rare words?
+
+A text says its names and terms again and again; two texts have few of theirs in common. So a window is parted in two,
+and of the rare tokens of one part, the share that the other part has too is told: at each cut between what comes first
+and what comes later, and for the parting of the window's cells into any two sets that have least in common, which finds
+texts that take turns. No model is needed.
+
+How rare a token is follows from its number: the vocabularies of tokenizers are numbered by how often a token, or the
+merge that makes it, was met.
+
+Dimensions in names: L tokens, U distinct tokens, C cuts, X cells, F features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+PARTINGS = (16, 32, 64)
+"""Numbers of cells into which a window is cut, to be parted."""
+FEATURES = (
+    *("vocabulary-weakest-cut", "vocabulary-weakest-cut-relative", "vocabulary-cuts"),
+    *(f"vocabulary-parting-{cells}" for cells in PARTINGS),
+)
+"""What is told of a window."""
+_COMMON = 1000
+"""Tokens with lower numbers than this are in most texts, and weigh little."""
+_LEAST_WEIGHT = 1e-3
+_STEPS = 64  # of a window, from cut to cut
+_FEWEST_SHARED = 3
+"""A window in which fewer tokens come again can be parted anywhere."""
+_SMOOTHING = 0.1
+"""Of the links between cells, as much in all between any two: a cell without links is no part of its own."""
+
+
+def vocabulary_features(ids_L: npt.NDArray[np.integer]) -> Floats:
+    """What is told of one window by its token ids, in the order of `FEATURES`: all lower, the more it falls apart."""
+    _, inverse_L = np.unique(ids_L, return_inverse=True)
+    weight_U = _weights(np.unique(ids_L))
+    shared_C = _shared(inverse_L, weight_U)
+    mean = float(shared_C.mean())
+    cuts = [float(shared_C.min()), float(shared_C.min()) / mean if mean else 0.0, mean]
+    return np.array([*cuts, *(_parting(inverse_L, weight_U, min(cells, len(ids_L))) for cells in PARTINGS)])
+
+
+def _weights(ids_U: npt.NDArray[np.integer]) -> Floats:
+    weight_U: Floats = np.log1p(ids_U / _COMMON) ** 2 + _LEAST_WEIGHT
+    return weight_U
+
+
+def _shared(inverse_L: npt.NDArray[np.integer], weight_U: Floats) -> Floats:
+    """Of the distinct tokens on the side of each cut that has less of them, the share that the other side has too."""
+    length = len(inverse_L)
+    place_L = np.arange(length)
+    first_U, last_U = np.full(len(weight_U), length), np.full(len(weight_U), -1)
+    np.minimum.at(first_U, inverse_L, place_L)
+    np.maximum.at(last_U, inverse_L, place_L)
+    cut_C1 = np.arange(length // 5, length - length // 5 + 1, max(1, length // _STEPS))[:, None]
+    before_CU, after_CU = first_U < cut_C1, last_U >= cut_C1
+    fewer_C = np.minimum(before_CU @ weight_U, after_CU @ weight_U)
+    shared_C: Floats = ((before_CU & after_CU) @ weight_U) / np.maximum(fewer_C, _LEAST_WEIGHT)
+    return shared_C
+
+
+def _parting(inverse_L: npt.NDArray[np.integer], weight_U: Floats, cells: int) -> float:
+    """The least normalised cut of the window's cells: how much two sets of them have in common at least, 0 to 2.
+
+    Cells are linked by the tokens that they share. The sets are found by the second eigenvector of the links, each with
+    a quarter of the cells or more (Shi and Malik, Normalized cuts and image segmentation, 2000).
+    """
+    has_XU = np.zeros((cells, len(weight_U)))
+    has_XU[np.arange(len(inverse_L)) * cells // len(inverse_L), inverse_L] = 1
+    in_cells_U = has_XU.sum(axis=0)
+    linking_U = in_cells_U >= 2
+    if linking_U.sum() < _FEWEST_SHARED:
+        return 0.0
+    has_XU = has_XU[:, linking_U]
+    # A token spreads its weight over the cells that have it, so that one that all have links none more than others.
+    links_XX = (has_XU * (weight_U[linking_U] / (in_cells_U[linking_U] - 1))) @ has_XU.T
+    np.fill_diagonal(links_XX, 0)
+    links_XX += _SMOOTHING * links_XX.mean()
+    degree_X = links_XX.sum(axis=1)
+    _, vectors_XX = np.linalg.eigh(links_XX / np.sqrt(np.outer(degree_X, degree_X)))
+    order_X = np.argsort(vectors_XX[:, -2] / np.sqrt(degree_X), kind="stable")
+    ordered_XX, degree_X = links_XX[order_X][:, order_X], degree_X[order_X]
+    size_X = np.arange(1, cells)
+    within_X = np.cumsum(np.cumsum(ordered_XX, axis=0), axis=1)[size_X - 1, size_X - 1]
+    one_X = np.cumsum(degree_X)[size_X - 1]
+    across_X = one_X - within_X
+    cut_X = across_X / one_X + across_X / (degree_X.sum() - one_X)
+    return float(cut_X[(size_X >= cells // 4) & (size_X < cells - cells // 4)].min())
