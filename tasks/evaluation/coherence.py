@@ -38,6 +38,8 @@ PAIR_RIDGE = 0.01
 """Times the number of pairs, on standardised shares."""
 RIDGE = 0.5
 """Times the number of windows, on standardised features."""
+ENOUGH = 0.6
+"""Quantile over whole windows: what shares more of its vocabulary than so many of them looks no more whole for it."""
 FEWEST_WINDOWS = 16
 _LEAST_SPREAD = 0.05
 _LEAST_FEATURE_SPREAD = 0.01
@@ -74,20 +76,23 @@ def fit_coherence(layers: Sequence[int], plan: SpanPlan, made: Made) -> Coherenc
     if not scales:
         return None
     pairs, fold_W = pairs_of(plan), folds_of(made.documents)
+    enough_V = np.quantile(made.vocabulary[np.array(made.kinds) == WHOLE], ENOUGH, axis=0)
+    vocabulary_WV = np.minimum(made.vocabulary, enough_V)
     feature_WF = np.zeros((len(made.kinds), len(FEATURES)))
     for fold in np.unique(fold_W):
         weights = _pair_weights(layers, pairs, made, fold_W != fold)  # which have not seen the fold's documents
         usual_D = np.array(weights.usual)
         for place in np.flatnonzero(fold_W == fold):
             odds_P = log_odds(weights, pairs, made.shares[place])
-            feature_WF[place] = coherence_features(odds_P, usual_D, pairs, made.vocabulary[place])
+            feature_WF[place] = coherence_features(odds_P, usual_D, pairs, vocabulary_WV[place])
     found = Features(feature_WF, np.array(made.kinds), np.array(made.domains), fold_W)
     held = Ridge(lambda windows, features: RIDGE * windows, _LEAST_FEATURE_SPREAD)
     against = {
         scale: FeatureWeights(weights=_rounded(weight_F), offset=round(offset, 6))
         for scale, (weight_F, offset) in fit_parts(found, scales, held).items()
     }
-    return Coherence(pairs=_pair_weights(layers, pairs, made, np.ones(len(fold_W), bool)), against=against)
+    weights = _pair_weights(layers, pairs, made, np.ones(len(fold_W), bool))
+    return Coherence(pairs=weights, against=against, enough=_rounded(enough_V))
 
 
 def _pair_weights(layers: Sequence[int], pairs: Pairs, made: Made, seen_W: npt.NDArray[np.bool_]) -> PairWeights:

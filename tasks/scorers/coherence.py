@@ -145,6 +145,14 @@ class Coherence(Settings):
     pairs: PairWeights
     against: dict[str, FeatureWeights] = Field(min_length=1)
     """Way of breaking (spliced, halves, interleaved, crumbs) → weights of the features."""
+    enough: tuple[float, ...]
+    """Of each of the `vocabulary.FEATURES`, how much is enough: a window that has more looks no more whole for it."""
+
+    @model_validator(mode="after")
+    def _vocabulary_fits(self) -> Coherence:
+        if len(self.enough) != len(vocabulary.FEATURES):
+            raise ValueError("the features are not those of this version; run `ladm evaluate` again")
+        return self
 
     def features(
         self, plan: SpanPlan, share_NHP: npt.NDArray[np.floating], vocabulary_V: npt.NDArray[np.floating]
@@ -158,7 +166,8 @@ class Coherence(Settings):
         """
         pairs = pairs_of(plan)
         odds_P = log_odds(self.pairs, pairs, share_NHP)
-        return coherence_features(odds_P, np.array(self.pairs.usual), pairs, vocabulary_V)
+        enough_V = np.minimum(vocabulary_V, np.array(self.enough))
+        return coherence_features(odds_P, np.array(self.pairs.usual), pairs, enough_V)
 
     def parts(self, feature_F: Floats) -> dict[str, float]:
         """How whole a window of these features looks against each way of breaking."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -133,3 +135,23 @@ def test_weights_of_another_shape_are_refused() -> None:
         PairWeights(layers=(0,), weights=(((1.0,),),), offsets=(0.0,), usual=(0.0,))
     with pytest.raises(ValidationError, match="run `ladm evaluate` again"):
         FeatureWeights(weights=(1.0,))
+
+
+def test_vocabulary_tells_where_attention_does_not_and_more_than_enough_of_it_tells_nothing() -> None:
+    """The parts of broken windows share fewer of their words; their attention is as in whole ones."""
+    silent, chance = made(40, 0, told=0.0), np.random.default_rng(1)
+    is_whole = np.array([kind == "whole" for kind in silent.kinds])
+    shared = np.where(is_whole, 0.5, 0.3)[:, None] + chance.normal(0, 0.05, (len(is_whole), len(NO_WORDS)))
+    coherence = fit_coherence((4, 9), PLAN, dataclasses.replace(silent, vocabulary=shared))
+    assert coherence is not None
+    scores = np.array(
+        [
+            soft_minimum(list(coherence.parts(coherence.features(PLAN, share, words)).values()))
+            for share, words in zip(silent.shares, shared, strict=True)
+        ]
+    )
+    assert auc(scores[is_whole], scores[~is_whole]) > 0.95
+    enough = np.array(coherence.enough)
+    assert ((enough > 0.45) & (enough < 0.6)).all()
+    share = silent.shares[0]
+    assert coherence.features(PLAN, share, enough) == pytest.approx(coherence.features(PLAN, share, enough + 1))
