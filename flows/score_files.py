@@ -32,7 +32,7 @@ from ladm.tasks.scorers.ladm import (
     min_window_length,
     wanted_layers,
 )
-from ladm.tasks.scorers.loaded_model import check_device, resolved_scorer
+from ladm.tasks.scorers.loaded_model import check_device, in_fast_precision, resolved_scorer
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
@@ -68,7 +68,7 @@ def score_files(
         UserError: A file that cannot be read or is too short, or a model that cannot be used.
     """
     check_device(scorer.device)
-    config = resolved_scorer(scorer)
+    config = resolved_scorer(in_fast_precision(scorer) if scorer.layers == CALIBRATED else scorer)
     files = [_existing(path) for path in paths]
     if length is not None and config.layers != CALIBRATED:
         check_window_length(config, length)

@@ -34,7 +34,7 @@ from ladm.tasks.scorers.ladm import (
     left_out_line,
     measured_layers,
 )
-from ladm.tasks.scorers.loaded_model import check_device
+from ladm.tasks.scorers.loaded_model import check_device, in_fast_precision
 from ladm.tasks.stages.benchmarks import check_benchmark
 from ladm.tasks.stages.publish import check_publish
 from ladm.tasks.storage.file_systems import io_errors, is_s3, reason_of
@@ -128,6 +128,8 @@ def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig
         calibration = load_calibration(scorer.calibration, scorer.model, model.digest, length)
     if calibration:
         scorer = calibration.stated(scorer)
+    if calibration or scorer.layers == OWN:
+        scorer = in_fast_precision(scorer)
     config = config.model_copy(update={"scorer": scorer})
     given: tuple[str, ...] | None = ("dependency", "gate") if scorer.layers == OWN else None
     if calibration:

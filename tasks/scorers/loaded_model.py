@@ -19,7 +19,7 @@ from ladm.tasks.cores import cores
 from ladm.tasks.errors import ModelError
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.ladm import LadmConfig
-from ladm.tasks.scorers.processor import pays_in_bfloat16
+from ladm.tasks.scorers.processor import multiplies_bfloat16
 from ladm.tasks.tokenizing.tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
@@ -57,15 +57,23 @@ def check_device(name: str) -> None:
 
 
 def resolved_scorer(config: LadmConfig) -> LadmConfig:
-    """The scorer with `auto` replaced: bfloat16 on what multiplies in it, float32 elsewhere.
-
-    That is a GPU, or a CPU that has the instructions. The precision is part of the key.
-    """
+    """The scorer with `auto` replaced: bfloat16 on a GPU, float32 elsewhere. The precision is part of the key."""
     device = accelerator() if config.device == "auto" else config.device
     dtype = config.dtype
     if dtype == "auto":
-        dtype = "bfloat16" if pays_in_bfloat16(device) else "float32"
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
     return config.model_copy(update={"device": device, "dtype": dtype})
+
+
+def in_fast_precision(config: LadmConfig) -> LadmConfig:
+    """A scorer that ranks by a calibration: `dtype: auto` is bfloat16 on a CPU that multiplies in it.
+
+    What such a scorer ranks stays as it is in float32 (`benchmarks/precision.py`). A formula alone is left in float32,
+    to be exact.
+    """
+    device = accelerator() if config.device == "auto" else config.device
+    fast = config.dtype == "auto" and device == "cpu" and multiplies_bfloat16()
+    return config.model_copy(update={"dtype": "bfloat16"}) if fast else config
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""In which precision a device is fast, told without importing torch."""
+"""What the processor can do, told without importing torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,3 @@ def multiplies_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
         return False
     flags = [set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")]
     return bool(flags) and all(_BFLOAT16 & one for one in flags)
-
-
-def pays_in_bfloat16(device: str) -> bool:
-    """Whether a device, by its name, multiplies in bfloat16 faster than in float32: what `scorer.dtype: auto` asks."""
-    return device.startswith("cuda") or (device == "cpu" and multiplies_bfloat16())

@@ -43,6 +43,7 @@ from ladm.tasks.scorers.coherence import pairs_of
 from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES, FEATURES, profile_plan
 from ladm.tasks.scorers.gate import COLUMNS
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
+from ladm.tasks.scorers.vocabulary import FEATURES as VOCABULARY
 from ladm.tasks.stages.scan import STAGE, Measurement, ScanConfig, fine_plan, paper_config
 
 LENGTH, LAYERS, HEADS = 400, 10, 2
@@ -95,6 +96,7 @@ def measurement(chance: np.random.Generator, domain: str, number: int, kind: str
         paper_nr=chance.uniform(0.5, 1.5, size=(LAYERS, PAPER_PAIRS)).astype(np.float32),
         profile_mhf=profile.astype(np.float32),
         share_mhp=share.astype(np.float16),
+        vocabulary_v=np.zeros(len(VOCABULARY), np.float32),
         owner_c=owner_c if kind != "menus" else np.array([], int),
         text=text,
         beside={"random": float(chance.random())} if number < 3 else {},

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ladm.flows.config import RunConfig
+from ladm.flows.dag.preflight import with_calibration
+from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.scorers import loaded_model, processor
 from ladm.tasks.scorers.ladm import LadmConfig
 
@@ -35,18 +38,30 @@ def test_what_the_system_does_not_tell_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("has", [False, True])
-def test_auto_is_the_precision_that_pays_and_a_set_one_stays(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
-    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: has)
+def test_auto_is_the_precision_that_pays_under_a_calibration(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    monkeypatch.setattr(loaded_model, "multiplies_bfloat16", lambda: has)
     monkeypatch.setattr(loaded_model, "accelerator", lambda: "cpu")
-    found = {
-        (device, dtype): loaded_model.resolved_scorer(LadmConfig(device=device, dtype=dtype)).dtype
-        for device in ("auto", "cpu", "cuda:1", "mps")
-        for dtype in ("auto", "float32", "bfloat16")
-    }
+
+    def found(**settings: str) -> str:
+        return loaded_model.resolved_scorer(loaded_model.in_fast_precision(LadmConfig.model_validate(settings))).dtype
+
     fast = "bfloat16" if has else "float32"
-    assert (found["auto", "auto"], found["cpu", "auto"]) == (fast, fast)
-    assert (found["cuda:1", "auto"], found["mps", "auto"]) == ("bfloat16", "float32")
-    assert {dtype: one for (_, dtype), one in found.items() if dtype != "auto"} == {
-        "float32": "float32",
-        "bfloat16": "bfloat16",
-    }
+    assert [found(device=device) for device in ("auto", "cpu", "cuda:1", "mps")] == [fast, fast, "bfloat16", "float32"]
+    assert found(device="cpu", dtype="float32") == "float32", "what is set stays"
+    assert found(device="cpu", dtype="bfloat16") == "bfloat16"
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_a_formula_alone_is_exact_on_a_cpu(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    monkeypatch.setattr(loaded_model, "multiplies_bfloat16", lambda: has)
+    assert loaded_model.resolved_scorer(LadmConfig(device="cpu")).dtype == "float32"
+
+
+@pytest.mark.parametrize(("layers", "dtype"), [("calibrated", "bfloat16"), ("own", "bfloat16"), ("all", "auto")])
+def test_a_run_has_its_precision_settled(monkeypatch: pytest.MonkeyPatch, layers: str, dtype: str) -> None:
+    monkeypatch.setattr(loaded_model, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(loaded_model, "accelerator", lambda: "cpu")
+    sources = [{"uri": "/data"}]
+    config = RunConfig.model_validate({"sources": sources, "scorer": {"layers": layers}, "window": {"length": 1024}})
+    settled, _ = with_calibration(config, resolve_model("embedded"))
+    assert settled.scorer.dtype == dtype
