@@ -8,7 +8,6 @@ all the others of their kind.
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import tempfile
 from collections import Counter
@@ -35,6 +34,7 @@ from ladm.tasks.reading.readers import (
 )
 from ladm.tasks.reading.sources import ListedFile, list_sources
 from ladm.tasks.reading.streams import blocks_of
+from ladm.tasks.reading.wrapped import WrappedFile
 from ladm.tasks.stages.ingest import open_source
 from ladm.tasks.storage.store import Store
 
@@ -160,26 +160,11 @@ def _stored_before(file: BinaryIO, listed: ListedFile, record: Record | BadRecor
     return listed.file.size
 
 
-class _Sipped(io.RawIOBase):
+class _Sipped(WrappedFile):
     """A file that is read in small bits, so that it shows how much of it a decoder needed for what it gave."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
     def read(self, size: int = -1) -> bytes:
-        return self._file.read(SIP_BYTES if size < 0 else min(size, SIP_BYTES))
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+        return super().read(SIP_BYTES if size < 0 else min(size, SIP_BYTES))
 
 
 def _add(found: Sampled, plan: Plan, folder: str, times: float) -> None:

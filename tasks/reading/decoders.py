@@ -14,6 +14,7 @@ from typing import BinaryIO
 import zstandard
 
 from ladm.tasks.reading.records import UnreadableFile
+from ladm.tasks.reading.wrapped import WrappedFile
 
 BLOCK_BYTES = 1 << 20
 ZSTD_WINDOW_BYTES = 1 << 31  # the most that `zstd --long=31` makes; a file that asks for it takes as much memory
@@ -21,20 +22,17 @@ ZSTD_MAGIC, GZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
 RLE = 1
 
 
-class WatchedFile(io.RawIOBase):
-    """A file that remembers an error of its own, so that the decoder above it cannot pass it off as damage.
-
-    It does not close the file it wraps: that is for whoever opened it.
-    """
+class WatchedFile(WrappedFile):
+    """A file that remembers an error of its own, so that the decoder above it cannot pass it off as damage."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        super().__init__(file)
         self.error: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
         """Read as the wrapped file does, remembering its error."""
         try:
-            return self._file.read(size)
+            return super().read(size)
         except Exception as error:
             self.error = error
             raise
@@ -42,22 +40,10 @@ class WatchedFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Seek as the wrapped file does, remembering its error."""
         try:
-            return self._file.seek(offset, whence)
+            return super().seek(offset, whence)
         except Exception as error:
             self.error = error
             raise
-
-    def tell(self) -> int:
-        """Say where the wrapped file is."""
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that it can be sought in."""
-        return True
 
     def raise_own_error(self) -> None:
         """Raise the storage's error if there was one: then a decoder's failure says nothing about the file."""

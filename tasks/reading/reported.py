@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from typing import BinaryIO
 
 from ladm.tasks import progress
 from ladm.tasks.reading.records import UnreadableFile
+from ladm.tasks.reading.wrapped import WrappedFile
 
 REPORTED_BYTES = 2**20
 
 
-class ReportedFile(io.RawIOBase):
+class ReportedFile(WrappedFile):
     """Reports the bytes that are read of a file, up to a total, some at a time. It does not close the file."""
 
     def __init__(self, file: BinaryIO, stage: str, total: int) -> None:
@@ -22,12 +22,13 @@ class ReportedFile(io.RawIOBase):
             stage: Its name.
             total: Bytes that count in all; what is read twice counts once.
         """
-        self._file, self._stage, self._total = file, stage, total
+        super().__init__(file)
+        self._stage, self._total = stage, total
         self._read = self._told = 0
 
     def read(self, size: int = -1) -> bytes:
         """Read as the file does."""
-        data = self._file.read(size)
+        data = super().read(size)
         self._read = min(self._total, self._read + len(data))
         if self._read - self._told >= REPORTED_BYTES:
             self._report(self._read)
@@ -37,22 +38,6 @@ class ReportedFile(io.RawIOBase):
         """Report that it is done with; of a read that failed, which may be tried again, that nothing was read."""
         done = kind is None or issubclass(kind, UnreadableFile)
         self._report(self._total if done else 0)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seek as the file does."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Say where the file is."""
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that it can be sought in."""
-        return True
 
     def _report(self, read: int) -> None:
         if read != self._told:
