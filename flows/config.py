@@ -144,9 +144,10 @@ class RunConfig(Settings):
     def _no_secret_in_the_store(cls, store: str) -> str:
         if not store.strip():
             raise ValueError(NO_STORE)
+        checked = checked_uri(expanded(store))
         if not keeps_files(store):
             raise ValueError(f"nothing can be kept at {store!r}; give a folder or s3://bucket/prefix")
-        return checked_uri(expanded(store))
+        return checked
 
     @field_validator("sources", mode="before")
     @classmethod

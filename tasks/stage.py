@@ -24,6 +24,7 @@ from prefect.tasks import exponential_backoff
 from ladm.tasks.job import Job, Stage, run_jobs
 from ladm.tasks.manifest import Manifest, record_path
 from ladm.tasks.passing import can_pass
+from ladm.tasks.reading.finished_shards import OF_STAGE, FinishedShards
 from ladm.tasks.sealing import manifest_of, sealed, unsealed
 from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import Store
@@ -123,6 +124,9 @@ def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds:
         done, *together = do(stage, Job.model_validate(job))
         for manifest in together:
             records.write_manifest(manifest)
+        if stage.name == OF_STAGE and len(done.shards) > 1:
+            records.write_manifest(done)  # Prefect writes it when this returns; the notes must not be gone before
+            FinishedShards(Store(records.uri), done.key).forget(len(done.shards))
         return done.model_dump(mode="json")
 
     policy = ContentKeyPolicy(stage=stage)

@@ -2,7 +2,7 @@
 
 A note is written after its shard. It holds what was read so far, as counts, and what was quarantined since the note
 before. Notes are those of one job's key, so of one version of the file and of the settings; they are deleted when the
-job is done. A shard that is no longer what was written ends what counts.
+job's record is written. A shard that is no longer what was written ends what counts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from ladm.tasks.reading.document_shards import DocumentShards
 from ladm.tasks.reading.records import LastRead
 from ladm.tasks.settings import Closed
 from ladm.tasks.storage.store import Store
+
+OF_STAGE = "ingest"
 
 
 class _Note(Closed):
@@ -87,9 +89,14 @@ class FinishedShards:
         self._notes += 1
         self._quarantined = len(progress.quarantine)
 
-    def forget(self) -> None:
-        """Delete the notes: the job is done."""
-        self._store.remove_all([self._path(number) for number in range(self._notes)])
+    def forget(self, full: int | None = None) -> None:
+        """Delete the notes: the job is done.
+
+        Args:
+            full: How many shards there are notes of, or one more; None: those that were written or taken up here.
+        """
+        for number in range(self._notes if full is None else full):
+            self._store.remove(self._path(number))
         self._store.remove_empty_folders(notes_folder(self._key))
 
     def _there(self) -> Iterator[_Note]:

@@ -122,7 +122,7 @@ def list_files(
     try:
         files = _list_local(Path(path), own) if is_local else _list_remote(fs, path)
     except FileNotFoundError as error:
-        if (wrong := no_web_answer(error)) is not None:
+        if is_web(fs) and (wrong := no_web_answer(error)) is not None:
             raise SourceError(f"{field}: {source.uri!r} cannot be listed: {wrong}") from None
         files = []
     except io_errors(ValueError, NotImplementedError, *([] if is_ours(fs) else [Exception])) as error:

@@ -124,8 +124,8 @@ def _read_alone(
         progress = finished.take_up(pending)
         pending.tell = lambda shard: finished.note(shard, pending, progress)
     outcome = _read(source, config, pending, progress, Wanted(job.part, places, progress.last))
-    finished.forget()
     if outcome.measures.get("files_quarantined"):
+        finished.forget()
         return outcome
     pending.flush()
     return replace(outcome, shards=pending.shards)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import Corpus, run_arguments, write_jsonl
 
 RUN = """
@@ -99,6 +100,7 @@ def test_killed_in_the_middle_of_scoring_then_finished(tmp_path: Path, corpus: C
     assert exports[0] == exports[1]
 
 
+@pytest.mark.slow
 def test_an_evaluation_killed_goes_on_and_gives_the_same_table(tmp_path: Path, corpus: Corpus) -> None:
     for seed, domain in enumerate(("letters", "poems")):
         write_jsonl(corpus.folder / f"{domain}.jsonl", domain, seed, list(range(400, 408)))

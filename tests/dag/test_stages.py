@@ -165,8 +165,12 @@ def test_whatever_stops_a_run_leaves_its_record(
 
     monkeypatch.setattr("ladm.flows.dag.scheduler.Dag.do_results", broken)
     store = tmp_path / "store"
-    with pytest.raises(type(raised)):
-        ladm(*run_arguments(corpus, store))
+    if isinstance(raised, MemoryError):  # which is the machine's, and no bug
+        answer = ladm(*run_arguments(corpus, store))
+        assert (answer.code, answer.err.splitlines()[-1].startswith("ladm: out of memory; ")) == (1, True)
+    else:
+        with pytest.raises(type(raised)):
+            ladm(*run_arguments(corpus, store))
     (folder,) = (store / "runs").iterdir()
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "failed"

@@ -137,6 +137,7 @@ def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.slow
 def test_an_array_scores_and_a_last_job_ranks(corpus: Corpus, tmp_path: Path, spool: Path) -> None:
     """One task of the array is killed in the middle: the others do its share."""
     for number in range(27):

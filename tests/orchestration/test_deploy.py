@@ -177,6 +177,7 @@ def test_a_deployment_may_be_without_a_schedule(corpus: Corpus) -> None:
     assert nightly(load_config(None, corpus.settings), None, "UTC", "by-hand", "pool").schedules == []
 
 
+@pytest.mark.slow
 def test_sigterm_ends_serving_where_sigint_is_ignored(corpus: Corpus, tmp_path: Path) -> None:
     """As it is in what a script puts in the background."""
     with socket.socket() as free:

@@ -22,6 +22,7 @@ from conftest import sentence
 from ladm.tasks.job import Job, run_job
 from ladm.tasks.manifest import Manifest, Part, notes_folder
 from ladm.tasks.reading.document_shards import DocumentShards
+from ladm.tasks.reading.finished_shards import FinishedShards
 from ladm.tasks.reading.sources import list_sources
 from ladm.tasks.stages import ingest
 from ladm.tasks.stages.ingest import IngestConfig, SourceConfig, ingest_key_config
@@ -128,6 +129,8 @@ def test_a_killed_read_goes_on(
     manifest = run_job(ingest.STAGE, job)
     assert told(manifest, store) == told(undisturbed, tmp_path / "sound")
     assert all(file.stat().st_mtime_ns == when for file, when in wrote.items())  # not written again
+    assert (store / notes_folder(manifest.key)).exists(), "until the record is written"
+    FinishedShards(Store(str(store)), manifest.key).forget(len(manifest.shards))
     assert not (store / notes_folder(manifest.key)).exists()
     for shard in undisturbed.shards:
         assert (store / shard.path).read_bytes() == (tmp_path / "sound" / shard.path).read_bytes()
