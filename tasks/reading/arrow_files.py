@@ -181,9 +181,17 @@ def _decoded(watched: WatchedFile, what: str, read: Callable[[], _T], row: int |
         raise UnreadableFile(f"{what}: {error}", None if row is None else row + 1) from error
 
 
+def _names_within(kind: pa.DataType) -> list[str]:
+    """The names of a type's fields, however deep; raises `UnicodeDecodeError` where one is damaged."""
+    fields = [kind.field(place) for place in range(kind.num_fields)]
+    return [name for field in fields for name in (field.name, *_names_within(field.type))]
+
+
 def _text_column(schema: pa.Schema, config: SourceConfig) -> int:
     """Find the column that holds the text; refuse a file that has none, or two of the text's or the domain's name."""
     names = schema.names
+    for column in schema:
+        _names_within(column.type)
     paths = [config.text, *([config.domain] if isinstance(config.domain, str) else [])]
     roots = [path if path in names else path.split(".")[0] for path in paths]
     kind = _type_at(schema, config.text)

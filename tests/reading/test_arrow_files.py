@@ -359,3 +359,12 @@ def test_damage_is_refused_and_never_anything_else(data: st.DataObject) -> None:
     assert reason
     assert reason.isprintable()
     assert [record.line for record in found] == list(range(1, len(found) + 1))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_damaged_name_deep_in_the_schema_is_damage(stream: bool) -> None:
+    kind = pa.list_(pa.struct([("theNameOfAField", pa.timestamp("us", "No/Zone"))]))
+    table = pa.table({"text": ["a text"], "more": pa.array([[{"theNameOfAField": 1}]], kind)})
+    content = arrow(table, stream).replace(b"theNameOfAField", b"the\xffameOfAField")
+    with pytest.raises(UnreadableFile, match="damaged Arrow schema"):
+        list(read_records(io.BytesIO(content), "x.arrow", SourceConfig(uri="x.arrow")))
