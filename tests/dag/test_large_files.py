@@ -244,7 +244,9 @@ def test_a_part_counts_what_no_other_has_counted(tmp_path: Path) -> None:
     path = write(tmp_path, *FORMS["zstd"](CONTENTS["bad lines"]))
     cut, _ = same(tmp_path, settings=FINE)
     store = tmp_path / "cut"
-    notes = sorted((store / "records").glob("*/*/*.json"))
+    notes = sorted(
+        note for note in (store / "records").glob("*/*/*.json") if not note.name.startswith("shard-")
+    )  # of shards there are notes till a record is written, which nobody does here
     assert len(notes) == len(cut.jobs)
     for note in notes[1::2]:
         note.unlink()
