@@ -24,14 +24,13 @@ NOW, EARLIER = "this version", "the earlier version"
 
 def main() -> None:
     """Run the benchmark and write its table."""
+    if sys.argv[1:2] == ["--run"]:
+        sys.exit(_command(sys.argv[2:]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", required=True, metavar="FOLDER", help="a small model with a tokenizer")
     parser.add_argument("--files", type=int, default=2_000, metavar="N")
     parser.add_argument("--earlier", type=Path, metavar="CHECKOUT")
-    parser.add_argument("--run", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    options = parser.parse_args([*sys.argv[1:], "--model", ""] if "--run" in sys.argv else None)
-    if options.run:
-        sys.exit(_command(options.run))
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ladm-many-files-") as name:
         rows = measured(Path(name), options.model, options.files, options.earlier)
     columns = ["version", "run", "wall", "CPU", "peak memory", "CPU, of cold", "files in the store"]
