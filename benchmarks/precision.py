@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus import SHARED, documents
+from corpus import SHARED, documents, write_file
 from results import write_section
 
 import ladm
+from ladm.tasks.evaluation.stability import spearman
 from ladm.tasks.scorers.processor import multiplies_bfloat16
 
 FEWEST = 8
@@ -67,14 +67,14 @@ def main() -> None:
 
 def write_windows(corpus: Path, length: int, wanted: int, path: Path) -> None:
     """The first documents of every domain that surely fill a window, in turn, until there are enough."""
-    by_domain: dict[str, list[dict[str, object]]] = collections.defaultdict(list)
+    by_domain: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for record in documents(corpus):
         if len(record["text"]) > 8 * length:
             by_domain[record["meta"]["pile_set_name"]].append(record)
     chosen = [records[turn] for turn in range(wanted) for records in by_domain.values() if turn < len(records)]
     if len(chosen) < wanted:
         raise SystemExit(f"--windows: the corpus has {len(chosen)} documents that fill a window; ask for no more")
-    path.write_text("".join(json.dumps(record) + "\n" for record in chosen[:wanted]))
+    write_file(path, chosen[:wanted])
 
 
 def scored(place: Path, dtype: str, length: int) -> tuple[dict[str, dict[str, Any]], float]:
@@ -96,12 +96,6 @@ def scored(place: Path, dtype: str, length: int) -> tuple[dict[str, dict[str, An
     rows = run.sql(query).to_pylist()
     (spent,) = run.sql("select sum(seconds) s from stages where stage = 'score'").to_pylist()
     return {row["window_id"]: row for row in rows}, spent["s"]
-
-
-def spearman(one_W: npt.NDArray[np.float64], other_W: npt.NDArray[np.float64]) -> float:
-    """The correlation of their ranks."""
-    ranks = [np.argsort(np.argsort(numbers, kind="stable"), kind="stable") for numbers in (one_W, other_W)]
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def lowest(one_W: npt.NDArray[np.float64], other_W: npt.NDArray[np.float64], domain_W: npt.NDArray[np.str_]) -> str:

@@ -24,6 +24,7 @@ for _name in ("LADM_STORE", "PREFECT_API_URL"):
 import pytest  # noqa: E402
 
 from ladm.flows.orchestration.environment import quiet_prefect  # noqa: E402
+from ladm.flows.overrides import set_value, setting  # noqa: E402
 from ladm.tasks.manifest import Shard  # noqa: E402
 
 quiet_prefect(_home)
@@ -74,6 +75,13 @@ class Corpus(NamedTuple):
 
     folder: Path
     settings: list[str]
+
+    def values(self, store: Path) -> dict[str, Any]:
+        """Its settings as the values of a configuration."""
+        values: dict[str, Any] = {"store": str(store)}
+        for one in self.settings:
+            set_value(values, *setting(one))
+        return values
 
 
 def write_jsonl(path: Path, domain: str, seed: int, lengths: list[int]) -> None:

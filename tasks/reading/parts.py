@@ -23,6 +23,7 @@ from ladm.tasks import stopping
 from ladm.tasks.manifest import Part
 from ladm.tasks.reading.records import LastRead
 from ladm.tasks.reading.streams import Line, compression_of, decoded, lines_of, text_blocks
+from ladm.tasks.reading.wrapped import WrappedFile
 from ladm.tasks.storage.files import Files
 
 HELD_BYTES = 192 * 2**20
@@ -93,12 +94,12 @@ class Places:
         return f"{self._folder}/{begin}.json"
 
 
-class Section(io.RawIOBase):
+class Section(WrappedFile):
     """The bytes of a file from one place to another, as if they were a file. It does not close the file."""
 
     def __init__(self, file: BinaryIO, begin: int, end: int) -> None:
-        self._file, self._begin, self._end = file, begin, end
-        self._at = begin
+        super().__init__(file)
+        self._begin, self._at, self._end = begin, begin, end
 
     def read(self, size: int = -1) -> bytes:
         """Read on, at most to the section's end."""
@@ -116,14 +117,6 @@ class Section(io.RawIOBase):
     def tell(self) -> int:
         """The place in the section."""
         return self._at - self._begin
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that it can be sought in."""
-        return True
 
 
 @dataclass(frozen=True)

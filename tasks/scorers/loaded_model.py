@@ -56,10 +56,13 @@ def check_device(name: str) -> None:
         device_named(name)
 
 
+def _device(config: LadmConfig) -> str:
+    return accelerator() if config.device == "auto" else config.device
+
+
 def resolved_scorer(config: LadmConfig) -> LadmConfig:
     """The scorer with `auto` replaced: bfloat16 on a GPU, float32 elsewhere. The precision is part of the key."""
-    device = accelerator() if config.device == "auto" else config.device
-    dtype = config.dtype
+    device, dtype = _device(config), config.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     return config.model_copy(update={"device": device, "dtype": dtype})
@@ -71,8 +74,7 @@ def in_fast_precision(config: LadmConfig) -> LadmConfig:
     What such a scorer ranks stays as it is in float32 (`benchmarks/precision.py`). A formula alone is left in float32,
     to be exact.
     """
-    device = accelerator() if config.device == "auto" else config.device
-    fast = config.dtype == "auto" and device == "cpu" and multiplies_bfloat16()
+    fast = config.dtype == "auto" and _device(config) == "cpu" and multiplies_bfloat16()
     return config.model_copy(update={"dtype": "bfloat16"}) if fast else config
 
 

@@ -37,17 +37,12 @@ _SMOOTHING = 0.1
 
 def vocabulary_features(ids_L: npt.NDArray[np.integer]) -> Floats:
     """What is told of one window by its token ids, in the order of `FEATURES`: all lower, the more it falls apart."""
-    _, inverse_L = np.unique(ids_L, return_inverse=True)
-    weight_U = _weights(np.unique(ids_L))
+    ids_U, inverse_L = np.unique(ids_L, return_inverse=True)
+    weight_U: Floats = np.log1p(ids_U / _COMMON) ** 2 + _LEAST_WEIGHT
     shared_C = _shared(inverse_L, weight_U)
     mean = float(shared_C.mean())
     cuts = [float(shared_C.min()), float(shared_C.min()) / mean if mean else 0.0, mean]
     return np.array([*cuts, *(_parting(inverse_L, weight_U, min(cells, len(ids_L))) for cells in PARTINGS)])
-
-
-def _weights(ids_U: npt.NDArray[np.integer]) -> Floats:
-    weight_U: Floats = np.log1p(ids_U / _COMMON) ** 2 + _LEAST_WEIGHT
-    return weight_U
 
 
 def _shared(inverse_L: npt.NDArray[np.integer], weight_U: Floats) -> Floats:

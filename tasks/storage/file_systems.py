@@ -154,13 +154,16 @@ def is_s3(uri: str) -> bool:
 
 def is_web(fs: Any) -> bool:
     """Whether a file system is that of http and https."""
-    return "http" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+    return "http" in _protocols(fs)
 
 
 def is_ours(fs: Any) -> bool:
     """Whether a file system is one that ladm is made for and tested with; what others raise is anybody's guess."""
-    protocols = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
-    return bool(TESTED.intersection(protocols))
+    return bool(TESTED.intersection(_protocols(fs)))
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
 
 
 def keeps_files(uri: str) -> bool:
@@ -189,7 +192,7 @@ def opened(uri: str) -> BinaryIO:
     What a web server sends without saying how long it is, or only as a whole, is kept in a temporary file meanwhile.
     """
     fs, path = file_system(uri)
-    if "file" in fs.protocol and Path(path).is_fifo():  # it has taken a file's place, and opening it might never end
+    if "file" in _protocols(fs) and Path(path).is_fifo():  # it has taken a file's place, and opening it might never end
         raise OSError(errno.EINVAL, "a pipe, and no file", path)
     if not is_web(fs):
         return cast(BinaryIO, fs.open(path, "rb"))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -120,15 +119,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def config_of(corpus: Corpus, store: Path, tmp_path: Path) -> Path:
     """The corpus and its settings as a configuration file, which is what submit.sh takes."""
-    config: dict[str, Any] = {"store": str(store)}
-    for setting in corpus.settings:
-        name, _, value = setting.partition("=")
-        place = config
-        *sections, last = name.split(".")
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = yaml.safe_load(value)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(corpus.values(store)))
     return tmp_path / "config.yaml"
 
 

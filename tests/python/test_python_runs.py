@@ -21,15 +21,7 @@ from ladm.tasks.errors import ConfigError, QueryError, RecordError
 
 def values_of(corpus: Corpus, store: Path) -> dict[str, Any]:
     """The corpus's settings as the values of a configuration."""
-    values: dict[str, Any] = {"store": str(store), "export": ["parquet"]}
-    for setting in corpus.settings:
-        name, _, value = setting.partition("=")
-        place = values
-        *above, last = name.split(".")
-        for one in above:
-            place = place.setdefault(one, {})
-        place[last] = yaml.safe_load(value)
-    return values
+    return {"export": ["parquet"], **corpus.values(store)}
 
 
 @pytest.fixture(scope="module")
