@@ -14,6 +14,8 @@ import yaml
 
 NOT_DECIMAL = re.compile(r"[-+]?(?:0[0-9_]+|[0-9][0-9_]*(?::[0-9]+)+)")
 """Numbers to the base of 8 and 60, which look like others."""
+HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+"""What YAML's escapes can write and no file, and no library, takes."""
 LEAST_ROOM = 100_000
 ROOM_FOR_EACH = 10
 """What aliases stand for may, written out, be so many times as long as the text."""
@@ -51,6 +53,19 @@ class _Loader(yaml.SafeLoader):
             fix = f"write {plain}" if ":" not in written else "write it in quotes, or as the number that is meant"
             raise ValueError(f"line {node.start_mark.line + 1}: YAML takes {written!r} for another number; {fix}")
         return int(super().construct_yaml_int(node))
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (KeyError, AttributeError, TypeError, OverflowError):  # PyYAML looks at no value that has a tag
+            kind = node.tag.rpartition(":")[2]
+            raise ValueError(f"line {node.start_mark.line + 1}: {str(node.value)[:60]!r} is no {kind}") from None
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        if isinstance(node, yaml.ScalarNode) and HALF_A_CHARACTER.search(node.value):
+            place = f"line {node.start_mark.line + 1}: {node.value[:60]!a}"
+            raise ValueError(f"{place} holds half a character (U+D800 to U+DFFF); leave it out")
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         _check_keys(self, node)

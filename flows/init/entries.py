@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ladm.flows.init.fields import domain_field, text_field
+from ladm.flows.init.fields import TEXTS, domain_field, text_field
 from ladm.flows.init.kinds import (
     DATA,
     DOCUMENTS,
@@ -19,21 +18,18 @@ from ladm.flows.init.kinds import (
     TABLES,
     ending_of,
     extension_of,
-    is_json_array,
     is_text,
 )
+from ladm.flows.init.places import bare, by_folder, name_of, parts_of, stem_of
 from ladm.flows.init.sample import Sample, sample_of, spread
 from ladm.tasks.manifest import SourceFile
 
-MOST_PARTS = 60
-"""Folders, or files, that are looked at one by one."""
 SOURCE_TREE = 0.2
 """Share of code among text files from which on they are a source tree."""
 NOTES = {"readme", "license", "licence", "sources", "notice", "changelog", "contributing", "datasheet", "dataset_card"}
 """Names of texts about data, which are no data."""
-SPLITS = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "data", "default"}
-"""Names of folders and files that say nothing of what is in them."""
-_NUMBERED = re.compile(r"[-_.]?(?:part|shard|train|validation|test|of|data|chunk)?[-_.]?\d+", re.IGNORECASE)
+NOTES_IN_JSON = {"dataset_info", "dataset_infos", "dataset_dict", "state", "metadata", "manifest", "package", "config"}
+"""Names of JSON files about data."""
 
 
 @dataclass
@@ -52,6 +48,8 @@ class Entry:
     """Of a domain that is a field: its values in the sample."""
     sample: Sample | None = None
     """Records that were looked at; None for files that are a document each."""
+    unread: int = 0
+    """Files, of those looked into, that are damaged or hold no record."""
 
     def as_settings(self) -> dict[str, Any]:
         """The entry as the configuration has it."""
@@ -118,18 +116,17 @@ def _of_data(
 ) -> list[Entry]:
     """The entries of one format. Parts with the same fields make one entry; what has no domain goes by its place."""
     made: list[Entry] = []
-    place_name = _name_of(found.place, some)
+    place_name = name_of(found.place, some)
     looks: list[tuple[str, list[SourceFile], str, Sample]] = []
-    for name, part in _parts(some).items():
+    untold: list[tuple[list[SourceFile], Sample]] = []
+    for name, part in parts_of(some).items():
         sample = sample_of(part, kind)
-        text = text_field(sample.records)
-        if text is None:
-            why = "damaged" if sample.damaged and not sample.records else "no field with a text"
-            if kind == "jsonl" and is_json_array(part[0]):
-                why = "one JSON array, where each record should be a line of its own"
-            found.left_out[f"{why}: {ending_of(part[0].uri)}"] += len(part)
-            continue
-        looks.append((name, part, text, sample))
+        if (text := text_field(sample.records)) is None:
+            untold.append((part, sample))
+        elif not _is_note(part, sample, text, files):
+            looks.append((name, part, text, sample))
+        else:
+            found.left_out["a note beside the data"] += len(part)
     together: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for _, _, text, sample in looks:
         together[text] += sample.records
@@ -137,18 +134,53 @@ def _of_data(
     for name, part, text, sample in looks:
         # A field that all files have comes before one that tells the records of a single file apart.
         domain = of_all[text] or domain_field(sample.records, text)
-        path, values = (domain.path, Counter[str]()) if domain else (name or place_name, Counter[str]())
+        path, values = (domain.path, Counter[str]()) if domain else (bare(name) or place_name, Counter[str]())
         made.append(Entry(found.place, part, path, domain is None, "auto", None, text, values, sample))
     groups: dict[tuple[str, str, bool], list[Entry]] = defaultdict(list)
     for entry in made:
         groups[entry.text, entry.domain, entry.is_constant].append(entry)
     merged = [_merged(group) for group in groups.values()]
+    _account_for(untold, merged, found)
     for entry in merged:
         if not entry.is_constant and entry.sample and (chosen := domain_field(entry.sample.records, entry.text)):
             entry.values = chosen.values
     if len(merged) == 1 and merged[0].is_constant:
         merged[0].domain = place_name
     return [one for entry in merged for one in _named(entry, found.place, files, one_file)]
+
+
+def _is_note(part: Sequence[SourceFile], sample: Sample, text: str, files: Sequence[SourceFile]) -> bool:
+    """Whether JSON files beside others say something of these: a single record, in which nothing is called a text."""
+    if len(part) == len(files) or not _are_json(part):
+        return False
+    named = all(file.uri.rsplit("/", 1)[-1].split(".")[0].lower() in NOTES_IN_JSON for file in part)
+    single = len(part) == len(sample.records) == 1
+    return named or (single and text.rsplit(".", 1)[-1].lower() not in TEXTS)
+
+
+def _are_json(files: Sequence[SourceFile]) -> bool:
+    """Whether files are called `.json`, as settings and descriptions are."""
+    return all(ending_of(file.uri).lower() == ".json" for file in files)
+
+
+def _account_for(untold: Sequence[tuple[list[SourceFile], Sample]], entries: Sequence[Entry], found: Found) -> None:
+    """What becomes of files that tell nothing of their records.
+
+    Damaged and empty ones go with the largest entry, so that a run names them, and reads them once they are mended.
+    """
+    for part, sample in untold:
+        if entries and not sample.records and not _are_json(part):
+            largest = max(entries, key=lambda entry: len(entry.files))
+            largest.files = [*largest.files, *part]
+            largest.unread += len(part)
+            continue
+        why = "no record"
+        if sample.records:
+            fields = ", ".join(dict.fromkeys(name for record in sample.records[:20] for name in record))
+            why = f"no field with a text (there are: {fields[:80]})"
+        elif sample.reasons:
+            why = sample.reasons[0]
+        found.left_out[f"{why}: {ending_of(part[0].uri)}"] += len(part)
 
 
 def _merged(entries: Sequence[Entry]) -> Entry:
@@ -160,38 +192,12 @@ def _merged(entries: Sequence[Entry]) -> Entry:
         [record for sample in samples for record in sample.records],
         [name for sample in samples for name in sample.files],
         sum(size * sample.share for size, sample in zip(sizes, samples, strict=True)) / max(1, sum(sizes)),
-        sum(sample.damaged for sample in samples),
+        [reason for sample in samples for reason in sample.reasons],
     )
+    first.unread = len(together.reasons)
     first.files = [file for entry in entries for file in entry.files]
     first.sample = together
     return first
-
-
-def _parts(files: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
-    """Files by the folder that they lie in, or by their names less numbers; all together where these are too many."""
-    for names in (_folders(files), {file.uri: _stem(file) for file in files}):
-        if 1 < len(set(names.values())) <= MOST_PARTS:
-            parts: dict[str, list[SourceFile]] = defaultdict(list)
-            for file in files:
-                parts[names[file.uri]].append(file)
-            return dict(parts)
-    return {_stem(files[0]): list(files)}
-
-
-def _stem(file: SourceFile) -> str:
-    """A file's name without its ending and its numbers."""
-    base = file.uri.rsplit("/", 1)[-1]
-    stem = base[: len(base) - len(ending_of(base))]
-    bare = _NUMBERED.sub("", stem).strip("-_. ")
-    return "" if bare.lower() in SPLITS else bare
-
-
-def _name_of(place: str, files: Sequence[SourceFile]) -> str:
-    """What the records of a place are called where nothing in them tells."""
-    if len(files) == 1 and (stem := _stem(files[0])):
-        return stem
-    parts = [part for part in place.rstrip("/").split("/") if part.strip(".") and not glob.has_magic(part)]
-    return parts[-1] if parts and len(parts) > ("://" in place) * 2 - 1 else _stem(files[0]) or "documents"
 
 
 # -- files that are a document each --------------------------------------------------------------------------------
@@ -204,36 +210,15 @@ def _of_texts(
     code = sum(len(some) for language, some in texts.items() if language not in DOCUMENTS)
     found.tree = code > SOURCE_TREE * number
     if found.entries and not found.tree:
-        notes = [file for some in texts.values() for file in some if _stem(file).lower() in NOTES]
+        notes = [file for some in texts.values() for file in some if stem_of(file).lower() in NOTES]
         found.left_out["a note beside the data"] += len(notes)
         texts = {language: [file for file in some if file not in notes] for language, some in texts.items()}
     every = [file for some in texts.values() for file in some]
     if not every:
         return []
-    parts = dict(sorted(texts.items())) if found.tree else _by_folder(found.place, every)
+    parts = dict(sorted(texts.items())) if found.tree else by_folder(found.place, every)
     made = [Entry(found.place, some, name, True, "text") for name, some in parts.items()]
     return [one for entry in made for one in _named(entry, found.place, files, one_file, found.tree)]
-
-
-def _by_folder(place: str, files: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
-    """Files by the folder in the place that they lie in."""
-    folders = _folders(files)
-    number = len(set(folders.values()))
-    whole = _name_of(place, files)
-    if number > MOST_PARTS // 2 and len(files) < 5 * number:  # a folder for each document says nothing of its domain
-        return {whole: list(files)}
-    parts: dict[str, list[SourceFile]] = defaultdict(list)
-    for file in files:
-        parts[folders[file.uri] or whole].append(file)
-    return dict(parts)
-
-
-def _folders(files: Sequence[SourceFile]) -> dict[str, str]:
-    """Address → the first folder in which files part; empty for a file that lies in none."""
-    ways = {file.uri: (file.name or file.uri).split("/")[:-1] for file in files}
-    while len({way[0] if way else "" for way in ways.values()}) == 1 and all(ways.values()):
-        ways = {uri: way[1:] for uri, way in ways.items()}
-    return {uri: way[0] if way and way[0].lower() not in SPLITS else "" for uri, way in ways.items()}
 
 
 # -- naming the files of an entry ----------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 TEXTS = (
     *("text", "content", "contents", "raw_content", "raw_text", "body", "document", "article", "page_content"),
     *("full_text", "fulltext", "markdown", "code", "story", "passage", "abstract"),
@@ -33,6 +35,10 @@ SHORTEST_TEXT = 60
 PER_DOMAIN = 2
 """Records that a domain has on average, at least: what is different in every record is a name or an address."""
 DEEPEST = 3
+LONGEST_JSON = 100_000
+"""Characters of a string that is looked into for JSON."""
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+"""A name that SQL and JSON's paths take as it stands."""
 LONGEST_NAME = 60
 
 
@@ -73,7 +79,7 @@ def domain_field(records: Sequence[dict[str, Any]], text: str) -> Chosen | None:
     """
     found: dict[str, Counter[str]] = {}
     for record in records:
-        for path, value in strings_of(record):
+        for path, value in (*strings_of(record), *_strings_in_json(record)):
             if path != text:
                 found.setdefault(path, Counter())[value] += 1
     fit = {path: values for path, values in found.items() if _is_domain(values, len(records))}
@@ -104,6 +110,20 @@ def _name(path: str) -> str:
 def _known(name: str) -> str:
     """The known name that a longer one ends with; any other as it is."""
     return next((one for one in ENDINGS if name.endswith(f"_{one}") and name not in DOMAINS), name)
+
+
+def _strings_in_json(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """SQL expression → string, of fields that hold an object as JSON text: RedPajama's `meta`."""
+    for name, value in record.items():
+        if not isinstance(value, str) or not value.startswith("{") or len(value) > LONGEST_JSON:
+            continue
+        try:
+            inside = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            continue
+        for path, text in strings_of(inside):
+            if _PLAIN.fullmatch(name) and _PLAIN.fullmatch(path):
+                yield f"try_cast({name} as json) ->> '$.{path}'", text
 
 
 def strings_of(record: dict[str, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, str]]:

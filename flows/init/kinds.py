@@ -89,12 +89,3 @@ def is_text(file: SourceFile) -> bool:
     except UnicodeDecodeError as error:  # a character may be cut off at the end
         return bool(head) and error.start > len(head) - 4 and len(head) == HEAD_BYTES
     return True
-
-
-def is_json_array(file: SourceFile) -> bool:
-    """Whether a file is one JSON array rather than a record a line."""
-    try:
-        with opened(file.uri) as stream:
-            return stream.read(HEAD_BYTES).lstrip()[:1] == b"["
-    except io_errors(ValueError):
-        return False

@@ -59,6 +59,8 @@ def look_at(place: str, store: str) -> Look:
         place = checked_uri(expanded(place))
     except ValueError as error:
         raise ConfigError(f"PATH: {error}") from None
+    if not place.strip():
+        raise ConfigError("PATH: no name; give a folder, a file, a glob or a URL")
     try:
         own = own_folders(store, ("latest", "runs", "records", "ingest", "export", "quarantine"))
         files = list_files(SourceConfig(uri=place), "PATH", "stat", own)

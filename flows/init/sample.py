@@ -13,7 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from ladm.tasks.manifest import SourceFile
-from ladm.tasks.reading.readers import UnreadableFile
+from ladm.tasks.reading.readers import UnreadableFile, refuse_one_value
 from ladm.tasks.reading.rows import UnreadableValue, rows_of, told_apart
 from ladm.tasks.reading.streams import blocks_of, lines_of, text_blocks
 from ladm.tasks.storage.file_systems import io_errors, opened
@@ -35,8 +35,8 @@ class Sample:
     """Of each record, the name of its file."""
     share: float = 1.0
     """Share of all bytes of the kind that was looked at, at least about."""
-    damaged: int = 0
-    """Files that could not be read."""
+    reasons: list[str] = field(default_factory=list)
+    """Of each file that could not be read, why."""
 
 
 def sample_of(files: Sequence[SourceFile], kind: str) -> Sample:
@@ -53,8 +53,8 @@ def sample_of(files: Sequence[SourceFile], kind: str) -> Sample:
             with opened(file.uri) as stream:
                 reader = {"jsonl": _lines, "parquet": _parquet, "arrow": _arrow}[kind]
                 share = yield_into(sample, reader(stream, file), file.name or file.uri)
-        except io_errors(UnreadableFile, ValueError, pa.ArrowException):
-            sample.damaged += 1
+        except io_errors(UnreadableFile, ValueError, pa.ArrowException) as error:
+            sample.reasons.append(error.reason if isinstance(error, UnreadableFile) else f"damaged {kind}")
             continue
         if len(sample.records) > before:
             seen += file.size * share
@@ -94,7 +94,9 @@ def _lines(stream: BinaryIO, file: SourceFile) -> Iterator[tuple[dict[str, Any],
             if read >= BYTES:
                 return
 
-    for line in lines_of(bounded(), BYTES, start):
+    for number, line in enumerate(lines_of(bounded(), BYTES, start)):
+        if not number:
+            refuse_one_value(line)
         with suppress(orjson.JSONDecodeError):
             fields = orjson.loads(line.content)
             if isinstance(fields, dict):

@@ -82,7 +82,9 @@ def in_words(look: Look) -> list[str]:
     letters = look.measured.scripts.total()
     if letters:
         scripts = [
-            f"{name.capitalize()} {number / letters:.0%}" for name, number in look.measured.scripts.most_common(4)
+            f"{name.capitalize()} {number / letters:.0%}"
+            for name, number in look.measured.scripts.most_common(4)
+            if number >= letters / 200  # the sign for micro is a letter, and no script
         ]
         lines.append(f"scripts: {', '.join(scripts)}")
     lines.append(
@@ -117,7 +119,8 @@ def _entry_in_words(entry: Entry) -> str:
         number = len(entry.values)
         shown = ", ".join(name for name, _ in entry.values.most_common(4))
         domain = f"domain in `{entry.domain}` ({shown}{f', … {number} in all' if number > 4 else ''})"
-    return printable(f"{name}: {_files(len(entry.files))}, {text}, {domain}", 400)
+    unread = f"; {entry.unread:,} hold no record or cannot be read, which a run will name" if entry.unread else ""
+    return printable(f"{name}: {_files(len(entry.files))}, {text}, {domain}{unread}", 400)
 
 
 def _files(number: int) -> str:

@@ -8,6 +8,7 @@ beyond Python's years as Arrow writes it or as its number, bytes that are no UTF
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -106,16 +107,16 @@ def _told(number: pa.Scalar, unit: str) -> str:
 
 
 def _holds_float(kind: pa.DataType) -> bool:
-    """Tell whether a column may hold infinity, which JSON has no form for."""
+    """Tell whether a column may hold infinity, or what is no number, which JSON has no form for."""
     if pa.types.is_floating(kind):
         return True
     return any(_holds_float(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def _finite(value: Any) -> Any:
-    """A value with infinity as text, however deep it stands."""
+    """A value with infinity, and what is no number, as text, however deep it stands."""
     if isinstance(value, float):
-        return ("Infinity" if value > 0 else "-Infinity") if value in (float("inf"), float("-inf")) else value
+        return value if math.isfinite(value) else {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list):

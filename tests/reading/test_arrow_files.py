@@ -177,7 +177,7 @@ def test_values_without_a_json_form_are_kept_as_strings() -> None:
     )
     (record,) = read(parquet(table), domain="day")
     assert record == Record(
-        1, 0, "x", "2024-05-01", '{"meta":{"d":"1.50","b":"/w==","n":null},"id":"2024-05-01","day":"2024-05-01"}'
+        1, 0, "x", "2024-05-01", '{"meta":{"d":"1.50","b":"/w==","n":"NaN"},"id":"2024-05-01","day":"2024-05-01"}'
     )
 
 
@@ -230,14 +230,14 @@ def test_nested_columns_are_kept() -> None:
         repeated=pa.array(repeated, pa.map_(pa.string(), pa.int64())),
         numbered=pa.array(numbered, pa.map_(pa.int32(), pa.binary())),
         most=pa.array([2**64 - 1], pa.uint64()),
-        endless=pa.array([[float("inf"), float("-inf"), 1.5]]),
+        endless=pa.array([[float("inf"), float("-inf"), 1.5, float("nan"), None]]),
     ) == {
         "struct": {"a": {"b": [1, 2]}, "c": "YWI="},
         "map": {"a": 1, "b": 2},
         "repeated": [["a", 1], ["a", 2]],
         "numbered": {"7": "/w=="},
         "most": 2**64 - 1,
-        "endless": ["Infinity", "-Infinity", 1.5],
+        "endless": ["Infinity", "-Infinity", 1.5, "NaN", None],
     }
 
 
