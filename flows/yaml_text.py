@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
             kind = node.tag.rpartition(":")[2]
             raise ValueError(f"line {node.start_mark.line + 1}: {str(node.value)[:60]!r} is no {kind}") from None
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         if isinstance(node, yaml.ScalarNode) and HALF_A_CHARACTER.search(node.value):
             place = f"line {node.start_mark.line + 1}: {node.value[:60]!a}"
             raise ValueError(f"{place} holds half a character (U+D800 to U+DFFF); leave it out")
