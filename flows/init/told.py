@@ -99,7 +99,7 @@ def _window_table(look: Look) -> list[str]:
     lines = [f"{'window':>9} {'documents that fill it':>24} {'their tokens':>16}   calibration for the embedded model"]
     for length in LENGTHS:
         chosen = "  <- chosen" if length == look.choice.length else ""
-        told = f"shipped, span {known[length]}" if length in known else "none; make one with `ladm evaluate`"
+        told = f"shipped, span {known[length]}" if length in known else "none; a run makes its own, once"
         filling = f"about {look.measured.filling(length):,}" if look.measured.filling(length) else "none"
         lines.append(f"{length:>9,} {filling:>24} {look.measured.tokens[length]:>16,}   {told}{chosen}")
     if not look.measured.filling(look.choice.length):
