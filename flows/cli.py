@@ -25,7 +25,7 @@ from ladm.flows.commands import (
     sql,
 )
 from ladm.flows.outside import check_here, told
-from ladm.flows.streams import keep_telling, open_closed_streams
+from ladm.flows.streams import keep_telling, open_closed_streams, write_everything
 from ladm.tasks.errors import ConfigError
 
 RUN_EXAMPLE = """examples:
@@ -95,6 +95,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a shard failed, 2 refused, 130 interrupted."""
     open_closed_streams()
+    write_everything()
     keep_telling()
     try:
         check_here()

@@ -275,6 +275,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot read the configuration ({error.strerror}); give an existing file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; a configuration is a YAML file") from None
+    except ValueError:
+        raise ConfigError(f"{str(path)!r} is no path (it holds a zero byte); give an existing file") from None
     try:
         values = read_yaml(text)
     except ValueError as error:

@@ -71,6 +71,9 @@ def why_outside(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in FIXES:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; {FIXES[error.errno]}"
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":
+        name = printable(ascii(error.object[:200]))
+        return f"the locale knows ASCII alone, and {name} is more; unset PYTHONUTF8, or set LC_ALL=C.UTF-8"
     if _is_of_a_server(error):
         reason = str(error).split(" For more information check:")[0]
         return (

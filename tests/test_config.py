@@ -414,3 +414,8 @@ def test_a_store_that_keeps_nothing_is_refused(store: str, corpus: Corpus, ladm:
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert answer.err.startswith("ladm: store: ")
     assert "give a folder or s3://bucket/prefix" in answer.err
+
+
+def test_a_path_with_a_zero_byte_is_refused() -> None:
+    with pytest.raises(ConfigError, match="zero byte"):
+        load_config("a\0b.yaml")

@@ -27,6 +27,10 @@ OUTSIDE: list[tuple[Exception, str]] = [
     (OSError(errno.EIO, "Input/output error", "/x"), "/x: Input/output error; look at the disk"),
     (IsADirectoryError(errno.EISDIR, "Is a directory", "/a\nb"), "/a b: Is a directory; name another file"),
     (MemoryError(), "out of memory; "),
+    (
+        UnicodeEncodeError("ascii", "données", 3, 4, "no"),
+        "the locale knows ASCII alone, and 'donn\\xe9es' is more; unset",
+    ),
     (httpx.HTTPStatusError("500 Internal", request=ANSWER.request, response=ANSWER), "Prefect's server failed (500 "),
     (httpx.ConnectError("All connection attempts failed"), "Prefect's server failed (All connection attempts failed"),
     (RuntimeError("Failed to reach API at http://127.0.0.1:1/api/"), "Prefect's server failed (Failed to reach API"),

@@ -148,11 +148,20 @@ def streamed(store: Store, record: dict[str, Any], query: str, rows: int = 2048)
 
 def _checked(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.Statement:
     """The one SELECT statement of a query."""
+    query = _as_utf8(query)
     statements = connection.extract_statements(query)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise QueryError("only one SELECT statement is answered: ladm sql reads and never writes")
     check_reads_only(connection, query)
     return statements[0]
+
+
+def _as_utf8(query: str) -> str:
+    """A query in which a locale of ASCII has left the bytes of its other characters."""
+    try:
+        return query.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise QueryError("the query holds what is no UTF-8; write it in UTF-8") from None
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, store: Store, record: dict[str, Any]) -> None:

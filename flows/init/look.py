@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def look_at(place: str, store: str) -> Look:
 
 def is_data(argument: str) -> bool:
     """Whether what stands in the place of a configuration is data: a folder, a pattern, a URL, or a file of records."""
-    path = Path(argument).expanduser()
+    path = Path(os.path.expanduser(argument))  # noqa: PTH111  (of `~nobody` a Path would make an error)
     if "://" in argument or argument.endswith("/") or path.is_dir():
         return True
     if not path.exists() and glob.has_magic(argument):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,7 +85,7 @@ def anywhere(config: RunConfig) -> RunConfig:
 
 def _model_from_anywhere(reference: str) -> str:
     """A model's reference, absolute where it is a path: else it is the name of one elsewhere."""
-    is_path = reference != EMBEDDED and Path(reference).expanduser().exists()
+    is_path = reference != EMBEDDED and Path(_at_home(reference)).exists()
     return _absolute(reference) if is_path else reference
 
 
@@ -93,7 +94,12 @@ def _all_absolute(sources: list[SourceConfig]) -> list[SourceConfig]:
 
 
 def _absolute(uri: str) -> str:
-    return uri if "://" in uri else str(Path.cwd() / Path(uri).expanduser())
+    return uri if "://" in uri else str(Path.cwd() / _at_home(uri))
+
+
+def _at_home(path: str) -> str:
+    """A path with what `~` stands for; as it is, where that is nobody."""
+    return os.path.expanduser(path)  # noqa: PTH111  (of `~nobody` a Path would make an error)
 
 
 def _schedule(cron: str, timezone: str) -> Any:

@@ -231,7 +231,8 @@ def tokenizers_of(
 def _named_end(model: ResolvedModel, tokenizer: Any) -> int | None:
     """The id of the token that the tokenizer's own files name as the end of a text."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        # A file that is not there, or holds something else, names none.
+        with contextlib.suppress(FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
             token = orjson.loads((model.path / name).read_bytes()).get("eos_token")
             id_of = tokenizer.token_to_id(token["content"] if isinstance(token, dict) else token or "")
             if id_of is not None:

@@ -41,6 +41,15 @@ def test_the_tokenizer_names_the_end_of_a_document(tiny_model: Path, tmp_path: P
     assert settled(text, resolve_model(str(tiny_model)), "export.0") is text
 
 
+@pytest.mark.parametrize("odd", ["[]", "null", '{"eos_token": 5}', '{"eos_token": {}}', "{"])
+def test_a_damaged_account_of_the_tokenizer_names_no_end(tiny_model: Path, tmp_path: Path, odd: str) -> None:
+    named = tmp_path / "named"
+    shutil.copytree(tiny_model, named)
+    (named / "tokenizer_config.json").write_text(odd)
+    with pytest.raises(ConfigError, match=r"^export\.0\.eos: the tokenizer of .* names no end-of-text token"):
+        settled(export_config({"format": "npy"}), resolve_model(str(named)), "export.0")
+
+
 def test_the_smallest_type_that_holds_the_vocabulary(tiny_model: Path, tmp_path: Path) -> None:
     digest = resolve_model(str(tiny_model)).tokenizer_digest
     types: dict[str, list[str]] = {}

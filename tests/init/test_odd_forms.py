@@ -154,3 +154,9 @@ def test_what_is_not_read_is_named_with_the_reason(tmp_path: Path, ladm: Cli, co
 def test_no_name_is_refused(tmp_path: Path, ladm: Cli, place: str) -> None:
     answer = ladm("init", place, "--out", tmp_path / "config.yaml")
     assert (answer.code, answer.err) == (2, "ladm: PATH: no name; give a folder, a file, a glob or a URL\n")
+
+
+def test_a_home_of_nobody_is_told_in_a_line(ladm: Cli) -> None:
+    answer = ladm("run", "~nobody9/config.yaml")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "give an existing file" in answer.err
