@@ -26,6 +26,8 @@ AT_ONCE_BYTES = 4 * 2**20
 """Characters of their texts and other fields, about."""
 NOT_KEPT, KEEP_IS_NULL = "sources[].keep is false", "sources[].keep is null"
 """Why a record is dropped."""
+NO_NUMBERS = (None, "NaN", "Infinity", "-Infinity")
+"""What stands in `meta` for numbers that are not there, or that JSON has no form for."""
 _ARROW: dict[str, pa.DataType] = {
     "varchar": pa.string(),
     "json": pa.string(),
@@ -128,10 +130,21 @@ def _ask(
     try:
         return [answer for (answer,) in connection.execute(query).fetchall()]
     except (duckdb.DataError, duckdb.ProgrammingError) as error:  # and not what memory lacks
-        if len(rows) == 1:
+        as_numbers = [
+            "double" if kind == "varchar" and all(row[place] in NO_NUMBERS for row in rows) else kind
+            for place, kind in enumerate(kinds)
+        ]
+        if as_numbers == list(kinds) and len(rows) == 1:
             return [_Failed(first_line(error))]
     finally:
         connection.unregister("given")
+    if as_numbers != list(kinds):  # nulls, and what JSON holds as text only, may stand where others have numbers
+        is_number = [kind == "double" for kind in as_numbers]
+        values = [
+            [float(one) if number and one is not None else one for one, number in zip(row, is_number, strict=True)]
+            for row in rows
+        ]
+        return _ask(connection, sql, to, names, as_numbers, values)
     return [answer for row in rows for answer in _ask(connection, sql, to, names, kinds, [row])]
 
 

@@ -230,11 +230,11 @@ def _check_domain(first: FirstRecords, source: SourceConfig, place: str) -> None
 
 def _check_expressions(first: FirstRecords, source: SourceConfig, place: str) -> None:
     """Refuse an SQL expression that reads a field that no record has: it would be null everywhere."""
-    there = {name.lower() for name in (*first.fields, *(["text"] if first.texts else []))}
+    there = {*first.fields, *(["text"] if first.texts else [])}
     if not first.files + first.texts:
         return
     for name, setting in source.fields_of_expressions.items():
-        if name.lower() not in there:
+        if name not in there:
             near = _nearest(name, list(first.fields))
             raise SourceError(f"{place}.{setting}: {_wrong(first, name, set(), 'a field')}{_there(first, near)}")
 

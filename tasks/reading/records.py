@@ -185,7 +185,7 @@ def record_of(
         The record, or a bad one where the text is absent, null, no string or too long, or the other fields cannot
         be written as JSON.
     """
-    domain = _domain(fields, config)
+    domain = _domain(fields, config, of_row=not raw)
     place = find(fields, config.text)
     text: Any = None
     if place is not None:
@@ -227,7 +227,7 @@ def find(fields: dict[str, Any], path: str) -> tuple[dict[str, Any], str] | None
     return (node, last) if isinstance(node, dict) and last in node else None
 
 
-def _domain(fields: dict[str, Any], config: SourceConfig) -> str:
+def _domain(fields: dict[str, Any], config: SourceConfig, of_row: bool) -> str:
     """Name a record's domain: strings as they are, other single values as text, the rest `UNKNOWN_DOMAIN`."""
     if not isinstance(config.domain, str):  # an expression is asked later (`expressions.py`)
         return config.domain.const if isinstance(config.domain, ConstDomain) else UNKNOWN_DOMAIN
@@ -237,7 +237,8 @@ def _domain(fields: dict[str, Any], config: SourceConfig) -> str:
         case None | bytes() | dict() | list() | tuple():
             return UNKNOWN_DOMAIN
         case str():
-            return value or UNKNOWN_DOMAIN
+            is_none = not value or (of_row and value == "NaN")  # a number of Parquet that is none (`rows.py`)
+            return UNKNOWN_DOMAIN if is_none else value
         case float() if not math.isfinite(value):
             return UNKNOWN_DOMAIN
         case bool() | int() | float():

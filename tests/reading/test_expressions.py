@@ -101,6 +101,26 @@ def test_columns_of_tables_are_records_too(tmp_path: Path) -> None:
     assert found[1].domain == "two"
 
 
+def test_numbers_of_tables_that_are_none_are_asked_as_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    q = [float("nan"), 1.0, float("-inf"), None]
+    pq.write_table(pa.table({"text": ["a", "b", "c", "d"], "q": q, "d": ["x", "x", "NaN", "y"]}), path)
+
+    def found(**settings: Any) -> list[Any]:
+        with path.open("rb") as file:
+            return list(read_records(file, path.name, SourceConfig(uri=str(path), **settings)))
+
+    kept = found(keep="q > 0.5")
+    assert [type(one) for one in kept] == [Record, Record, DroppedRecord, DroppedRecord]
+    assert [one.meta for one in kept[:2]] == ['{"q":"NaN","d":"x"}', '{"q":1.0,"d":"x"}']
+    assert [one.domain for one in found(domain="case when isnan(q) then 'none' else 'some' end")] == [
+        *("none", "some", "some", "some")
+    ]
+    assert [one.domain for one in found(domain="q")] == ["unknown", "1.0", "-Infinity", "unknown"]
+    (bad, *_) = found(keep="q.x > 0.5 and upper(text)")
+    assert isinstance(bad, BadRecord)
+
+
 def test_a_text_file_has_its_text() -> None:
     config = SourceConfig(uri="a.txt", domain="case when text ilike '%chapter%' then 'books' else 'notes' end")
     found = list(read_records(io.BytesIO(b"Chapter 1"), "a.txt", config))

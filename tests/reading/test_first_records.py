@@ -203,3 +203,11 @@ def test_the_run_is_refused_before_any_work(tmp_path: Path, corpus: Corpus, ladm
     assert answer.code == 2
     assert "sources[1].domain: 'man' is in none of the first 4 records" in answer.err
     assert "{const: man}" in answer.err
+
+
+def test_a_field_of_an_expression_has_its_case(tmp_path: Path) -> None:
+    """An expression reads fields by their names: in another case they would be null in every record."""
+    uri = str(write(tmp_path, "jsonl", [{"text": "a", "Meta": {"x": "b"}}]))
+    line = refused(SourceConfig(uri=uri, domain="lower(meta.x)"))
+    assert line.startswith("sources[0].domain: 'meta' is in none of the first record; did you mean 'Meta'?"), line
+    check(SourceConfig(uri=uri, domain="lower(Meta.x)"))
