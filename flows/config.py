@@ -243,6 +243,8 @@ def store_uri(option: str | None) -> str:
     """
     if option is not None and not option.strip():
         raise ConfigError(f"--store: {NO_STORE}")
+    if option is None and os.environ.get("LADM_STORE", "").isspace():
+        raise ConfigError(f"LADM_STORE: {NO_STORE}, or unset it")
     try:
         return expanded(option or os.environ.get("LADM_STORE") or DEFAULT_STORE)
     except ValueError as error:

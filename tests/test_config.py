@@ -419,3 +419,9 @@ def test_a_store_that_keeps_nothing_is_refused(store: str, corpus: Corpus, ladm:
 def test_a_path_with_a_zero_byte_is_refused() -> None:
     with pytest.raises(ConfigError, match="zero byte"):
         load_config("a\0b.yaml")
+
+
+def test_a_blank_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LADM_STORE", " ")
+    with pytest.raises(ConfigError, match=r"^LADM_STORE: the name is empty"):
+        load_config(overrides=["sources=a"])
