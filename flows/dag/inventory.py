@@ -15,13 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ladm.tasks.errors import UserError
-from ladm.tasks.manifest import Manifest, record_path
+from ladm.tasks.manifest import Manifest, Shard, record_path
 from ladm.tasks.sealing import manifest_of, unsealed
 from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import Store
 
 INDEX = "records/index.parquet"
-SCHEMA = pa.schema([("key", pa.string()), ("state", pa.string()), ("manifest", pa.large_binary())])
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("state", pa.string()),
+        ("manifest", pa.large_binary()),
+        ("sound", pa.list_(pa.string())),
+    ]
+)
+"""`sound`: the states in which the manifest's files were found sound, in their order; empty where that is not known."""
 READ_AT_ONCE = 500
 """Records that are asked of an object store together."""
 
@@ -45,6 +53,8 @@ class Inventory:
         """Jobs that were done, or whose record was read, since."""
         self._unread: set[str] = set()
         """Jobs that were done since, and of which only the record tells."""
+        self._unsure: dict[str, Manifest] = {}
+        """Jobs of the index whose files are checked at the end of a run, and of which it does not tell the states."""
         self._index = self._read_index() if self._states else SCHEMA.empty_table()
         keys, states = (self._index[name].to_pylist() for name in ("key", "state"))
         self._lines = {
@@ -64,12 +74,43 @@ class Inventory:
             return self._read(key, listed=False)
         if key not in self._states:
             return None
-        if (line := self._lines.get(key)) is None:
-            return self._read(key, listed=True)
-        manifest = _manifest(self._index["manifest"][line].as_py())
-        if manifest is None or manifest.key != key:
+        if (manifest := self._of_index(key)) is None:
             return self._read(key, listed=True)
         return manifest if self._holds(manifest) else None
+
+    def _of_index(self, key: str) -> Manifest | None:
+        """What the index has of a job; None if nothing that counts."""
+        if (line := self._lines.get(key)) is None:
+            return None
+        manifest = _manifest(self._index["manifest"][line].as_py())
+        if manifest is None or manifest.key != key:
+            return None
+        self._take_as_sound(manifest, self._index["sound"][line].as_py())
+        return manifest
+
+    def _checked_files(self, manifest: Manifest) -> list[Shard]:
+        """The files of a job that a run checks at its end, whoever reads the others, and of which the index tells."""
+        if self._store.local:
+            return []
+        return [*manifest.files, *([manifest.quarantine] if manifest.quarantine else [])]
+
+    def _take_as_sound(self, manifest: Manifest, states: list[str]) -> None:
+        if not (checked := self._checked_files(manifest)):
+            return
+        told = dict(zip(manifest.all_files(), states, strict=False))
+        for file, state in told.items():
+            if state:
+                self._store.take_as_sound(file, state)
+        if not all(map(told.get, checked)):
+            self._unsure[manifest.key] = manifest
+
+    def _sound(self, manifest: Manifest) -> list[str]:
+        if not self._checked_files(manifest):
+            return []
+        return [self._store.sound_state(file) or "" for file in manifest.all_files()]
+
+    def _is_sure(self, manifest: Manifest) -> bool:
+        return all(map(self._store.sound_state, self._checked_files(manifest)))
 
     def add(self, manifest: Manifest) -> None:
         """Note a job that was done just now."""
@@ -87,9 +128,11 @@ class Inventory:
         self._states.pop(key, None)
 
     def write_index(self) -> None:
-        """Write the index anew, if anything was done that it lacks."""
-        if not self._wants_writing:
+        """Write the index anew, if anything was done or found that it lacks."""
+        now_sure = {key: one for key, one in self._unsure.items() if key in self._lines and self._is_sure(one)}
+        if not (self._wants_writing or now_sure):
             return
+        self._made = {**now_sure, **self._made}
         states = _states(self._store)
         same = [key for key in self._lines if key not in self._made and states.get(key) == self._states.get(key)]
         kept = [self._lines[key] for key in same]
@@ -99,6 +142,7 @@ class Inventory:
                 "key": [key for key, _, _ in new],
                 "state": [state for _, state, _ in new],
                 "manifest": [manifest.model_dump_json().encode() for _, _, manifest in new],
+                "sound": [self._sound(manifest) for _, _, manifest in new],
             },
             schema=SCHEMA,
         )
@@ -110,6 +154,8 @@ class Inventory:
         try:
             content = self._store.read_bytes(INDEX)
             table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+            if "sound" not in table.column_names:  # as it was before states were kept
+                table = table.append_column("sound", pa.array([[]] * table.num_rows, SCHEMA.field("sound").type))
             return table.select(SCHEMA.names).cast(SCHEMA).drop_null().combine_chunks()
         except io_errors(ValueError, KeyError, pa.ArrowException):
             return SCHEMA.empty_table()

@@ -30,7 +30,7 @@ from ladm.flows.runs.read import NewerRecordError, latest_run_id, read_record, r
 from ladm.flows.runs.record import new_run_id
 from ladm.tasks.errors import ConfigError, RecordError
 from ladm.tasks.manifest import record_path
-from ladm.tasks.storage.files import StoredFile
+from ladm.tasks.storage.listing import StoredFile
 from ladm.tasks.storage.store import Store
 
 HOUR = 3600.0

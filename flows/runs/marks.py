@@ -27,7 +27,7 @@ from pydantic import Field
 
 from ladm.tasks.settings import Closed
 from ladm.tasks.storage.file_systems import io_errors
-from ladm.tasks.storage.files import StoredFile
+from ladm.tasks.storage.listing import StoredFile
 from ladm.tasks.storage.store import Store
 
 RENEWED_SECONDS = 60.0

@@ -6,7 +6,10 @@ links or server-side copies, so that an unchanged selection costs nothing to pub
 
 from __future__ import annotations
 
+import io
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.read import name_latest, record_files, write_record
@@ -14,6 +17,7 @@ from ladm.flows.runs.record import RunRecord, quarantines_of
 from ladm.tasks.exporters.card_text import RUN_ID
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.schema import QUARANTINE
+from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import Store
 
 
@@ -58,9 +62,34 @@ def _write_card(store: Store, card: Shard, name: str, run_id: str) -> str:
 
 def _write_quarantine(store: Store, path: str, record: RunRecord) -> str:
     """All of the run's quarantine in one file; it is there, with no row, when nothing was quarantined."""
+    shards = [shard for stage in record.plan.stages for shard in quarantines_of(record.of(stage))]
+    if content := _same_quarantine(store, shards, record):
+        store.write_bytes(path, content)
+        return path
     with store.parquet_writer(path, record.run_id, QUARANTINE) as writer:
-        for stage in record.plan.stages:
-            for shard in quarantines_of(record.of(stage)):
-                table: pa.Table = store.read_shard(shard)
-                writer.write(table)
+        for shard in shards:
+            table: pa.Table = store.read_shard(shard)
+            writer.write(table)
     return path
+
+
+def _same_quarantine(store: Store, shards: list[Shard], record: RunRecord) -> bytes | None:
+    """The file that the previous run wrote, if it quarantined the very same: one file to read instead of many."""
+    before = record.previous
+    if not shards or before is None:
+        return None
+    there = [
+        Shard.model_validate(job["quarantine"])
+        for stage in record.plan.stages
+        for job in before["shards"]
+        if job["stage"] == stage and job["quarantine"]
+    ]
+    if there != shards:
+        return None
+    try:
+        content = store.read_bytes(f"runs/{before['run_id']}/quarantine.parquet")
+        table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+    except io_errors(pa.ArrowException):
+        return None
+    is_whole = table.schema.equals(QUARANTINE) and table.num_rows == sum(shard.rows for shard in shards)
+    return content if is_whole else None

@@ -142,11 +142,17 @@ def known_files(store: Store, wanted: Collection[str]) -> list[SourceFile]:
     """
     found: list[SourceFile] = []
     left, known = set(wanted), SourceFile.model_fields.keys()
-    for run_id in reversed(run_ids(store)[-LOOKED_AT:]):
-        if not left:
+    looked_at = 0
+    for run_id in reversed(store.names("runs")):
+        if not left or looked_at == LOOKED_AT:
             break
         try:
-            record = orjson.loads(store.read_bytes(summary_path(run_id)))
+            content = store.read_bytes(summary_path(run_id))
+        except FileNotFoundError:
+            continue  # it was killed, or is going on
+        looked_at += 1
+        try:
+            record = orjson.loads(content)
             rows = record.get("sources")
             if rows is None:
                 rows = pq.read_table(io.BytesIO(store.read_bytes(f"runs/{run_id}/sources.parquet"))).to_pylist()

@@ -12,19 +12,15 @@ import io
 import os
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
-from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from ladm.tasks.errors import ConfigError
-from ladm.tasks.storage.file_systems import file_system, is_s3
+from ladm.tasks.storage.file_systems import is_s3
+from ladm.tasks.storage.listing import Listing
 
 REMOVE_AT_ONCE = 1000
 
@@ -74,42 +70,13 @@ class HashingFile(io.RawIOBase):
         return self._hash.hexdigest()
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """A file of the store as a listing shows it."""
-
-    path: str
-    bytes: int
-    modified: float
-    """Seconds since 1970."""
-    inode: int | None = None
-    """The same for all hard links to one file; None where there are none."""
-
-
-class Files:
-    """All files below `uri`, e.g. `./ladm-store` or `s3://bucket/prefix`. Paths are below it, without a slash in front.
-
-    Raises:
-        ConfigError: On an object store, a prefix that fsspec's requests for many objects would take for a pattern.
-    """
+class Files(Listing):
+    """All files below `uri`, to be read and written."""
 
     def __init__(self, uri: str, impatient: bool = False) -> None:
-        self.uri = uri
-        self.fs, root = file_system(uri, impatient)
-        self.local = isinstance(self.fs, LocalFileSystem)
-        self.root = str(Path(root).resolve()) if self.local else root.rstrip("/")
-        if not self.local and any(mark in self.root for mark in "*?["):
-            raise ConfigError(f"store: {uri!r} holds *, ? or [, which would match other objects; give another prefix")
+        super().__init__(uri, impatient)
         self.written: dict[str, tuple[int, str]] = {}
         """path → bytes and sha256 of every file that was written through this object."""
-
-    def full(self, path: str) -> str:
-        """The path below the root as the file system names it."""
-        return f"{self.root}/{path}"
-
-    def url(self, path: str) -> str:
-        """The path below the root as DuckDB and people name it, protocol included."""
-        return self.full(path) if self.local else str(self.fs.unstrip_protocol(self.full(path)))
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[HashingFile]:
@@ -152,7 +119,9 @@ class Files:
 
     def read_bytes(self, path: str, end: int | None = None) -> bytes:
         """The content of a file, all or the first `end` bytes; `FileNotFoundError` if there is none."""
-        return cast(bytes, self.fs.cat_file(self.full(path), end=end))
+        # s3fs would ask how large it is before, to read large ones in several requests at once.
+        options = {"max_concurrency": 1} if is_s3(self.uri) else {}
+        return cast(bytes, self.fs.cat_file(self.full(path), end=end, **options))
 
     def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
         """The contents of files, asked for together; None of one that cannot be read."""
@@ -162,88 +131,6 @@ class Files:
         contents = found if isinstance(found, dict) else {self.full(paths[0]): found}
         read = {name.lstrip("/"): content for name, content in contents.items() if isinstance(content, bytes)}
         return [read.get(self.full(path).lstrip("/")) for path in paths]
-
-    def size(self, path: str) -> int | None:
-        """Bytes of a file, or None if there is no such file."""
-        if self.local:  # fsspec's info() costs ten times a stat
-            try:
-                status = Path(self.full(path)).stat()
-            except OSError:
-                return None
-            return status.st_size
-        try:
-            return int(self.fs.info(self.full(path))["size"])
-        except FileNotFoundError:
-            return None
-
-    def names(self, path: str) -> list[str]:
-        """Names of the entries directly below `path`, sorted; empty if there is no such folder."""
-        try:
-            entries = self.fs.ls(self.full(path), detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
-
-    def files(self, folder: str) -> list[StoredFile]:
-        """Every file below a folder, at any depth, sorted by path; empty if there is no such folder."""
-        listing = self._walk_local(folder) if self.local else self._walk_remote(folder)
-        return sorted(listing, key=lambda file: file.path)
-
-    def states(self, folder: str) -> Iterator[tuple[str, int, str]]:
-        """Path, bytes and state of every file below a folder, in no order; nothing if there is no such folder.
-
-        The state differs whenever the file was written again; it is empty where the file system does not tell.
-        """
-        if self.local:
-            yield from self._states_local(self.full(folder), folder)
-            return
-        try:
-            found = self.fs.find(self.full(folder), detail=True)
-        except FileNotFoundError:
-            return
-        for name, info in found.items():
-            if info["type"] != "directory" and not name.endswith("/"):
-                told = [info.get(one) for one in ("ETag", "LastModified", "created", "mtime")]
-                state = " ".join(str(one) for one in told if one)
-                yield name.removeprefix(self.root).lstrip("/"), int(info["size"]), state
-
-    def _states_local(self, place: str, folder: str) -> Iterator[tuple[str, int, str]]:
-        try:
-            entries = os.scandir(place)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        with entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._states_local(entry.path, path)
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # moved to its final name meanwhile
-                    status = entry.stat(follow_symlinks=False)
-                    yield path, status.st_size, f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-
-    def _walk_local(self, folder: str) -> Iterator[StoredFile]:
-        for parent, _, names in os.walk(self.full(folder)):
-            for name in names:
-                path = Path(parent) / name
-                with contextlib.suppress(FileNotFoundError):  # moved to its final name meanwhile
-                    status = path.lstat()
-                    relative = path.relative_to(self.root).as_posix()
-                    yield StoredFile(relative, status.st_size, status.st_mtime, status.st_ino)
-
-    def _walk_remote(self, folder: str) -> Iterator[StoredFile]:
-        try:
-            found = self.fs.find(self.full(folder), detail=True)
-        except FileNotFoundError:
-            return
-        for name, info in found.items():
-            if info["type"] == "directory" or name.endswith("/"):
-                continue
-            modified = info.get("LastModified") or info.get("created") or info.get("mtime")
-            if isinstance(modified, datetime):
-                modified = modified.timestamp()
-            relative = name.removeprefix(self.root).lstrip("/")
-            yield StoredFile(relative, int(info["size"]), float(modified or time.time()))
 
     def remove(self, path: str) -> None:
         """Delete a file; no error if there is none."""
@@ -270,7 +157,7 @@ class Files:
     def publish(self, path: str, to: str) -> None:
         """Make the file `path` also appear as `to`: a hard link on disk, a server-side copy elsewhere."""
         if not self.local:
-            self.fs.copy(self.full(path), self.full(to))
+            self.fs.cp_file(self.full(path), self.full(to))
             return
         source, target = Path(self.full(path)), Path(self.full(to))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ from ladm.tasks.storage.shard_writer import ShardWriter
 
 CHECKED_AT_ONCE = 8
 
-_checked: dict[tuple[str, str], object] = {}
+_checked: dict[tuple[str, str], str] = {}
 """(file, checksum) → the state in which this process found the file to have it."""
 
 
@@ -66,43 +65,50 @@ class Store(Files):
 
     def damaged(self, files: Sequence[Shard]) -> list[str]:
         """The paths of the files that are missing, cut off or changed; nothing is deleted."""
-        different = {file.path: file for file in files}.values()
-        if len(different) == 1:
-            sound = [self._is_sound(file) for file in different]
-        else:
-            with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
-                sound = list(pool.map(self._is_sound, different))
-        suspects = [file for file, is_sound in zip(different, sound, strict=True) if not is_sound]
+        suspects = self._unsound(list({file.path: file for file in files}.values()))
         # Looked at once more: while this was reading, another job may have found the same and had it made again.
-        return [file.path for file in suspects if not self._is_sound(file)]
+        return [file.path for file in self._unsound(suspects)]
 
-    def _is_sound(self, file: Shard) -> bool:
-        url = self.url(file.path)
-        try:
-            state = self._state(file.path)
-            if self.size(file.path) != file.bytes:
-                return False
-            if _checked.get((url, file.sha256)) == state:
-                return True
-            if file.sha256:
+    def sound_state(self, file: Shard) -> str | None:
+        """The state in which this process found a file sound, or was told so (`take_as_sound`)."""
+        return _checked.get((self.url(file.path), file.sha256))
+
+    def take_as_sound(self, file: Shard, state: str) -> None:
+        """Note that an earlier process found a file sound: while it is in that state, it is not read through again.
+
+        Only for an object store, where the state tells of the content: on a disk, bytes may change and nothing else.
+        """
+        _checked.setdefault((self.url(file.path), file.sha256), state)
+
+    def _unsound(self, files: list[Shard]) -> list[Shard]:
+        """Those of different files that are missing, cut off or changed."""
+        states = self.states_of([file.path for file in files])
+        unsure = [file for file in files if not self._is_known(file, states[file.path])]
+        if len(unsure) < 2:
+            return [file for file in unsure if not self._is_sound(file, states[file.path])]
+        with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
+            sound = list(pool.map(lambda file: self._is_sound(file, states[file.path]), unsure))
+        return [file for file, is_sound in zip(unsure, sound, strict=True) if not is_sound]
+
+    def _is_known(self, file: Shard, state: tuple[int, str] | None) -> bool:
+        """Whether a file was found sound before, and is in the same state and of its recorded size."""
+        return state is not None and state[0] == file.bytes and self.sound_state(file) == state[1]
+
+    def _is_sound(self, file: Shard, state: tuple[int, str] | None) -> bool:
+        if state is None or state[0] != file.bytes:
+            return False
+        if file.sha256:
+            try:
                 with self.fs.open(self.full(file.path), "rb") as stream:
                     digest = hashlib.sha256()
                     while block := stream.read(2**22):
                         digest.update(block)
-                if digest.hexdigest() != file.sha256:
-                    return False
-        except FileNotFoundError:
-            return False
-        _checked[url, file.sha256] = state
+            except FileNotFoundError:
+                return False
+            if digest.hexdigest() != file.sha256:
+                return False
+        _checked[self.url(file.path), file.sha256] = state[1]
         return True
-
-    def _state(self, path: str) -> object:
-        """What changes whenever a file is written again."""
-        if self.local:
-            status = Path(self.full(path)).stat()
-            return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-        info = self.fs.info(self.full(path))
-        return info["size"], info.get("ETag"), info.get("LastModified"), info.get("created")
 
     # -- Parquet -------------------------------------------------------------------------------------------
 

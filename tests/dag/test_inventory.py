@@ -20,6 +20,7 @@ from ladm.flows.dag.stages import FOLDERS
 from ladm.flows.orchestration.environment import users_server_is_set
 from ladm.tasks.manifest import Manifest, record_path
 from ladm.tasks.stage import StoreRecords
+from ladm.tasks.storage import store as store_module
 from ladm.tasks.storage.store import Store
 
 Cli = Callable[..., Answer]
@@ -212,3 +213,29 @@ def test_whether_a_server_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "home" / "profiles.toml").unlink()
     monkeypatch.setenv("PREFECT_API_URL", "http://x/api")
     assert users_server_is_set()
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_what_was_found_sound_is_told_by_the_index_of_an_object_store(tmp_path: Path, kind: str) -> None:
+    """As soon as it was checked, if only in a later run; on a disk, bytes may change and nothing else."""
+    store = Store(str(tmp_path / "store") if kind == "local" else f"memory://{tmp_path.name}")
+    bad = store.write_file("quarantine", KEYS[0], "parquet", b"bad")
+    StoreRecords(uri=store.uri).write_manifest(Manifest(stage="ingest", key=KEYS[0], label="0", quarantine=bad))
+
+    def in_another_process(check: bool) -> str | None:
+        store_module._checked.clear()
+        inventory = look(store)
+        assert inventory.find(KEYS[0])
+        told = store.sound_state(bad)
+        if check:
+            store.check([bad])
+        inventory.write_index()
+        return told
+
+    assert [in_another_process(check) is not None for check in (False, True)] == [False, False]
+    assert (in_another_process(check=False) is not None) == (kind == "memory")
+    table = pq.read_table(pa.BufferReader(store.read_bytes(INDEX)))
+    with store.writing(INDEX) as file:  # as it was before states were kept
+        pq.write_table(table.drop_columns(["sound"]), file)
+    assert in_another_process(check=True) is None
+    assert (in_another_process(check=False) is not None) == (kind == "memory")

@@ -14,7 +14,7 @@ import pytest
 from conftest import Answer, Corpus, run_arguments
 
 from ladm.flows.runs.collect import DAY, HOUR, Sweep, plan
-from ladm.tasks.storage.files import StoredFile
+from ladm.tasks.storage.listing import StoredFile
 from ladm.tasks.storage.store import Store
 
 Cli = Callable[..., Answer]
