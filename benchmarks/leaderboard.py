@@ -167,11 +167,12 @@ def measure(
     length = len(windows[0].ids)
     beside = BesideConfig.model_validate({"longattn": {"layer": 0}, "prolong": {}, "longfilter": {}, "random": {}})
     needs = beside.needs(length)
-    wants = Wants(config, length, layers, calibration.profiled, needs)
+    wants = Wants(config, length, layers, needs, calibration.weights, calibration.profiled)
     began = time.perf_counter()
     for number, window in enumerate(windows):
         ids_BL = calculator_ids(window.ids)
-        found = wants.read(one_pass(calculator, wants.of_a_pass, ids_BL, needs.targets))
+        states_of = calibration.weights.states_of
+        found = wants.read(one_pass(calculator, wants.of_a_pass, ids_BL, needs.targets, states_of=states_of))
         text = text_of(window.ids)
         for name, ablation, chosen in (
             ("published, all layers", "none", layers),
@@ -182,10 +183,15 @@ def measure(
             by_layer = [dependency_scores(formula, wants.plan, found.mean_pfs(layer))[0] for layer in chosen]
             window.found[name] = float(np.mean(by_layer))
         profile_MHF = found.profile_of(0, calibration.profiled)
-        dependency = found.scores(0, calibration.weights, window.ids).get("dependency")
+        by_profile, coherent_E = found.scores(0, window.ids)
         columns = text_columns(window.ids, text)
         window.found[CALIBRATED] = ranking(
-            calibration, profile_MHF, columns, dependency, window.found.pop("its layers alone")
+            calibration,
+            profile_MHF,
+            columns,
+            coherent_E,
+            by_profile.get("dependency"),
+            window.found.pop("its layers alone"),
         )
         window.found |= beside.scores(found.evidence(calculator, 0, window.ids, text_of))
         window.found["gzip"] = columns["gzip_ratio"]
@@ -202,14 +208,21 @@ def calculator_ids(ids_L: npt.NDArray[np.int32]) -> Any:
 
 
 def ranking(
-    calibration: Calibration, profile_MHF: Any, columns: dict[str, float], dependency: float | None, cds: float
+    calibration: Calibration,
+    profile_MHF: Any,
+    columns: dict[str, float],
+    coherent_E: Any,
+    dependency: float | None,
+    cds: float,
 ) -> float:
     """What the calibration ranks a window by: minus infinity where its gate holds it back."""
     gate = calibration.gate
     if gate is None:
         return cds if dependency is None else dependency
     places = [calibration.profiled.index(layer) for layer in gate.layers]
-    features = gate_features(profile_MHF[places].astype(np.float64).mean(axis=1), columns)
+    features = gate_features(
+        profile_MHF[places].astype(np.float64).mean(axis=1), columns, coherent_E if gate.coherence else ()
+    )
     unlikeness = float(gate_distances(gate, features[None])[0])
     if unlikeness > gate.threshold:
         return -np.inf

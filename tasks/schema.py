@@ -49,6 +49,7 @@ SCORES = pa.schema(
         pa.field("layers", pa.list_(pa.int32()), nullable=False),  # 0-based, aligned with cds_per_layer
         # by a calibration; null: it has none, or there is no calibration
         *(pa.field(name, pa.float64()) for name in ("dependency_score", "order_score")),
+        pa.field("coherence", pa.list_(pa.float32())),  # what dependency comes from (scorers/coherence.py), or null
     ]
 )
 """score/: one row a window, no text."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ladm.tasks.cores import cores
+from ladm.tasks.cores import cores, small_matrices_on_one_core
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +72,12 @@ with duck.connect(Store({str(tmp_path)!r})) as connection:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
+
+
+def test_small_matrices_keep_to_one_core_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    small_matrices_on_one_core()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    small_matrices_on_one_core()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "4"

@@ -20,16 +20,20 @@ from ladm.tasks.evaluation.contrast_set import CALIBRATE, ContrastConfig
 from ladm.tasks.evaluation.fit import layers_allowed, paired_layers
 from ladm.tasks.evaluation.sample_windows import PACKAGE, sample_digest
 from ladm.tasks.evaluation.scores import Setting
+from ladm.tasks.evaluation.topics import topic_layer
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.distance_profile import CELLS
-from ladm.tasks.scorers.gate import Gate
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.loaded_model import resolved_scorer
-from ladm.tasks.stages import calibrate, contrast, gate, scan
+from ladm.tasks.settings import Settings
+from ladm.tasks.stages import calibrate, contrast, gate, scan, score
 from ladm.tasks.stages.calibrate import FitConfig
 from ladm.tasks.stages.scan import ScanConfig
 from ladm.tasks.storage.store import Store
+
+READ_BY = {"weights": score.STAGE.name, "gate": gate.STAGE.name}
+"""Part of a calibration → the stage that reads it, in whose folder its file lies."""
 
 
 def can_be_calibrated(scorer: LadmConfig, length: int) -> bool:
@@ -78,26 +82,33 @@ def with_own_calibration(plan: Plan, made: Manifest) -> Plan:
     scorer = calibration.stated(plan.config.scorer)
     config = plan.config.model_copy(update={"scorer": scorer})
     plan = dataclasses.replace(plan, config=config, calibration=calibration, layers=list(calibration.layers))
-    return with_gate_file(plan)
+    return with_files(plan)
 
 
-def with_gate_file(plan: Plan) -> Plan:
-    """The plan, with its calibration's gate in the store, where the jobs that read it find it."""
-    if plan.gate is None:
-        return plan
+def with_files(plan: Plan) -> Plan:
+    """The plan, with its calibration's weights and its gate in the store, where the jobs that read them find them."""
     store = Store(plan.config.store)
-    content, file = gate_file(store, plan.gate)
-    if store.size(file.path) != file.bytes:
-        store.write_bytes(file.path, content)
-    return dataclasses.replace(plan, gate_file=file)
+    found = calibration_files(store, plan.calibration)
+    for content, file in found.values():
+        if store.size(file.path) != file.bytes:
+            store.write_bytes(file.path, content)
+    return dataclasses.replace(plan, calibrated_by={name: file for name, (_, file) in found.items()})
 
 
-def gate_file(store: Store, of: Gate) -> tuple[bytes, Shard]:
-    """What the file of a gate holds, and where it lies."""
-    content = orjson.dumps(of.model_dump(mode="json"))
-    digest = hashlib.sha256(content).hexdigest()
-    path = store.shard_path(gate.STAGE.name, digest, "json")
-    return content, Shard(key=digest, path=path, bytes=len(content), rows=0, sha256=digest)
+def calibration_files(store: Store, calibration: Calibration | None) -> dict[str, tuple[bytes, Shard]]:
+    """Of a calibration's weights and of its gate, as far as it has them: what the file holds, and where it lies."""
+    parts: dict[str, Settings] = {}
+    if calibration and calibration.weights.names:
+        parts["weights"] = calibration.weights
+    if calibration and calibration.gate:
+        parts["gate"] = calibration.gate
+    found = {}
+    for name, part in parts.items():
+        content = orjson.dumps(part.model_dump(mode="json"))
+        digest = hashlib.sha256(content).hexdigest()
+        path = store.shard_path(READ_BY[name], digest, "json")
+        found[name] = content, Shard(key=digest, path=path, bytes=len(content), rows=0, sha256=digest)
+    return found
 
 
 def none_fits_line(config: RunConfig) -> str:
@@ -137,6 +148,7 @@ def _scan(plan: Plan) -> ScanConfig:
         dtype="bfloat16" if scorer.dtype == "bfloat16" else "float32",
         layers=layers_allowed(setting),
         profile_layers=paired_layers(setting),
+        topic_layer=topic_layer(paired_layers(setting)),
     )
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from ladm.flows.config import RunConfig
 from ladm.flows.console import Console
 from ladm.flows.dag import prepared
-from ladm.flows.dag.calibrating import with_gate_file
+from ladm.flows.dag.calibrating import with_files
 from ladm.flows.dag.crew import Crew
 from ladm.flows.dag.doing import RunFailedError, do_stages, publish_what_there_is
 from ladm.flows.dag.plan import Plan
@@ -91,7 +91,7 @@ def do(plan: Plan, console: Console) -> RunRecord:
 
     Whatever stops the run leaves its record: `run.json` says how far it came, and by what it was stopped.
     """
-    plan, store = with_gate_file(plan), Store(plan.config.store)
+    plan, store = with_files(plan), Store(plan.config.store)
     record = RunRecord(plan, run_id=naming.run_id_of_this_flow(), previous=read.latest_record(store))
     run, token = stopping.Stopping(), progress.listener.set(console.advance)
     for note in plan.notes:

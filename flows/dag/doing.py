@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ladm.flows.console import Console, HeldConsole
-from ladm.flows.dag.calibrating import with_gate_file
+from ladm.flows.dag.calibrating import with_files
 from ladm.flows.dag.crew import Crew
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.plan import Plan
@@ -43,7 +43,7 @@ class WorkIsLeftError(Exception):
 
 def do_without_work(plan: Plan, console: Console) -> RunRecord | None:
     """Do a plan of which the store has every job already, and publish it; if work is left, do nothing and give None."""
-    plan, store, held = with_gate_file(plan), Store(plan.config.store), HeldConsole()
+    plan, store, held = with_files(plan), Store(plan.config.store), HeldConsole()
     record = RunRecord(plan, previous=read.latest_record(store))
     for note in plan.notes:
         record.notices.append(note)

@@ -137,7 +137,6 @@ def ask_dedup(plan: Plan) -> list[Ask]:
 def ask_score(plan: Plan) -> list[Ask]:
     """Score windows by the formula, and by a calibration's weights."""
     scorer = resolved_scorer(plan.scorer)
-    calibration = plan.calibration
     environment = {
         "model": scorer.model,
         "device": scorer.device,
@@ -145,8 +144,8 @@ def ask_score(plan: Plan) -> list[Ask]:
         # The key keeps the layers as they were asked for; what `all` means follows from the rest of the key.
         "layers": plan.layers,
     }
-    config = score_key_config(scorer, calibration.weights if calibration else None)
-    return [Ask(config, [model_of(plan).digest], environment)]
+    weights = {"weights": [plan.calibrated_by["weights"]]} if "weights" in plan.calibrated_by else {}
+    return [Ask(score_key_config(scorer), [model_of(plan).digest], environment, inputs=weights)]
 
 
 def ask_measures(plan: Plan) -> list[Ask]:
@@ -175,7 +174,7 @@ def ask_attention(plan: Plan) -> list[Ask]:
 
 def ask_gate(plan: Plan) -> list[Ask]:
     """How unlike real text windows are, by the calibration's gate."""
-    return [Ask({}, inputs={"gate": [plan.gate_file]})] if plan.gate_file else []
+    return [Ask({}, inputs={"gate": [plan.calibrated_by["gate"]]})] if "gate" in plan.calibrated_by else []
 
 
 def _measures(plan: Plan, *, model: bool, beside: dict[str, Any] | None = None) -> list[Ask]:

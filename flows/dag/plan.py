@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ladm.flows.config import RunConfig
@@ -44,8 +45,8 @@ class Plan:
 
     n_layers: int = 0
     """All layers of the model; 0 when the run ends before scoring."""
-    gate_file: Shard | None = None
-    """The file of the store that holds the calibration's gate; None where there is no gate."""
+    calibrated_by: Mapping[str, Shard] = field(default_factory=dict)
+    """The files of the store that hold the calibration's `weights` and its `gate`, as far as it has them."""
     addresses: list[Shard] = field(default_factory=list)
     """The file of the store that tells where the source files lie; none where their names do."""
     tokenizers: list[ResolvedModel] = field(default_factory=list)

@@ -176,7 +176,11 @@ TABLE: tuple[Row, ...] = (
     Row(
         gate.STAGE,
         "shard",
-        (Take("attention", "columns of the attention", "each"), Take("text", "columns of the text", "own")),
+        (
+            Take("attention", "columns of the attention", "each"),
+            Take("text", "columns of the text", "own"),
+            Take("scores", "score", "own"),
+        ),
         jobs.ask_gate,
         units=("windows", "windows"),
         asked=asked.is_calibrated,

@@ -70,7 +70,7 @@ def answered(
         calibration,
         question.calibration is None,
         calibrating,
-        held_back(calibration.gate if calibration else None, setting, measured),
+        held_back(calibration, setting, measured),
         _lacks(question, measured, calibration),
     )
 

@@ -30,6 +30,7 @@ from ladm.tasks.errors import ConfigError, UserError
 from ladm.tasks.evaluation.contrast_set import CALIBRATE, FEWEST_DOCUMENTS, TEST, WHOLE
 from ladm.tasks.evaluation.fit import layers_allowed, paired_layers
 from ladm.tasks.evaluation.scores import Setting
+from ladm.tasks.evaluation.topics import topic_layer
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
 from ladm.tasks.scorers.loaded_model import resolved_scorer
@@ -109,7 +110,8 @@ def _setting(question: Question) -> Setting:
     setting = Setting(config, length, question.layers, question.n_layers)
     given = question.calibration
     profiled = given.profiled if given else paired_layers(setting)
-    return dataclasses.replace(setting, profile_layers=profiled)
+    of_topics = given.weights.states_of if given else topic_layer(profiled)
+    return dataclasses.replace(setting, profile_layers=profiled, topic_layer=of_topics)
 
 
 def _scan_config(
@@ -130,6 +132,7 @@ def _scan_config(
         kinds=tuple(kinds),
         layers=tuple(layers),
         profile_layers=setting.profile_layers,
+        topic_layer=setting.topic_layer,
         paper=paper,
         beside=beside or BesideConfig(),
     )

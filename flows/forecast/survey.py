@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ladm.flows.console import Console
-from ladm.flows.dag.calibrating import gate_file
+from ladm.flows.dag.calibrating import calibration_files
 from ladm.flows.dag.doing import inventory_of, nobody
 from ladm.flows.dag.lineage import Lineage, Request
 from ladm.flows.dag.notices import OF_SCORES
@@ -63,8 +63,8 @@ def survey(plan: Plan) -> Survey:
     store = Store(plan.config.store)
     table = addresses_of(listed.file.model_dump() for listed in plan.files)
     addresses = [Shard(key=addresses_key(table), path="", bytes=0, rows=table.num_rows)] if table.num_rows else []
-    file = gate_file(store, plan.gate)[1] if plan.gate else None
-    plan = dataclasses.replace(plan, addresses=addresses, gate_file=file)
+    files = {name: file for name, (_, file) in calibration_files(store, plan.calibration).items()}
+    plan = dataclasses.replace(plan, addresses=addresses, calibrated_by=files)
     found = Survey(RunRecord(plan, previous=latest_record(store)))
     if found.record.previous:
         changes = setting_changes(settings_of(found.record.previous), settings_of(found.record.as_json()))

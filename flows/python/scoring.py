@@ -209,7 +209,8 @@ def _row(request: Request, window: _Window, found: WindowScore | None) -> dict[s
     gate = request.gate
     if gate is not None:
         profile_NF = np.array(found.beside["attention"]["attention_profile"]).reshape(len(gate.layers), -1)
-        distance = float(gate_distances(gate, gate_features(profile_NF, found.beside["text"])[None])[0])
+        coherent_E = found.coherence if gate.coherence else ()
+        distance = float(gate_distances(gate, gate_features(profile_NF, found.beside["text"], coherent_E)[None])[0])
         score = ranking_score(gate, score, distance)
         if distance > gate.threshold:
             row["note"] = f"unlike real text ({distance:.1f}, more than {gate.threshold:.1f}): a run holds it back"

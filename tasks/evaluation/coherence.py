@@ -1,25 +1,29 @@
 """Fitting coherence: from windows made of known documents, what tells that two places are of one document.
 
 First the weights of pairs: for each distance a linear discriminant of the log shares of attention, pairs of one
-document against pairs of two. Then, for each way of breaking, a regression (`against.py`) of whole against broken
-windows on what the log odds come to (`scorers/coherence.py`). Those odds are by weights that have not seen the window's
-document.
+document against pairs of two; and the weights of topics (`topics.py`). Then, for each way of breaking, a regression
+(`against.py`) of whole against broken windows on what these come to (`scorers/coherence.py`), by weights that have not
+seen the window's document.
 
-Dimensions in names: W windows, N layers, H heads, X = N·H, P pairs of cells, D distances, F features.
+Dimensions in names: W windows, N layers, H heads, X = N·H, P pairs of cells, D distances, S segments, Z dimensions of a
+state, F features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ladm.tasks.evaluation.against import Features, Ridge, fit_parts, folds_of, scales_of
 from ladm.tasks.evaluation.contrast_set import WHOLE
+from ladm.tasks.evaluation.topics import fit_topics
 from ladm.tasks.scorers.coherence import (
     APART,
+    CAPPED,
     FEATURES,
     MOST,
     Coherence,
@@ -29,8 +33,10 @@ from ladm.tasks.scorers.coherence import (
     coherence_features,
     log_odds,
     pairs_of,
+    with_enough,
 )
 from ladm.tasks.scorers.spans import SpanPlan
+from ladm.tasks.scorers.topics import TopicWeights, topic_features
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,6 +61,7 @@ class Made:
         domains: Of each.
         documents: Of each, its base; windows of one document are left out together.
         vocabulary: vocabulary_WV, `vocabulary_features` of each.
+        states: state_WSZ, the mean state of each segment of each, in the layer of `topics`.
         owners: owner_WC. Of each cell, the number of the document in the window that it is of; -1 where of several.
     """
 
@@ -63,36 +70,64 @@ class Made:
     domains: Sequence[str]
     documents: Sequence[str]
     vocabulary: npt.NDArray[np.floating]
+    states: npt.NDArray[np.floating]
     owners: npt.NDArray[np.int_]
 
 
-def fit_coherence(layers: Sequence[int], plan: SpanPlan, made: Made) -> Coherence | None:
-    """The weights of pairs, and of features against each way of breaking; None where there are too few windows.
+class Fitted(NamedTuple):
+    """Coherence, and what it was fitted on."""
+
+    coherence: Coherence
+    features: Floats
+    """feature_WF, by weights that have not seen the window's document."""
+
+
+def fit_coherence(layers: Sequence[int], topic_layer: int | None, plan: SpanPlan, made: Made) -> Fitted | None:
+    """The weights of pairs, of topics, and of features against each way of breaking; None of too few windows.
 
     Over real windows that the fit has not seen, each part has a standard deviation of about 1, and the soft minimum of
     the parts is about 0.
+
+    Args:
+        layers: N layers whose pairs of cells are in `made`.
+        topic_layer: The layer whose states are; None: of none.
+        plan: The profile's.
+        made: The windows.
     """
     scales = scales_of(made.kinds, FEWEST_WINDOWS)
     if not scales:
         return None
     pairs, fold_W = pairs_of(plan), folds_of(made.documents)
-    enough_V = np.quantile(made.vocabulary[np.array(made.kinds) == WHOLE], ENOUGH, axis=0)
-    vocabulary_WV = np.minimum(made.vocabulary, enough_V)
+    whole_W = np.array(made.kinds) == WHOLE
     feature_WF = np.zeros((len(made.kinds), len(FEATURES)))
     for fold in np.unique(fold_W):
-        weights = _pair_weights(layers, pairs, made, fold_W != fold)  # which have not seen the fold's documents
+        seen_W = fold_W != fold
+        weights, topics = _pair_weights(layers, pairs, made, seen_W), _topic_weights(topic_layer, made, seen_W)
         usual_D = np.array(weights.usual)
-        for place in np.flatnonzero(fold_W == fold):
+        for place in np.flatnonzero(~seen_W):
             odds_P = log_odds(weights, pairs, made.shares[place])
-            feature_WF[place] = coherence_features(odds_P, usual_D, pairs, vocabulary_WV[place])
-    found = Features(feature_WF, np.array(made.kinds), np.array(made.domains), fold_W)
+            more = [made.vocabulary[place], topic_features(topics, made.states[place])]
+            feature_WF[place] = coherence_features(odds_P, usual_D, pairs, more)
+    enough_V = np.quantile(feature_WF[whole_W, -len(CAPPED) :], ENOUGH, axis=0)
+    found = Features(with_enough(feature_WF, enough_V), np.array(made.kinds), np.array(made.domains), fold_W)
     held = Ridge(lambda windows, features: RIDGE * windows, _LEAST_FEATURE_SPREAD)
     against = {
         scale: FeatureWeights(weights=_rounded(weight_F), offset=round(offset, 6))
         for scale, (weight_F, offset) in fit_parts(found, scales, held).items()
     }
-    weights = _pair_weights(layers, pairs, made, np.ones(len(fold_W), bool))
-    return Coherence(pairs=weights, against=against, enough=_rounded(enough_V))
+    every_W = np.ones(len(fold_W), bool)
+    pair_weights, topics = _pair_weights(layers, pairs, made, every_W), _topic_weights(topic_layer, made, every_W)
+    fitted = Coherence(pairs=pair_weights, against=against, topics=topics, enough=_rounded(enough_V))
+    return Fitted(fitted, feature_WF)
+
+
+def _topic_weights(layer: int | None, made: Made, seen_W: npt.NDArray[np.bool_]) -> TopicWeights | None:
+    """The weights of topics, of the whole windows that may be seen."""
+    if layer is None:
+        return None
+    places = np.flatnonzero(seen_W & (np.array(made.kinds) == WHOLE)).tolist()
+    names = ([of[place] for place in places] for of in (made.domains, made.documents))
+    return fit_topics(layer, made.states[places], *names)
 
 
 def _pair_weights(layers: Sequence[int], pairs: Pairs, made: Made, seen_W: npt.NDArray[np.bool_]) -> PairWeights:

@@ -27,9 +27,8 @@ from ladm.tasks.evaluation.contrast_set import (
 )
 from ladm.tasks.evaluation.scores import Floats, Setting, features_of, per_layer
 from ladm.tasks.scorers.calibration import Calibration, ProfileWeights, profile_score
-from ladm.tasks.scorers.coherence import Coherence
 from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES, profile_plan
-from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Gate, Windows, fit_gate
+from ladm.tasks.scorers.gate import ENOUGH_FOR_COHERENCE, FEWEST_WINDOWS, Gate, Windows, fit_gate
 from ladm.tasks.stages.scan import Measurement
 
 COST_LIMIT = 0.63  # of a plain forward pass; 0.65 with what measuring adds
@@ -132,7 +131,8 @@ def calibration_of(setting: Setting, config: ContrastConfig, half: Sequence[Meas
         about: The model, and the versions of what computes.
     """
     chosen = choose_layers(setting, half)
-    coherent = coherence_of(setting, config, half)
+    fitted = coherence_of(setting, config, half)
+    coherent = fitted.coherence if fitted else None
     return Calibration(
         model=about.model,
         model_digest=about.digest,
@@ -146,7 +146,7 @@ def calibration_of(setting: Setting, config: ContrastConfig, half: Sequence[Meas
         order=fit_order(setting, half),
         coherence=coherent,
         against=sums_of(setting, config, half) if coherent else {},
-        gate=gate_of(setting, config, half),
+        gate=gate_of(setting, config, half, fitted),
         documents=tuple(sorted({document for one in half for document in one.documents})),
         seed=config.seed,
         versions=about.versions,
@@ -163,7 +163,7 @@ def _folds(half: Sequence[Measurement]) -> list[tuple[list[int], list[int]]]:
 
 def coherence_of(
     setting: Setting, config: ContrastConfig, found: Sequence[Measurement], cost_limit: float = COST_LIMIT
-) -> Coherence | None:
+) -> coherence.Fitted | None:
     """What makes coherence of attention, from windows of the calibrating half; None where they are too few.
 
     Lists have no part in it.
@@ -179,9 +179,10 @@ def coherence_of(
         [one.domain for one in texts],
         [one.base for one in texts],
         np.stack([one.vocabulary_v for one in texts]),
+        np.stack([one.state_sz for one in texts]),
         np.stack([one.owner_c for one in texts]),
     )
-    return coherence.fit_coherence(layers, profile_plan(setting.length), made)
+    return coherence.fit_coherence(layers, setting.topic_layer, profile_plan(setting.length), made)
 
 
 def sums_of(
@@ -209,15 +210,28 @@ def _texts(config: ContrastConfig, found: Sequence[Measurement]) -> list[Measure
 
 
 def gate_of(
-    setting: Setting, config: ContrastConfig, found: Sequence[Measurement], cost_limit: float = COST_LIMIT
+    setting: Setting,
+    config: ContrastConfig,
+    found: Sequence[Measurement],
+    fitted: coherence.Fitted | None = None,
+    cost_limit: float = COST_LIMIT,
 ) -> Gate | None:
-    """The gate of the real windows of the calibrating half; lists are no part of it. None where they are too few."""
+    """The gate of the real windows of the calibrating half; lists are no part of it. None where they are too few.
+
+    Where there are `ENOUGH_FOR_COHERENCE`, it reads what `coherence_of` found in the same windows.
+    """
     real = real_windows(config, found)
     if len(real) < FEWEST_WINDOWS:
         return None
     layers = profiled_layers(setting, cost_limit)
-    features = np.stack([features_of(one, layers, setting.profile_layers) for one in real])
-    return fit_gate(layers, Windows(features, [one.domain for one in real], [one.base for one in real]))
+    coherent_WE = np.zeros((len(real), 0))
+    if fitted and len(real) >= ENOUGH_FOR_COHERENCE:
+        coherent_WE = fitted.features[[one.kind == WHOLE for one in _texts(config, found)]]
+    features = np.stack(
+        [features_of(one, layers, setting.profile_layers, coherent_WE[place]) for place, one in enumerate(real)]
+    )
+    windows = Windows(features, [one.domain for one in real], [one.base for one in real])
+    return fit_gate(layers, windows, coherent=coherent_WE.shape[1] > 0)
 
 
 def real_windows(config: ContrastConfig, found: Sequence[Measurement]) -> list[Measurement]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ladm.tasks.scorers.calibration import Calibration
+from ladm.tasks.scorers.calibration import Calibration, Weights
+from ladm.tasks.scorers.coherence import Seen
 from ladm.tasks.scorers.distance_profile import profile_plan
 from ladm.tasks.scorers.gate import Gate, gate_distances, gate_features, ranking_score
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores, scoring_plan
@@ -66,6 +67,8 @@ class Setting:
     """All layers of the model."""
     profile_layers: tuple[int, ...] = ()
     """The layers whose profile was taken, ascending, M of them."""
+    topic_layer: int | None = None
+    """The layer whose states were kept."""
 
 
 Scores = dict[Choice, Floats]
@@ -131,8 +134,9 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
     def add(formula: str, of: Sequence[int], values: Floats) -> None:
         scores[Choice("ladm", formula, named_layers(of), max(of))] = values
 
-    weights, plan = calibration.weights, profile_plan(setting.length)
-    given = [weights.scores(one.profile_mhf, one.share_mhp, one.vocabulary_v, plan, layers) for one in found]
+    weights = calibration.weights
+    coherent_WE = coherent(setting, found, weights)
+    given = [weights.scores(one.profile_mhf, of, layers) for one, of in zip(found, coherent_WE, strict=True)]
     dependency_W = np.array([one["dependency"] for one in given if "dependency" in one])
     gate, own, read = calibration.gate, cds_W.mean(axis=1), list(calibration.layers)
     if len(dependency_W) == len(given):
@@ -142,7 +146,7 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
     if gate is None:
         add("calibrated", read, own)
     else:
-        unlike_W = unlikeness(gate, found, layers)
+        unlike_W = unlikeness(gate, found, layers, coherent_WE)
         if own is dependency_W:
             add("dependency", read, own)
             ranked = zip(dependency_W.tolist(), unlike_W.tolist(), strict=True)
@@ -153,15 +157,38 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
     return scores
 
 
-def unlikeness(gate: Gate, found: Sequence[Measurement], layers: Sequence[int]) -> Floats:
-    """The gate's distance of each window, whose profile was taken of `layers`."""
-    return gate_distances(gate, np.stack([features_of(one, gate.layers, layers) for one in found]))
+def unlikeness(
+    gate: Gate,
+    found: Sequence[Measurement],
+    layers: Sequence[int],
+    coherent_WE: Sequence[npt.NDArray[np.floating]],
+) -> Floats:
+    """The gate's distance of each window, whose profile was taken of `layers`; `coherent_WE`: see `coherent`."""
+    features = [
+        features_of(one, gate.layers, layers, coherent_E if gate.coherence else ())
+        for one, coherent_E in zip(found, coherent_WE, strict=True)
+    ]
+    return gate_distances(gate, np.stack(features))
 
 
-def features_of(one: Measurement, wanted: Sequence[int], layers: Sequence[int]) -> Floats:
+def coherent(setting: Setting, found: Sequence[Measurement], weights: Weights) -> list[npt.NDArray[np.float32]]:
+    """The features of coherence of each window; empty without coherence."""
+    plan = profile_plan(setting.length)
+    return [
+        weights.coherent(plan, Seen(one.share_mhp, one.vocabulary_v, one.state_sz), setting.profile_layers)
+        for one in found
+    ]
+
+
+def features_of(
+    one: Measurement,
+    wanted: Sequence[int],
+    layers: Sequence[int],
+    coherent_E: npt.NDArray[np.floating] | Sequence[float] = (),
+) -> Floats:
     """What a gate of the layers `wanted` reads of a window, whose profile was taken of `layers`."""
     places = [layers.index(layer) for layer in wanted]
-    return gate_features(one.profile_mhf[places].astype(np.float64).mean(axis=1), one.text)
+    return gate_features(one.profile_mhf[places].astype(np.float64).mean(axis=1), one.text, coherent_E)
 
 
 def forward_passes(setting: Setting, choice: Choice) -> float:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ladm.tasks.evaluation.contrast_set import CONTRASTS, LISTS, TEST, WHOLE, ContrastConfig, is_list
-from ladm.tasks.evaluation.scores import Floats, Scores, Setting, forward_passes, unlikeness
-from ladm.tasks.scorers.gate import Gate
+from ladm.tasks.evaluation.scores import Floats, Scores, Setting, coherent, forward_passes, unlikeness
+from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.stages.scan import Measurement
 
 DRAWS = 500
@@ -125,12 +125,14 @@ def _auc(whole: Floats, broken: Floats, paired: bool, seed: tuple[int, str, str]
     return _Auc(float(above_ij.mean()), draws, above_ij.size, min(above_ij.shape))
 
 
-def held_back(gate: Gate | None, setting: Setting, found: Sequence[Measurement]) -> list[dict[str, Any]]:
+def held_back(calibration: Calibration | None, setting: Setting, found: Sequence[Measurement]) -> list[dict[str, Any]]:
     """How many real windows of each domain of the testing half the gate holds back; empty without a gate."""
+    gate = calibration.gate if calibration else None
     whole = [one for one in found if one.kind == WHOLE and one.half == TEST]
-    if gate is None or not whole:
+    if calibration is None or gate is None or not whole:
         return []
-    out_W = unlikeness(gate, whole, setting.profile_layers) > gate.threshold
+    coherent_WE = coherent(setting, whole, calibration.weights)
+    out_W = unlikeness(gate, whole, setting.profile_layers, coherent_WE) > gate.threshold
     rows = []
     for domain in sorted({one.domain for one in whole}):
         places = [place for place, one in enumerate(whole) if one.domain == domain]

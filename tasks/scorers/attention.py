@@ -30,6 +30,7 @@ from ladm.tasks.scorers.attention_kernels import causal_attention, sliding_atten
 from ladm.tasks.scorers.calculator import IMPLEMENTATION, Calculator
 from ladm.tasks.scorers.span_mass import attend_and_measure
 from ladm.tasks.scorers.spans import SpanPlan
+from ladm.tasks.scorers.states import keeping
 
 Wanted = Mapping[SpanPlan, Sequence[int]]
 """Which pairs of spans to measure, and on which layers (ascending)."""
@@ -43,6 +44,8 @@ class Passed:
     """plan → pfs_NBHP: N layers asked for (ascending), H heads, P pairs of the plan."""
     log_p: npt.NDArray[np.float32] | None
     """log_p_BT, natural logarithm of the probability of each target token; None where none was asked for."""
+    states: npt.NDArray[np.float32] | None = None
+    """state_BSD, mean of each segment in the layer asked for (`states.py`); None where none was asked for."""
 
 
 @dataclass
@@ -75,6 +78,7 @@ def one_pass(
     ids_BL: Tensor,
     targets: Sequence[int] = (),
     cut_by: SpanPlan | None = None,
+    states_of: int | None = None,
 ) -> Passed:
     """Puts B windows through the model once and measures all that is wanted of it.
 
@@ -87,19 +91,20 @@ def one_pass(
         cut_by: where attention is computed in blocks (on a CPU), cut it in every layer as this plan's spans ask, and no
             other's. Blocks differ by float rounding. So passes with one `cut_by` find the same to the last bit,
             whatever else each of them measures.
+        states_of: the layer whose states are wanted; not above the last that is measured.
 
     Returns:
         What was found, in float32.
 
     Raises:
-        ModelError: a layer asked for has no full causal attention to read.
+        ModelError: a layer asked for has no full causal attention, or no states, to read.
     """
     layers = sorted({layer for plan_layers in wanted.values() for layer in plan_layers})
     this_pass = _Pass(wanted, None if targets or not layers else layers[-1], cut_by)
     log_p_BT = None
     token = _current.set(this_pass)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), keeping(states_of) as states:
             if targets:
                 log_p_BT = _target_log_p(calculator, ids_BL.to(calculator.device), targets)
             elif layers:
@@ -116,7 +121,9 @@ def one_pass(
         for plan, plan_layers in wanted.items()
         if plan_layers
     }
-    return Passed(pfs, log_p_BT)
+    if states and states.found is None:
+        raise ModelError(f"scorer.layers: no states of this model's layer {states.layer} can be read; set layers: all")
+    return Passed(pfs, log_p_BT, states.found.numpy() if states and states.found is not None else None)
 
 
 def _target_log_p(calculator: Calculator, ids_BL: Tensor, targets: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -22,6 +22,7 @@ from ladm.tasks.scorers.compiled_parts import compile_parts, kernels_work
 from ladm.tasks.scorers.devices import device_named
 from ladm.tasks.scorers.ladm import LadmConfig, wanted_layers
 from ladm.tasks.scorers.mlp_chunks import mlps_in_chunks
+from ladm.tasks.scorers.states import watch
 
 IMPLEMENTATION = "ladm"
 """The name under which transformers knows our attention function."""
@@ -86,6 +87,7 @@ def load_calculator(path: Path, config: LadmConfig, *, head: bool = False) -> Ca
         compile_parts(loaded)
     if device.type == "cpu":
         mlps_in_chunks(loaded)
+    watch(loaded)
     return Calculator(
         model=loaded.base_model if head else loaded,
         path=path,

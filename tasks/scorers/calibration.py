@@ -29,7 +29,7 @@ import orjson
 from pydantic import Field, ValidationError, model_validator
 
 from ladm.tasks.errors import ConfigError
-from ladm.tasks.scorers.coherence import Coherence
+from ladm.tasks.scorers.coherence import Coherence, Seen
 from ladm.tasks.scorers.distance_profile import FEATURES
 from ladm.tasks.scorers.gate import Gate, soft_minimum
 from ladm.tasks.scorers.ladm import LadmConfig
@@ -85,28 +85,41 @@ class Weights(Settings):
         sums = (*self.sums.values(), *self.against.values())
         return tuple(sorted({*of_pairs, *(layer for one in sums for layer in one.layers)}))
 
+    @property
+    def states_of(self) -> int | None:
+        """The layer whose states have to be kept."""
+        return self.coherence.topics.layer if self.coherence and self.coherence.topics else None
+
+    def coherent(self, plan: SpanPlan, seen: Seen, layers: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The features of coherence of one window; none without coherence.
+
+        Args:
+            plan: The profile's.
+            seen: What was measured of the window, the shares in M `layers`.
+            layers: Those.
+        """
+        if self.coherence is None:
+            return np.zeros(0, np.float32)
+        places = [layers.index(layer) for layer in self.coherence.pairs.layers]
+        return self.coherence.features(plan, seen._replace(share_nhp=seen.share_nhp[places]))
+
     def scores(
         self,
         profile_MHF: npt.NDArray[np.floating],
-        share_MHP: npt.NDArray[np.floating],
-        vocabulary_V: npt.NDArray[np.floating],
-        plan: SpanPlan,
+        coherent_E: npt.NDArray[np.floating],
         layers: Sequence[int],
     ) -> dict[str, float]:
         """The scores of one window.
 
         Args:
             profile_MHF: The window's profile.
-            share_MHP: Its `log_shares`.
-            vocabulary_V: Its `vocabulary_features`.
-            plan: The plan that both were measured by.
-            layers: The M layers that they were measured in.
+            coherent_E: Its features of coherence (`coherent`).
+            layers: The M layers that the profile was measured in.
         """
         scores = {name: profile_score(one, profile_MHF, layers) for name, one in self.sums.items()}
         parts = [profile_score(one, profile_MHF, layers) for one in self.against.values()]
         if self.coherence:
-            places = [layers.index(layer) for layer in self.coherence.pairs.layers]
-            parts += self.coherence.parts(self.coherence.features(plan, share_MHP[places], vocabulary_V)).values()
+            parts += self.coherence.parts(coherent_E).values()
         return scores | ({"dependency": soft_minimum(parts)} if parts else {})
 
 

@@ -6,15 +6,17 @@ attention falls off with it. They are fitted on windows that were put together f
 hundred windows give tens of thousands of examples.
 
 A window's features are what these odds come to: their mean and spread at each distance, and how weak the weakest cut of
-the window is, where little of what follows looks back across; and how far its parts use the same rare words
-(`vocabulary.py`). A window is coherent if it looks whole against every way of breaking: each way is one weighted sum of
-the features, and their soft minimum counts.
+the window is, where little of what follows looks back across; how far its parts use the same rare words
+(`vocabulary.py`), and are about the same things (`topics.py`). A window is coherent if it looks whole against every way
+of breaking: each way is one weighted sum of the features, and their soft minimum counts.
 
-Dimensions in names: W windows, N layers, H heads, P pairs of cells, D distances, C cuts, F features.
+Dimensions in names: W windows, N layers, H heads, P pairs of cells, D distances, C cuts, F features; of `topics.py` S
+segments and Z dimensions of a state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from ladm.tasks.scorers import vocabulary
+from ladm.tasks.scorers import topics, vocabulary
 from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES
 from ladm.tasks.scorers.spans import SpanPlan
+from ladm.tasks.scorers.topics import TopicWeights, topic_features
 from ladm.tasks.settings import Settings
 
 Floats = npt.NDArray[np.float64]
@@ -38,12 +41,26 @@ FEATURES = (
     "weakest-cut-relative",
     "lowest-tenth",
     *vocabulary.FEATURES,
+    *topics.FEATURES,
 )
 """What is told of a window."""
+CAPPED = (*vocabulary.FEATURES, *topics.FEATURES)
+"""The last of them: what repeats itself has most of these."""
 _NONE = 1e-6  # of a row's attention; below this, a share counts as nothing
 MOST = 4.0
 """Log odds beyond this say no more: one pair must not decide."""
 _CUTS = tuple(range(CELLS // 5, CELLS - CELLS // 5 + 1, 2))
+
+
+class Seen(NamedTuple):
+    """What coherence reads of a window."""
+
+    share_nhp: npt.NDArray[np.floating]
+    """`log_shares`, of the layers of `PairWeights`."""
+    vocabulary_v: npt.NDArray[np.floating]
+    """`vocabulary_features`."""
+    state_sz: npt.NDArray[np.floating]
+    """Mean state of each segment, in the layer of `TopicWeights`."""
 
 
 class Pairs(NamedTuple):
@@ -126,8 +143,10 @@ def log_odds(weights: PairWeights, pairs: Pairs, share_NHP: npt.NDArray[np.float
     return np.clip(odds_P, -MOST, MOST)
 
 
-def coherence_features(odds_P: Floats, usual_D: Floats, pairs: Pairs, vocabulary_V: npt.NDArray[np.floating]) -> Floats:
-    """What is told of one window, in the order of `FEATURES`; the last of them are its `vocabulary_features`."""
+def coherence_features(
+    odds_P: Floats, usual_D: Floats, pairs: Pairs, more: Sequence[npt.NDArray[np.floating]]
+) -> Floats:
+    """What is told of one window, in the order of `FEATURES`; the last of them are given: `CAPPED`."""
     count_D = np.bincount(pairs.distance, minlength=len(APART))
     mean_D = np.bincount(pairs.distance, odds_P, len(APART)) / count_D
     spread_D = np.sqrt(np.bincount(pairs.distance, (odds_P - mean_D[pairs.distance]) ** 2, len(APART)) / count_D)
@@ -136,7 +155,14 @@ def coherence_features(odds_P: Floats, usual_D: Floats, pairs: Pairs, vocabulary
     over_C = pairs.across @ unusual_P
     relative_C = over_C / across_C - (unusual_P.sum() - over_C) / (len(odds_P) - across_C)
     cuts = [(pairs.across @ odds_P / across_C).min(), relative_C.min(), np.quantile(odds_P, 0.1)]
-    return np.concatenate([mean_D, spread_D, cuts, vocabulary_V])
+    return np.concatenate([mean_D, spread_D, cuts, *more])
+
+
+def with_enough(feature_WF: npt.NDArray[np.floating], enough_V: Floats) -> Floats:
+    """The features, those that are `CAPPED` at most as high as is enough."""
+    counted_WF = np.array(feature_WF, dtype=np.float64)
+    counted_WF[..., -len(enough_V) :] = np.minimum(counted_WF[..., -len(enough_V) :], enough_V)
+    return counted_WF
 
 
 class Coherence(Settings):
@@ -145,30 +171,25 @@ class Coherence(Settings):
     pairs: PairWeights
     against: dict[str, FeatureWeights] = Field(min_length=1)
     """Way of breaking (spliced, halves, interleaved, crumbs) → weights of the features."""
+    topics: TopicWeights | None = None
+    """None where there were too few documents; the features of topics are then 0."""
     enough: tuple[float, ...]
-    """Of each of the `vocabulary.FEATURES`, how much is enough: a window that has more looks no more whole for it."""
+    """Of each that is `CAPPED`, how much is enough: a window that has more looks no more whole for it."""
 
     @model_validator(mode="after")
-    def _vocabulary_fits(self) -> Coherence:
-        if len(self.enough) != len(vocabulary.FEATURES):
+    def _features_fit(self) -> Coherence:
+        if len(self.enough) != len(CAPPED):
             raise ValueError("the features are not those of this version; run `ladm evaluate` again")
         return self
 
-    def features(
-        self, plan: SpanPlan, share_NHP: npt.NDArray[np.floating], vocabulary_V: npt.NDArray[np.floating]
-    ) -> Floats:
-        """What is told of one window.
-
-        Args:
-            plan: The profile's.
-            share_NHP: `log_shares` of the window, of the layers of `pairs`.
-            vocabulary_V: Its `vocabulary_features`.
-        """
+    def features(self, plan: SpanPlan, seen: Seen) -> npt.NDArray[np.float32]:
+        """What is told of one window, as precisely as it is stored; `plan` is the profile's."""
         pairs = pairs_of(plan)
-        odds_P = log_odds(self.pairs, pairs, share_NHP)
-        enough_V = np.minimum(vocabulary_V, np.array(self.enough))
-        return coherence_features(odds_P, np.array(self.pairs.usual), pairs, enough_V)
+        odds_P = log_odds(self.pairs, pairs, seen.share_nhp)
+        more = [seen.vocabulary_v, topic_features(self.topics, seen.state_sz)]
+        return coherence_features(odds_P, np.array(self.pairs.usual), pairs, more).astype(np.float32)
 
-    def parts(self, feature_F: Floats) -> dict[str, float]:
+    def parts(self, feature_F: npt.NDArray[np.floating]) -> dict[str, float]:
         """How whole a window of these features looks against each way of breaking."""
-        return {name: float(feature_F @ np.array(one.weights) + one.offset) for name, one in self.against.items()}
+        counted_F = with_enough(feature_F, np.array(self.enough))
+        return {name: float(counted_F @ np.array(one.weights) + one.offset) for name, one in self.against.items()}

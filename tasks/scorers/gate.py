@@ -6,13 +6,16 @@ alone. It is their mean and covariance (shrunk) over
 
 - the profile of attention by distance (`distance_profile.py`), the mean over heads, of the layers that dependency
   reads anyway;
-- cheap measurements of the text (`text.py`).
+- cheap measurements of the text (`text.py`);
+- where there are windows enough to know it of, what their coherence comes from (`coherence.py`): pages put together by
+  a program hang together as no text does.
 
 A window's *unlikeness* is its Mahalanobis distance from them, in units that make 0 the middle of real windows that the
 fit has not seen, and 1 their 90th percentile. What a window loses in rank grows with its square; beyond `threshold` it
 is held back and not ranked at all.
 
-Dimensions in names: W windows, N layers, H heads, F features of the profile, G features of the gate.
+Dimensions in names: W windows, N layers, H heads, F features of the profile, E features of coherence, G features of
+the gate.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from ladm.tasks.scorers import coherence
 from ladm.tasks.scorers.distance_profile import FEATURES
 from ladm.tasks.settings import Settings
 
@@ -38,6 +42,7 @@ OF_THE_TEXT: dict[str, Callable[[float], float]] = {
     "repeated_ngrams_far": math.sqrt,
     "digit_share": math.sqrt,
     "space_share": math.sqrt,
+    "mark_share": math.sqrt,
     "line_bytes": math.log,
     "line_spread": math.log1p,
     "repeated_lines": math.sqrt,
@@ -50,27 +55,29 @@ COLUMNS = tuple(OF_THE_TEXT)
 SHRINK = 0.1
 """How far the correlations are shrunk towards none: a reference holds about as many windows as there are features."""
 FOLDS = 8
-START = 0.9
-"""Unlikeness up to this costs nothing: not quite nine real windows in ten."""
-PENALTY = 1.0
+START = 0.7
+"""Unlikeness up to this costs little: eight real windows in ten."""
+PENALTY = 0.5
 """What the square of one unit of unlikeness beyond `START` costs, in standard deviations of real dependency: little
 where some real windows lie, more than any dependency where none do."""
-SLOPE = 0.1
+SLOPE = 0.05
 """Dependency above that of real windows in the middle counts by its logarithm, so much of it: the order stays, and what
 depends on itself far more than texts do, as lists do, gains little."""
-LEAN = 0.07
+LEAN = 0.1
 """What each unit of unlikeness above 0 costs: of windows that depend on themselves alike, those most like real text
 come first."""
-HELD_BACK = 0.02
+HELD_BACK = 0.01
 """Share of a domain's real windows that may be held back where the domain has no part in the fit."""
 FEWEST_WINDOWS = 24
 """A reference of fewer windows gives no gate."""
+ENOUGH_FOR_COHERENCE = 96
+"""With fewer windows, a gate that reads coherence too lets more junk through, not less."""
 _LEAST_SCALE = 0.02  # of a feature, so that one that is the same in every real window does not decide alone
 _LEAST_SPREAD = 1e-6
 
 
 class Gate(Settings):
-    """What real windows are like: G features, N·F of the profile and then the text's columns."""
+    """What real windows are like: G features, N·F of the profile, the text's columns, and those of coherence."""
 
     layers: tuple[int, ...] = Field(min_length=1)
     """N layers whose profile it reads, from 0, ascending."""
@@ -78,6 +85,8 @@ class Gate(Settings):
     """F features of the profile."""
     columns: tuple[str, ...] = COLUMNS
     """Columns of the text."""
+    coherence: tuple[str, ...] = ()
+    """Features of coherence; none where the reference is small."""
     mean: tuple[float, ...]
     """Of each feature, over the reference."""
     scale: tuple[float, ...]
@@ -101,9 +110,10 @@ class Gate(Settings):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Gate:
-        if self.features != FEATURES or self.columns != COLUMNS:
+        known = self.coherence in ((), coherence.FEATURES)
+        if self.features != FEATURES or self.columns != COLUMNS or not known:
             raise ValueError("the gate's features are not those of this version; run `ladm evaluate` again")
-        size = len(self.layers) * len(self.features) + len(self.columns)
+        size = len(self.layers) * len(self.features) + len(self.columns) + len(self.coherence)
         if {len(self.mean), len(self.scale), len(self.whitening)} != {size}:
             raise ValueError("the gate's numbers do not fit its features")
         if any(len(row) != place + 1 for place, row in enumerate(self.whitening)):
@@ -111,15 +121,20 @@ class Gate(Settings):
         return self
 
 
-def gate_features(profile_NF: npt.NDArray[np.floating], columns: Mapping[str, float]) -> Floats:
+def gate_features(
+    profile_NF: npt.NDArray[np.floating],
+    columns: Mapping[str, float],
+    coherent_E: npt.NDArray[np.floating] | Sequence[float] = (),
+) -> Floats:
     """The G features of one window.
 
     Args:
         profile_NF: The profile of the gate's layers (`profile_features`), mean over heads.
         columns: The text's columns, by name (`text.py`).
+        coherent_E: Its features of coherence (`Coherence.features`), for a gate that reads them.
     """
     text = [transform(columns[name]) for name, transform in OF_THE_TEXT.items()]
-    return np.concatenate([profile_NF.astype(np.float64).ravel(), text])
+    return np.concatenate([profile_NF.astype(np.float64).ravel(), text, np.asarray(coherent_E, np.float64)])
 
 
 def gate_distances(gate: Gate, feature_WG: Floats) -> Floats:
@@ -154,7 +169,9 @@ class Windows(NamedTuple):
     documents: Sequence[str]
 
 
-def fit_gate(layers: Sequence[int], reference: Windows, lent: Windows | None = None) -> Gate | None:
+def fit_gate(
+    layers: Sequence[int], reference: Windows, lent: Windows | None = None, *, coherent: bool = False
+) -> Gate | None:
     """The gate of the real windows in `reference`; None for fewer than `FEWEST_WINDOWS`.
 
     Every domain counts alike, however many windows it has. Where unlikeness 0 and 1 lie is measured on documents left
@@ -166,6 +183,7 @@ def fit_gate(layers: Sequence[int], reference: Windows, lent: Windows | None = N
         reference: Real windows of the gate's length.
         lent: Real windows of a shorter length, of which there are more for the same work. How the features hang
             together is much the same at every length, so they lend their correlations, not their means.
+        coherent: Features of coherence are among the features.
     """
     if len(reference.features) < FEWEST_WINDOWS:
         return None
@@ -181,6 +199,7 @@ def fit_gate(layers: Sequence[int], reference: Windows, lent: Windows | None = N
     fitted = _reference(reference, lent)
     return Gate(
         layers=tuple(layers),
+        coherence=coherence.FEATURES if coherent else (),
         mean=_rounded(fitted.mean_g),
         scale=_rounded(fitted.scale_g),
         whitening=tuple(_rounded(row_G[: place + 1]) for place, row_G in enumerate(fitted.whitening_gg)),

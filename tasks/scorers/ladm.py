@@ -130,9 +130,11 @@ class WindowScore:
     layers: list[int]
     """The layers measured, from 0."""
     by_profile: dict[str, float] = field(default_factory=dict)
-    """`dependency` and `order`, where a calibration has weights for them; see `calibration.py`."""
+    """`dependency` and `order`, by the weights of a calibration (`calibration.py`)."""
+    coherence: list[float] = field(default_factory=list)
+    """What dependency comes from (`coherence.FEATURES`), if a calibration has it."""
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Scorer → column → value, of the scorers beside this one."""
+    """Scorer → column → value."""
 
 
 def min_window_length(config: LadmConfig) -> int:
@@ -147,7 +149,7 @@ def check_window_length(config: LadmConfig, length: int) -> None:
 
     Raises:
         ConfigError: `length` is below `min_window_length`, or the constants of `formula: paper` leave a query span
-            fewer than the two PFS values that a standard deviation needs (one, without the standard deviation).
+            fewer than two PFS values, which a standard deviation needs (one, without it).
     """
     if config.formula == "paper":
         needed = 1 if config.ablation == "no-std" else 2

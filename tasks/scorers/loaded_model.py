@@ -20,6 +20,7 @@ from ladm.tasks.errors import ModelError
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.processor import multiplies_bfloat16
+from ladm.tasks.tokenizing.decoding import Decode, decoder_of
 from ladm.tasks.tokenizing.tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
@@ -98,8 +99,12 @@ def text_reader(reference: str, digest: str | None) -> Callable[[npt.NDArray[np.
     """Decodes token ids by the model's own tokenizer; None where the model has none."""
     if digest is None:
         return None
-    tokenizer = tokenizer_of(reference, digest)
-    return lambda ids_L: str(tokenizer.decode(ids_L.tolist(), skip_special_tokens=False))
+    return _decoder(reference, digest)
+
+
+@lru_cache(maxsize=4)
+def _decoder(reference: str, digest: str) -> Decode:
+    return decoder_of(tokenizer_of(reference, digest))
 
 
 @lru_cache

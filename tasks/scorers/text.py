@@ -15,7 +15,7 @@ asks whether a window lies within what real windows have in all of them at once,
 | `repeated_lines` | share of the lines that are the same as another one |
 | `repeated_line_shapes` | share of the lines of the same shape as another one: letters, digits, spaces and marks |
 | `shape_ratio` | zstd's bytes for the text's shape ÷ the bytes of the shape |
-| `digit_share`, `space_share` | share of the text's bytes that are digits, spaces or tabs |
+| `digit_share`, `space_share`, `mark_share` | share of the text's bytes that are digits; spaces or tabs; anything but letters, digits and these |
 | `line_bytes`, `line_spread` | mean bytes of a line; their standard deviation ÷ that |
 
 Dimensions in names: L tokens of the window, N n-grams, C characters (as bytes of UTF-8).
@@ -38,9 +38,11 @@ from ladm.tasks.settings import Settings
 NAMES = (
     *("gzip_ratio", "zstd_ratio", "zstd_halves", "distinct_tokens", "token_entropy"),
     *("repeated_ngrams", "repeated_ngrams_far", "repeated_lines", "repeated_line_shapes", "shape_ratio"),
-    *("digit_share", "space_share", "line_bytes", "line_spread"),
+    *("digit_share", "space_share", "mark_share", "line_bytes", "line_spread"),
 )
 COLUMNS = [pa.field(name, pa.float64()) for name in NAMES]
+
+VERSION = 2
 
 
 class TextConfig(Settings):
@@ -101,6 +103,7 @@ def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
         "shape_ratio": _compressed(compressor, shape) / max(1, len(shape)),
         "digit_share": np.count_nonzero(shape_C == _DIGIT) / len(raw),
         "space_share": np.count_nonzero(shape_C == _SPACE) / len(raw),
+        "mark_share": np.count_nonzero(shape_C == _OTHER) / len(raw),
         "line_bytes": mean,
         "line_spread": spread / mean,
     }
@@ -108,9 +111,8 @@ def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
 
 def _counts(ids_L: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
     """How often each token that occurs does."""
-    sorted_L = np.sort(ids_L)
-    ends = np.flatnonzero(np.concatenate([sorted_L[1:] != sorted_L[:-1], [True]]))
-    return np.diff(ends, prepend=-1)
+    counts = np.bincount(ids_L)
+    return counts[counts > 0]
 
 
 def _repeated(ids_L: npt.NDArray[np.integer]) -> tuple[float, float]:

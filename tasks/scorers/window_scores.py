@@ -19,7 +19,7 @@ from ladm.tasks.errors import AccountError
 from ladm.tasks.scorers.attention import Passed, one_pass
 from ladm.tasks.scorers.calculator import Calculator, token_ids, windows_at_once
 from ladm.tasks.scorers.calibration import Weights
-from ladm.tasks.scorers.coherence import log_shares
+from ladm.tasks.scorers.coherence import Seen, log_shares
 from ladm.tasks.scorers.distance_profile import profile_features, profile_plan
 from ladm.tasks.scorers.evidence import Evidence, Needs
 from ladm.tasks.scorers.ladm import (
@@ -62,19 +62,19 @@ def score_windows(
     check_window_length(config, length)
     layers = wanted_layers(config, calculator.n_layers)
     weights, needs = weights or Weights(), config.beside.needs(length)
-    profiled = weights.layers
-    wanted = Wants(config, length, layers, profiled, needs)
+    wanted = Wants(config, length, layers, needs, weights)
     scores: list[WindowScore] = []
     for batch_BL, passed in _passes(calculator, config, wanted, ids_BL):
         found = wanted.read(passed)
         cds_BN = np.stack([dependency_scores(config, wanted.plan, found.mean_pfs(layer)) for layer in layers], axis=1)
         for number, ids_L in enumerate(batch_BL.numpy()):
-            by_profile = found.scores(number, weights, ids_L)
+            by_profile, coherent_E = found.scores(number, ids_L)
             beside: dict[str, dict[str, Any]] = {}
             if config.beside.names:
                 beside = config.beside.measured(found.evidence(calculator, number, ids_L, text_of))
             cds_N = cds_BN[number]
-            scores.append(WindowScore(float(cds_N.mean()), cds_N.tolist(), layers, by_profile, beside))
+            mean = float(cds_N.mean())
+            scores.append(WindowScore(mean, cds_N.tolist(), layers, by_profile, coherent_E.tolist(), beside))
     return scores
 
 
@@ -91,7 +91,7 @@ def measure_windows(
     """
     ids_BL = token_ids(calculator, input_ids_BL)
     needs = config.beside.needs(ids_BL.shape[1])
-    wanted = Wants(config, ids_BL.shape[1], (), (), needs)
+    wanted = Wants(config, ids_BL.shape[1], (), needs)
     measured: list[dict[str, dict[str, Any]]] = []
     for batch_BL, passed in _passes(calculator, config, wanted, ids_BL):
         found = wanted.read(passed)
@@ -104,12 +104,18 @@ class Wants:
     """What is wanted of a pass, for the formula, for a calibration's weights and for the scorers beside."""
 
     def __init__(
-        self, config: LadmConfig, length: int, layers: Sequence[int], profiled: Sequence[int], needs: Needs
+        self,
+        config: LadmConfig,
+        length: int,
+        layers: Sequence[int],
+        needs: Needs,
+        weights: Weights | None = None,
+        profiled: Sequence[int] = (),
     ) -> None:
-        self.needs = needs
+        self.weights, self.needs = weights or Weights(), needs
         self.plan = scoring_plan(config, length)
         self.layers = sorted({*layers, *needs.layers})
-        self.profiled = sorted({*profiled, *needs.profile})
+        self.profiled = sorted({*self.weights.layers, *profiled, *needs.profile})
         self.profile_plan = profile_plan(length) if self.profiled else None
         self.of_a_pass: dict[SpanPlan, Sequence[int]] = {self.plan: self.layers} if self.layers else {}
         if self.profile_plan:
@@ -124,7 +130,7 @@ class Found:
     """What one pass of B windows found."""
 
     def __init__(self, wants: Wants, passed: Passed) -> None:
-        self.wants, self.log_p = wants, passed.log_p
+        self.wants, self.log_p, self.state_BSD = wants, passed.log_p, passed.states
         self.pfs_NBHP = passed.pfs[wants.plan] if wants.layers else None
         self.profile_BNHF = self.cells_NBHP = None
         if wants.profile_plan:
@@ -144,17 +150,20 @@ class Found:
         profile_NHF: npt.NDArray[np.float32] = self.profile_BNHF[number][places]
         return profile_NHF
 
-    def scores(self, number: int, weights: Weights, ids_L: npt.NDArray[np.integer]) -> dict[str, float]:
-        """The scores of one window by a calibration's weights; none where there are no weights."""
+    def scores(self, number: int, ids_L: npt.NDArray[np.integer]) -> tuple[dict[str, float], npt.NDArray[np.float32]]:
+        """The scores of one window by a calibration's weights, and its features of coherence; none without weights."""
+        weights = self.wants.weights
         if not weights.names:
-            return {}
+            return {}, np.zeros(0, np.float32)
         assert self.cells_NBHP is not None
         assert self.wants.profile_plan is not None
         places = [self.wants.profiled.index(layer) for layer in weights.layers]
-        share_NHP = log_shares(self.wants.profile_plan, self.cells_NBHP[places, number])
-        profile_NHF = self.profile_of(number, weights.layers)
-        vocabulary_V = vocabulary_features(ids_L)
-        return weights.scores(profile_NHF, share_NHP, vocabulary_V, self.wants.profile_plan, weights.layers)
+        state_SZ = np.zeros((0, 0), np.float32) if self.state_BSD is None else self.state_BSD[number]
+        seen = Seen(
+            log_shares(self.wants.profile_plan, self.cells_NBHP[places, number]), vocabulary_features(ids_L), state_SZ
+        )
+        coherent_E = weights.coherent(self.wants.profile_plan, seen, weights.layers)
+        return weights.scores(self.profile_of(number, weights.layers), coherent_E, weights.layers), coherent_E
 
     def evidence(
         self, calculator: Calculator, number: int, ids_L: npt.NDArray[np.integer], text_of: TextOf | None
@@ -189,7 +198,14 @@ def _passes(
         size = windows_at_once(calculator, config, length)
         batch_BL = ids_BL[done : done + size]
         try:
-            passed = one_pass(calculator, wants.of_a_pass, batch_BL, wants.needs.targets, cut_by=wants.plan)
+            passed = one_pass(
+                calculator,
+                wants.of_a_pass,
+                batch_BL,
+                wants.needs.targets,
+                cut_by=wants.plan,
+                states_of=wants.weights.states_of,
+            )
         except torch.OutOfMemoryError:
             size = min(size, count - done)
             if size == 1:

@@ -70,7 +70,9 @@ def calibrate(job: Job, store: Store, key: str) -> Outcome:
     """
     asked = FitConfig.model_validate(job.config)
     spans = asked.scan.scorer(job.environment["model"], "cpu")
-    setting = Setting(spans, asked.length, asked.scan.layers, asked.n_layers, asked.scan.profile_layers)
+    setting = Setting(
+        spans, asked.length, asked.scan.layers, asked.n_layers, asked.scan.profile_layers, asked.scan.topic_layer
+    )
     found = read_measurements(store, job.all("measurements"), asked.scan, asked.scan.layers)
     used, whole = _of_real_text(setting, found)
     _check_enough(whole, asked.length)

@@ -16,25 +16,28 @@ from ladm.tasks.schema import GATED
 from ladm.tasks.scorers.gate import Gate, gate_distances, gate_features
 from ladm.tasks.storage.store import Store, table_of
 
-NOT_MEASURED = "its text or its attention could not be measured"
+NOT_MEASURED = "its text, its attention or its score could not be measured"
 
 
 def gate(job: Job, store: Store, key: str) -> Outcome:
     """The gate's distance of every window of one shard.
 
-    Inputs: the windows' columns `attention` and `text`, and the file that the gate stands in. A window that one of the
-    two lacks, since its value was no number, is dropped here as it was there.
+    Inputs: the windows' columns `attention` and `text`, their scores, and the file that the gate stands in. A window
+    that one of them lacks, since its value was no number, is dropped here as it was there.
     """
     fitted = Gate.model_validate(orjson.loads(store.read_bytes(job.one("gate").path)))
     attention = store.read_shard(job.one("attention"))
     text = {row["window_id"]: row for table in map(store.read_shard, job.all("text")) for row in table.to_pylist()}
+    scored = [store.read_shard(one).select(["window_id", "coherence"]) for one in job.all("scores")]
+    coherent = {row["window_id"]: row["coherence"] for table in scored for row in table.to_pylist()}
     rows, features = [], []
     for row in attention.to_pylist():
-        if row["window_id"] in text:
+        if row["window_id"] in text and row["window_id"] in coherent:
             profile_NF = np.array(row["attention_profile"], np.float64).reshape(len(fitted.layers), -1)
             if tuple(row["profile_layers"]) != fitted.layers:
                 raise AccountError(f"profiles of layers {row['profile_layers']}, and the gate reads {fitted.layers}")
-            features.append(gate_features(profile_NF, text[row["window_id"]]))
+            coherent_E = coherent[row["window_id"]] if fitted.coherence else ()
+            features.append(gate_features(profile_NF, text[row["window_id"]], coherent_E))
             rows.append(row)
     distances = gate_distances(fitted, np.stack(features)).tolist() if features else []
     columns = {name: [row[name] for row in rows] for name in ("window_id", "doc_id")} | {"gate_distance": distances}
@@ -47,4 +50,4 @@ def gate(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
-STAGE = Stage(name="gate", version="1", compute=gate, roles=("attention", "text", "gate"))
+STAGE = Stage(name="gate", version="2", compute=gate, roles=("attention", "text", "scores", "gate"))

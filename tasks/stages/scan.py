@@ -2,9 +2,9 @@
 
 One forward pass a window: the span-to-span attention (PFS) of each layer and head that the published formula needs,
 for whole windows with both strides halved as well; what the printed formula needs; the profile of attention by
-distance of some layers; how far its parts share their vocabulary; the columns of the text; and the scores of the
-scorers beside `ladm`. Scores, layer choices and calibrations, gate included, are arithmetic on these, done many times
-over without the model. A scan of fewer layers ends after the last of them.
+distance of some layers; how far its parts share their vocabulary; the mean state of each part; the columns of the
+text; and the scores of the scorers beside `ladm`. Scores, layer choices and calibrations, gate included, are arithmetic
+on these, done many times over without the model. A scan of fewer layers ends after the last of them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.scorers.text import text_columns
+from ladm.tasks.scorers.topics import SEGMENTS
 from ladm.tasks.scorers.vocabulary import vocabulary_features
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.store import Store, table_of
@@ -51,6 +52,7 @@ MEASUREMENTS = pa.schema(
         pa.field("profile", pa.list_(pa.float32()), nullable=False),  # [profile layers, heads, features]
         pa.field("shares", pa.list_(pa.float16()), nullable=False),  # [profile layers, heads, pairs of `coherence.py`]
         pa.field("vocabulary", pa.list_(pa.float32()), nullable=False),  # [features of `vocabulary.py`]
+        pa.field("states", pa.list_(pa.float16()), nullable=False),  # [segments, dimensions of a state]
         pa.field("owners", pa.list_(pa.int32()), nullable=False),  # of each cell, whose it is, or -1; none of junk
         pa.field("text", pa.map_(pa.string(), pa.float64()), nullable=False),  # columns of the text, by name
         pa.field("beside", pa.map_(pa.string(), pa.float64())),  # scores of the scorers beside ladm, by name
@@ -76,6 +78,8 @@ class ScanConfig(Settings):
     """Layers whose spans are measured, ascending."""
     profile_layers: tuple[int, ...] = ()
     """Layers whose profile is taken, ascending."""
+    topic_layer: int | None = None
+    """The layer whose states are kept."""
     paper: bool = False
     """Whether the printed formula's spans are measured too."""
     beside: BesideConfig = Field(default_factory=BesideConfig)
@@ -111,6 +115,8 @@ class Measurement:
     """`log_shares` of the pairs of cells."""
     vocabulary_v: npt.NDArray[np.float32]
     """`vocabulary_features`."""
+    state_sz: npt.NDArray[np.float16]
+    """Mean state of each segment (`states.py`); none where no layer was asked for."""
     owner_c: npt.NDArray[np.int_]
     """Of each cell of the profile, the number of the document in the window that it is of; -1 where of several. Of junk
     none."""
@@ -198,12 +204,12 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
     wanted = dict.fromkeys(spans, asked.layers) | ({profile: asked.profile_layers} if asked.profile_layers else {})
     needs = asked.beside.needs(length)
     started = time.perf_counter()
-    passed = one_pass(calculator, wanted, ids_BL, needs.targets)
+    passed = one_pass(calculator, wanted, ids_BL, needs.targets, states_of=asked.topic_layer)
     seconds = time.perf_counter() - started
     found: dict[SpanPlan, Any] = {one: passed.pfs[one][:, 0] for one in wanted}  # [layers, heads, pairs]
     beside = None
     if asked.beside.names:
-        read = Wants(config, length, asked.layers, asked.profile_layers, needs).read(passed)
+        read = Wants(config, length, asked.layers, needs, profiled=asked.profile_layers).read(passed)
         beside = list(asked.beside.scores(read.evidence(calculator, 0, ids_BL[0].numpy(), text_of)).items())
     return {
         "heads": found[plan].shape[1],
@@ -213,6 +219,7 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
         "profile": profile_features(profile, passed.pfs[profile])[0].ravel() if profile in wanted else [],
         "shares": log_shares(profile, found[profile]).astype(np.float16).ravel() if profile in wanted else [],
         "vocabulary": vocabulary_features(ids_BL[0].numpy()) if profile in wanted else [],
+        "states": passed.states[0].astype(np.float16).ravel() if passed.states is not None else [],
         "text": list(text_columns(ids_BL[0].numpy(), text_of(ids_BL[0].numpy())).items()),
         "beside": beside,
         "seconds": seconds,
@@ -232,8 +239,9 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
     found = []
     for shard in shards:
         read = store.read_shard(shard)
-        shares = [one.values.to_numpy() for one in read["shares"]]
-        for row, share in zip(read.drop_columns(["shares"]).to_pylist(), shares, strict=True):
+        halves = {name: [one.values.to_numpy() for one in read[name]] for name in ("shares", "states")}
+        rows = read.drop_columns(["shares", "states"]).to_pylist()
+        for row, share, state in zip(rows, halves["shares"], halves["states"], strict=True):
             profile = np.array(row["profile"], dtype=np.float32)
             found.append(
                 Measurement(
@@ -248,6 +256,7 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
                     profile_mhf=profile.reshape(len(asked.profile_layers), row["heads"], len(FEATURES)),
                     share_mhp=share.reshape(len(asked.profile_layers), row["heads"], -1),
                     vocabulary_v=np.array(row["vocabulary"], dtype=np.float32),
+                    state_sz=state.reshape(SEGMENTS, -1),
                     owner_c=np.array(row["owners"], dtype=int),
                     text=dict(row["text"]),
                     beside=dict(row["beside"] or []),
@@ -257,4 +266,4 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
     return found
 
 
-STAGE = Stage(name="scan", version="5", compute=scan, roles=("windows",))
+STAGE = Stage(name="scan", version="6", compute=scan, roles=("windows",))

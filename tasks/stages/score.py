@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import orjson
+
 from ladm.tasks import progress
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts
@@ -22,41 +24,33 @@ from ladm.tasks.stages import measure
 from ladm.tasks.storage.store import Store, table_of
 
 CARRIED = ["window_id", "doc_id", "domain", "window_index", "n_tokens", "doc_tokens", "doc_tokens_exact"]
-OF_WEIGHTS = {"weights": "sums", "coherence": "coherence", "against": "against"}
-"""What a job's configuration holds of a calibration's weights → what `Weights` calls it."""
 UNKEYED = {"model", "device", "batch_tokens", "calibration", "beside"}
 
 
-def score_key_config(config: LadmConfig, weights: Weights | None = None) -> dict[str, Any]:
-    """What scoring computes with. The model counts by its digest, and where it runs does not count.
+def score_key_config(config: LadmConfig) -> dict[str, Any]:
+    """What scoring computes with, beside the weights of a calibration, which are a file that the job reads.
 
-    `config` is what a calibration, if there is one, says it to be, and `weights` are its own: they count, not its path.
+    The model counts by its digest, and where it runs does not count. `config` is what a calibration, if there is one,
+    says it to be.
     """
-    key = resolved_scorer(config).model_dump(mode="json", exclude=UNKEYED)
-    if weights and weights.sums:
-        key["weights"] = {name: one.model_dump(mode="json") for name, one in weights.sums.items()}
-    if weights and weights.coherence:
-        key["coherence"] = weights.coherence.model_dump(mode="json")
-    if weights and weights.against:
-        key["against"] = {name: one.model_dump(mode="json") for name, one in weights.against.items()}
-    return key
+    return resolved_scorer(config).model_dump(mode="json", exclude=UNKEYED)
 
 
 def score(job: Job, store: Store, key: str) -> Outcome:
     """Score every window of one shard, in batches of windows of one length.
 
-    Inputs: the shard of windows and, if any of its documents are not to be scored, their list (`dedup.py`). Counts are
-    of the windows that are to be scored. The jobs of `environment["together"]` are done in the same pass.
+    Inputs: the shard of windows, if any of its documents are not to be scored, their list (`dedup.py`), and the file
+    with a calibration's weights, if there is one. Counts are of the windows that are to be scored. The jobs of
+    `environment["together"]` are done in the same pass.
     """
     from ladm.tasks.scorers.window_scores import score_windows  # noqa: PLC0415
 
     others = [Job.model_validate(one) for one in job.environment.get("together", [])]
     beside = {other.config["scorer"]: other.config["settings"] for other in others}
     environment = {name: value for name, value in job.environment.items() if name != "together"}
-    scorer = {name: value for name, value in job.config.items() if name not in OF_WEIGHTS}
-    config = LadmConfig.model_validate({**scorer, **environment, "beside": beside})
-    given = {field: job.config[name] for name, field in OF_WEIGHTS.items() if name in job.config}
-    weights = Weights.model_validate(given)
+    config = LadmConfig.model_validate({**job.config, **environment, "beside": beside})
+    given = [Weights.model_validate(orjson.loads(store.read_bytes(one.path))) for one in job.all("weights")]
+    weights = given[0] if given else Weights()
     calculator, turns = calculator_for(config, job.identity[0], head=config.beside.head)
     text_of = _text_of(config.beside, config.model, others)
     measured = [measure.Columns(other) for other in others]
@@ -117,6 +111,7 @@ def _add(
     rows["layers"].append(result.layers)
     for name in ("dependency", "order"):
         rows[f"{name}_score"].append(result.by_profile.get(name))
+    rows["coherence"].append(result.coherence or None)
 
 
-STAGE = Stage(name="score", version="3", compute=score, roles=("windows", "drops"))
+STAGE = Stage(name="score", version="4", compute=score, roles=("windows", "drops", "weights"))

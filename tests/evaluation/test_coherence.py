@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ladm.tasks.evaluation.coherence import Made, fit_coherence
 from ladm.tasks.evaluation.passages import owners
-from ladm.tasks.scorers import vocabulary
+from ladm.tasks.scorers import topics, vocabulary
 from ladm.tasks.scorers.coherence import (
     APART,
     FEATURES,
@@ -18,6 +18,7 @@ from ladm.tasks.scorers.coherence import (
     Coherence,
     FeatureWeights,
     PairWeights,
+    Seen,
     coherence_features,
     log_odds,
     log_shares,
@@ -31,6 +32,8 @@ PLAN = profile_plan(LENGTH)
 PAIRS = pairs_of(PLAN)
 NO_WORDS = np.zeros(len(vocabulary.FEATURES))
 """What is told of the vocabulary where attention alone is looked at."""
+NO_STATES = np.zeros((0, 0))
+NO_MORE = [NO_WORDS, np.zeros(len(topics.FEATURES))]
 
 
 def of_kind(kind: str, chance: np.random.Generator) -> np.ndarray:
@@ -51,12 +54,20 @@ def made(count: int, seed: int, told: float) -> Made:
     share[:, 1, 2] -= told * (owner_WC[:, PAIRS.query] != owner_WC[:, PAIRS.key])
     domains = [("Books", "Code")[number % 2] for number in range(len(kinds))]
     documents = [f"{seed}-{number % count}" for number in range(len(kinds))]
-    return Made(share, kinds, domains, documents, np.tile(NO_WORDS, (len(kinds), 1)), owner_WC)
+    words, states = np.tile(NO_WORDS, (len(kinds), 1)), np.tile(NO_STATES, (len(kinds), 1, 1))
+    return Made(share, kinds, domains, documents, words, states, owner_WC)
+
+
+def fitted(windows: Made, topic_layer: int | None = None) -> Coherence:
+    found = fit_coherence((4, 9), topic_layer, PLAN, windows)
+    assert found is not None
+    return found.coherence
 
 
 def score(coherence: Coherence, share_NHP: np.ndarray) -> float:
     """How coherent a window is, by coherence alone."""
-    return soft_minimum(list(coherence.parts(coherence.features(PLAN, share_NHP, NO_WORDS)).values()))
+    features = coherence.features(PLAN, Seen(share_NHP, NO_WORDS, NO_STATES))
+    return soft_minimum(list(coherence.parts(features).values()))
 
 
 def auc(above: np.ndarray, below: np.ndarray) -> float:
@@ -77,7 +88,7 @@ def test_the_share_of_a_row() -> None:
 
 def test_features_of_odds_worked_by_hand() -> None:
     odds = np.where((PAIRS.query >= 64) & (PAIRS.key < 64), -2.0, 1.0)
-    features = dict(zip(FEATURES, coherence_features(odds, np.zeros(len(APART)), PAIRS, NO_WORDS), strict=True))
+    features = dict(zip(FEATURES, coherence_features(odds, np.zeros(len(APART)), PAIRS, NO_MORE), strict=True))
     at_ten = odds[PAIRS.query - PAIRS.key == 10]
     assert features["mean-10"] == pytest.approx(at_ten.mean())
     assert features["spread-10"] == pytest.approx(at_ten.std())
@@ -85,7 +96,7 @@ def test_features_of_odds_worked_by_hand() -> None:
     assert features["weakest-cut-relative"] < -2
     assert features["lowest-tenth"] == -2.0
     whole = dict(
-        zip(FEATURES, coherence_features(np.ones_like(odds), np.zeros(len(APART)), PAIRS, NO_WORDS), strict=True)
+        zip(FEATURES, coherence_features(np.ones_like(odds), np.zeros(len(APART)), PAIRS, NO_MORE), strict=True)
     )
     assert whole["weakest-cut"] == 1.0
     assert whole["weakest-cut-relative"] == pytest.approx(0.0)
@@ -101,8 +112,7 @@ def test_one_pair_does_not_decide() -> None:
 
 
 def test_what_is_fitted_tells_whole_windows_from_every_way_of_breaking_that_it_has_not_seen() -> None:
-    coherence = fit_coherence((4, 9), PLAN, made(40, 0, told=1.0))
-    assert coherence is not None
+    coherence = fitted(made(40, 0, told=1.0))
     assert set(coherence.against) == {"spliced", "halves", "interleaved"}, "there were no crumbs"
     weights = np.abs(np.array(coherence.pairs.weights)).mean(axis=2)
     assert weights[1, 2] > 5 * np.delete(weights.ravel(), 5).max(), "one head tells"
@@ -113,14 +123,13 @@ def test_what_is_fitted_tells_whole_windows_from_every_way_of_breaking_that_it_h
         assert auc(scores[kinds == "whole"], scores[kinds == kind]) > 0.95, kind
     assert abs(scores[kinds == "whole"].mean()) < 0.7, "real windows lie about zero"
     # Where attention says nothing of whose text it is, nothing is told.
-    blind = fit_coherence((4, 9), PLAN, made(40, 2, told=0.0))
-    assert blind is not None
+    blind = fitted(made(40, 2, told=0.0))
     scores = np.array([score(blind, share) for share in made(20, 3, told=0.0).shares])
     assert auc(scores[kinds == "whole"], scores[kinds == "halves"]) < 0.8
 
 
 def test_too_few_windows() -> None:
-    assert fit_coherence((4, 9), PLAN, made(10, 0, told=1.0)) is None
+    assert fit_coherence((4, 9), None, PLAN, made(10, 0, told=1.0)) is None
 
 
 def test_whose_a_cell_is() -> None:
@@ -142,16 +151,47 @@ def test_vocabulary_tells_where_attention_does_not_and_more_than_enough_of_it_te
     silent, chance = made(40, 0, told=0.0), np.random.default_rng(1)
     is_whole = np.array([kind == "whole" for kind in silent.kinds])
     shared = np.where(is_whole, 0.5, 0.3)[:, None] + chance.normal(0, 0.05, (len(is_whole), len(NO_WORDS)))
-    coherence = fit_coherence((4, 9), PLAN, dataclasses.replace(silent, vocabulary=shared))
-    assert coherence is not None
+    coherence = fitted(dataclasses.replace(silent, vocabulary=shared))
     scores = np.array(
         [
-            soft_minimum(list(coherence.parts(coherence.features(PLAN, share, words)).values()))
+            soft_minimum(list(coherence.parts(coherence.features(PLAN, Seen(share, words, NO_STATES))).values()))
             for share, words in zip(silent.shares, shared, strict=True)
         ]
     )
     assert auc(scores[is_whole], scores[~is_whole]) > 0.95
-    enough = np.array(coherence.enough)
+    enough = np.array(coherence.enough)[: len(NO_WORDS)]
     assert ((enough > 0.45) & (enough < 0.6)).all()
-    share = silent.shares[0]
-    assert coherence.features(PLAN, share, enough) == pytest.approx(coherence.features(PLAN, share, enough + 1))
+    some, more = (coherence.features(PLAN, Seen(silent.shares[0], one, NO_STATES)) for one in (enough, enough + 1))
+    assert more.sum() > some.sum(), "what there is, is told"
+    assert list(coherence.parts(some).values()) == pytest.approx(list(coherence.parts(more).values()), abs=1e-5)
+
+
+def test_topics_tell_where_nothing_else_does() -> None:
+    """The segments of a window lie around the topics of the documents that it is made of."""
+    silent, chance = made(60, 0, told=0.0), np.random.default_rng(2)
+    topic_of = {document: chance.normal(size=24) for document in {*silent.documents, "another"}}
+    states = np.stack(
+        [
+            np.stack([topic_of["another" if owner else document] for owner in owner_C[:: CELLS // topics.SEGMENTS]])
+            + chance.normal(size=(topics.SEGMENTS, 24))
+            for owner_C, document in zip(silent.owners, silent.documents, strict=True)
+        ]
+    )
+    found = fit_coherence((4, 9), 5, PLAN, dataclasses.replace(silent, states=states))
+    assert found is not None
+    coherence = found.coherence
+    assert coherence.topics is not None
+    assert coherence.topics.layer == 5
+    # The features are those of weights that have not seen the document, for whoever fits more to them.
+    assert found.features.shape == (len(silent.kinds), len(FEATURES))
+    kinds = np.array(silent.kinds)
+    weakest = found.features[:, FEATURES.index("topics-weakest-cut")]
+    assert auc(weakest[kinds == "whole"], weakest[kinds == "halves"]) > 0.95
+    scores = np.array(
+        [
+            soft_minimum(list(coherence.parts(coherence.features(PLAN, Seen(share, NO_WORDS, state))).values()))
+            for share, state in zip(silent.shares, states, strict=True)
+        ]
+    )
+    assert auc(scores[kinds == "whole"], scores[kinds == "interleaved"]) > 0.9
+    assert fitted(silent, None).topics is None, "no layer's states were kept"

@@ -12,6 +12,7 @@ import pytest
 
 from ladm.flows.dag.lineage import Request
 from ladm.flows.evaluation.verdict import verdict, worst_contrasts
+from ladm.tasks.evaluation import fit
 from ladm.tasks.evaluation.contrast_set import (
     CALIBRATE,
     CRUMBS,
@@ -33,12 +34,13 @@ from ladm.tasks.evaluation.fit import (
     profiled_layers,
     real_windows,
 )
-from ladm.tasks.evaluation.scores import Choice, Setting, all_scores, forward_passes, per_layer, unlikeness
+from ladm.tasks.evaluation.scores import Choice, Setting, all_scores, coherent, forward_passes, per_layer, unlikeness
 from ladm.tasks.evaluation.stability import spearman, stability
 from ladm.tasks.evaluation.table import ALL_DOMAINS, held_back, table
 from ladm.tasks.manifest import Counts, Manifest, Shard
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.calibration import Calibration
+from ladm.tasks.scorers.coherence import FEATURES as COHERENCE
 from ladm.tasks.scorers.coherence import pairs_of
 from ladm.tasks.scorers.distance_profile import CELLS, DISTANCES, FEATURES, profile_plan
 from ladm.tasks.scorers.gate import COLUMNS
@@ -97,6 +99,7 @@ def measurement(chance: np.random.Generator, domain: str, number: int, kind: str
         profile_mhf=profile.astype(np.float32),
         share_mhp=share.astype(np.float16),
         vocabulary_v=np.zeros(len(VOCABULARY), np.float32),
+        state_sz=np.zeros((0, 0), np.float16),
         owner_c=owner_c if kind != "menus" else np.array([], int),
         text=text,
         beside={"random": float(chance.random())} if number < 3 else {},
@@ -252,9 +255,11 @@ def test_the_gate_and_the_dependency_against_every_scale(found: list[Measurement
     assert gate is not None
     assert gate.windows == len(real_windows(config, enough)) == 64
     assert {one.domain for one in real_windows(ContrastConfig(), enough)} == {"Books"}, "lists are no real text"
-    coherence = coherence_of(SETTING, config, enough)
-    assert coherence is not None
+    fitted = coherence_of(SETTING, config, enough)
+    assert fitted is not None
+    coherence = fitted.coherence
     assert set(coherence.against) == {SPLICED, HALVES, INTERLEAVED, CRUMBS}
+    assert gate_of(SETTING, config, enough, fitted) == gate, "too few windows to know their coherence by"
     calibration = calibration_of(
         enough, coherence=coherence, gate=gate, dependency=fit_dependency(SETTING, enough, 0.5)
     )
@@ -267,10 +272,11 @@ def test_the_gate_and_the_dependency_against_every_scale(found: list[Measurement
     assert by["dependency", "menus"] < 0.9, "an odd text is nothing to dependency"
     assert by["calibrated", "menus"] > 0.9
     ranked = next(values for choice, values in scores.items() if choice.formula == "calibrated")
-    out = unlikeness(gate, enough, SETTING.profile_layers) > gate.threshold
+    coherent_WE = coherent(SETTING, enough, calibration.weights)
+    out = unlikeness(gate, enough, SETTING.profile_layers, coherent_WE) > gate.threshold
     assert np.isneginf(ranked[out]).all()
     assert np.isfinite(ranked[~out]).all()
-    shares = held_back(gate, SETTING, enough)
+    shares = held_back(calibration, SETTING, enough)
     assert [(one["domain"], one["windows"]) for one in shares] == [("Books", 8), ("Dictionaries", 8)]
     assert held_back(None, SETTING, enough) == []
     # Without a dependency the gate still holds back.
@@ -281,9 +287,39 @@ def test_the_gate_and_the_dependency_against_every_scale(found: list[Measurement
     assert coherence_of(SETTING, config, found[:20]) is None, "too few windows"
     # The testing half and lists have no say.
     calibrating = [one for one in enough if one.half == CALIBRATE]
-    assert coherence_of(SETTING, config, calibrating) == coherence
+    again = coherence_of(SETTING, config, calibrating)
+    assert again is not None
+    assert again.coherence == coherence
     books = [one for one in enough if one.domain == "Books"]
-    assert coherence_of(SETTING, ContrastConfig(), enough) == coherence_of(SETTING, ContrastConfig(), books)
+    with_lists, without = (coherence_of(SETTING, ContrastConfig(), some) for some in (enough, books))
+    assert with_lists is not None
+    assert without is not None
+    assert with_lists.coherence == without.coherence
+
+
+def test_a_gate_of_many_windows_reads_their_coherence(
+    found: list[Measurement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "ENOUGH_FOR_COHERENCE", 24)
+    config, chance = ContrastConfig(lists="nothing"), np.random.default_rng(3)
+    enough = found + [
+        measurement(chance, domain, number, kind, CALIBRATE)
+        for domain in ("Books", "Dictionaries")
+        for number in range(20, 40)
+        for kind in KINDS[CALIBRATE]
+    ]
+    fitted = coherence_of(SETTING, config, enough)
+    assert fitted is not None
+    gate = gate_of(SETTING, config, enough, fitted)
+    assert gate is not None
+    assert gate.coherence == COHERENCE
+    calibration = calibration_of(enough, coherence=fitted.coherence, gate=gate)
+    broken = [dataclasses.replace(one, share_mhp=one.share_mhp + 9) for one in enough if one.kind == WHOLE]
+    near, far = (
+        unlikeness(gate, some, SETTING.profile_layers, coherent(SETTING, some, calibration.weights))
+        for some in ([one for one in enough if one.kind == WHOLE], broken)
+    )
+    assert (far > near).all(), "they hang together as no text does"
 
 
 def test_the_verdict_names_the_worst_contrast(found: list[Measurement]) -> None:

@@ -8,7 +8,7 @@ of junk or of what is measured:
     python tests/scorers/gate_windows.py
 
 Of coherence the features are kept, not the attention of all pairs of cells, which would fill megabytes: they are those
-of the shipped calibration's weights of pairs, whose digest lies beside them.
+of the shipped calibration's weights, whose digest lies beside them.
 
 Dimensions in names: W windows, L tokens, N layers, H heads, F features of the profile, E features of coherence, C
 columns of the text.
@@ -33,7 +33,7 @@ from ladm.tasks.evaluation.junk import junk_ids
 from ladm.tasks.evaluation.passages import SourceWindow
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calibration import Calibration
-from ladm.tasks.scorers.coherence import PairWeights, log_shares
+from ladm.tasks.scorers.coherence import Coherence, Seen, log_shares
 from ladm.tasks.scorers.text import NAMES, text_columns
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
@@ -64,8 +64,8 @@ class Measured(NamedTuple):
     kinds: list[str]
     profile_wnhf: npt.NDArray[np.float32]
     coherent_we: npt.NDArray[np.float64]
-    pairs: str
-    """The digest of the weights of pairs."""
+    weights: str
+    """The digest of the weights that made the features of coherence."""
     text: list[dict[str, float]]
     """Of each window, the columns of the text by name."""
 
@@ -108,9 +108,10 @@ def shipped() -> Calibration:
     return Calibration.model_validate_json((files("ladm.tasks.scorers") / "calibrations" / name).read_bytes())
 
 
-def digest_of(weights: PairWeights) -> str:
-    """What names weights of pairs."""
-    return hashlib.sha256(weights.model_dump_json().encode()).hexdigest()
+def digest_of(coherence: Coherence) -> str:
+    """What names the weights of pairs and of topics."""
+    weights = coherence.model_dump_json(include={"pairs", "topics"})
+    return hashlib.sha256(weights.encode()).hexdigest()
 
 
 def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, Any, dict[str, float]]]:
@@ -130,11 +131,13 @@ def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, Any, d
     layers = coherence.pairs.layers
     assert set(LAYERS) <= set(layers)
     for window in windows:
-        passed = one_pass(calculator, {plan: layers}, torch.as_tensor(window.ids_l[None].astype(np.int64)))
+        ids_BL = torch.as_tensor(window.ids_l[None].astype(np.int64))
+        passed = one_pass(calculator, {plan: layers}, ids_BL, states_of=shipped().weights.states_of)
+        assert passed.states is not None
         profile_NHF = profile_features(plan, passed.pfs[plan])[0][[layers.index(layer) for layer in LAYERS]]
-        coherent_E = coherence.features(
-            plan, log_shares(plan, passed.pfs[plan][:, 0]), vocabulary_features(window.ids_l)
-        )
+        share_NHP = log_shares(plan, passed.pfs[plan][:, 0])
+        seen = Seen(share_NHP, vocabulary_features(window.ids_l), passed.states[0])
+        coherent_E = coherence.features(plan, seen)
         found.append((profile_NHF, coherent_E, text_columns(window.ids_l, decode(window.ids_l))))
     return found
 
@@ -145,7 +148,7 @@ def stored() -> Measured:
         columns = [dict(zip(NAMES, row, strict=True)) for row in file["text_WC"].tolist()]
         named = (file[name].tolist() for name in ("names", "domains", "kinds"))
         profile_WNHF = file["profile_WNHF"].astype(np.float32)
-        return Measured(*named, profile_WNHF, file["coherent_WE"], str(file["pairs"]), columns)
+        return Measured(*named, profile_WNHF, file["coherent_WE"], str(file["weights"]), columns)
 
 
 def main() -> None:
@@ -163,7 +166,7 @@ def main() -> None:
         kinds=[one.kind for one in windows],
         profile_WNHF=np.stack([profile for profile, *_ in found]).astype(np.float16),
         coherent_WE=np.stack([coherent for _, coherent, _ in found]),
-        pairs=digest_of(coherence.pairs),
+        weights=digest_of(coherence),
         text_WC=np.array([[columns[name] for name in NAMES] for *_, columns in found]),
     )
     print(f"{len(windows)} windows, {FILE.stat().st_size / 1024:.0f} KiB: {FILE}")

@@ -31,13 +31,13 @@ STRANGE = "Code: Acorn 8.19.0: acorn.js"
 tables of character codes. It is not held back, and is ranked last in its domain: docs/evaluation.md says so."""
 
 
-def features_of(measured: Measured, place: int) -> np.ndarray:
+def features_of(measured: Measured, place: int, *, coherent: bool) -> np.ndarray:
     profile_NF = measured.profile_wnhf[place].astype(np.float64).mean(axis=1)
-    return gate_features(profile_NF, measured.text[place])
+    return gate_features(profile_NF, measured.text[place], measured.coherent_we[place] if coherent else ())
 
 
 def unlikeness(gate: Gate, place: int) -> float:
-    return float(gate_distances(gate, features_of(MEASURED, place)[None])[0])
+    return float(gate_distances(gate, features_of(MEASURED, place, coherent=bool(gate.coherence))[None])[0])
 
 
 def shipped_gate() -> Gate:
@@ -66,7 +66,7 @@ def named(place: int) -> str:
 
 def test_what_was_measured_is_of_the_shipped_weights() -> None:
     assert SHIPPED.coherence is not None
-    assert digest_of(SHIPPED.coherence.pairs) == MEASURED.pairs, "measure anew: python tests/scorers/gate_windows.py"
+    assert digest_of(SHIPPED.coherence) == MEASURED.weights, "measure anew: python tests/scorers/gate_windows.py"
 
 
 def test_the_windows_are_real_texts_of_several_domains_and_every_kind_of_junk() -> None:
@@ -103,7 +103,7 @@ def test_a_gate_fitted_on_the_real_texts_alone_knows_junk_from_texts_it_has_not_
     for place in real:
         others = [one for one in real if one != place]
         reference = Windows(
-            np.stack([features_of(MEASURED, one) for one in others]),
+            np.stack([features_of(MEASURED, one, coherent=False) for one in others]),
             [MEASURED.domains[one] for one in others],
             [MEASURED.names[one] for one in others],
         )
