@@ -56,11 +56,13 @@ def fit_topics(
     middle_MD = _about_their_domain(state_WSD.mean(axis=1) / scale_D, domains, documents)
     if len(middle_MD) < FEWEST_DOCUMENTS:
         return None
-    # In units in which segments have the variance 1 in every direction, those along which documents differ most.
-    whitening_DD = np.linalg.inv(np.linalg.cholesky(within_DD))
-    _, variance_K, direction_KD = np.linalg.svd(middle_MD @ whitening_DD.T, full_matrices=False)
-    between_K = variance_K[:DIRECTIONS] ** 2 / len(middle_MD) - 1 / SEGMENTS
-    direction_KD = direction_KD[:DIRECTIONS] @ whitening_DD / scale_D
+    # The directions along which documents differ most, measured by how much the segments of a document do: those of
+    # the eigenvectors of M S⁻¹ Mᵀ, which is small, for S the covariance within documents.
+    solved_DM = np.linalg.solve(within_DD, middle_MD.T)
+    variance_K, vectors_MK = np.linalg.eigh(middle_MD @ solved_DM)
+    variance_K, vectors_MK = variance_K[::-1][:DIRECTIONS], vectors_MK[:, ::-1][:, :DIRECTIONS]
+    direction_KD = (solved_DM @ vectors_MK / np.sqrt(np.maximum(variance_K, _LEAST_BETWEEN))).T / scale_D
+    between_K = variance_K / len(middle_MD) - 1 / SEGMENTS
     return TopicWeights(
         layer=layer,
         directions=tuple(tuple(float(f"{one:.4g}") for one in row_D) for row_D in direction_KD),

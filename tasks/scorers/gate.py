@@ -60,10 +60,10 @@ START = 0.7
 PENALTY = 0.5
 """What the square of one unit of unlikeness beyond `START` costs, in standard deviations of real dependency: little
 where some real windows lie, more than any dependency where none do."""
-SLOPE = 0.05
+SLOPE = 0.02
 """Dependency above that of real windows in the middle counts by its logarithm, so much of it: the order stays, and what
 depends on itself far more than texts do, as lists do, gains little."""
-LEAN = 0.1
+LEAN = 0.15
 """What each unit of unlikeness above 0 costs: of windows that depend on themselves alike, those most like real text
 come first."""
 HELD_BACK = 0.01

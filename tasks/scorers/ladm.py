@@ -100,10 +100,8 @@ class LadmConfig(Settings):
     @classmethod
     def _layers_as_list(cls, layers: object) -> object:
         """Turns every way to write a choice of layers into `all` or the numbers, so that equal choices are equal."""
-        if isinstance(layers, int) and not isinstance(layers, bool):
-            return [layers]
         if not isinstance(layers, str):
-            return layers
+            return [layers] if isinstance(layers, int) and not isinstance(layers, bool) else layers
         if layers.strip() in cls.layers_by_name:
             return layers.strip()
         chosen: list[int] = []
