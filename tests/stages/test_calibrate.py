@@ -12,7 +12,8 @@ from conftest import Answer, Corpus, run_arguments, write_jsonl
 
 from ladm.tasks.evaluation.reference import real_text
 from ladm.tasks.evaluation.sample_windows import PACKAGE, sample_digest
-from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Windows
+from ladm.tasks.scorers.distance_profile import FEATURES
+from ladm.tasks.scorers.gate import COLUMNS, FEWEST_WINDOWS, Windows
 
 Cli = Callable[..., Answer]
 OWN = ["scorer.layers=own", "calibrate.windows=30"]
@@ -108,7 +109,7 @@ def test_what_cannot_be_calibrated_is_refused_before_any_work(
 
 
 def features(count: int, seed: int, middle: float) -> np.ndarray:
-    return np.random.default_rng(seed).normal(middle, 1, (count, 92))
+    return np.random.default_rng(seed).normal(middle, 1, (count, 5 * len(FEATURES) + len(COLUMNS)))
 
 
 def test_junk_of_a_corpus_teaches_the_gate_nothing() -> None:

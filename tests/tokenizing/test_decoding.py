@@ -13,7 +13,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from ladm.tasks.tokenizing import decoding
 from ladm.tasks.tokenizing.decoding import decoder_of
 
-TEXTS = ["the cat sat on the mat, the cat!", "naïve café – 日本語のテキスト 🙂🙂", "def f(x):\n\treturn x  # \x00\x7f"] * 3
+TEXTS = [
+    "the cat sat on the mat, the cat!",
+    "naïve café – 日本語のテキスト 🙂🙂",
+    "def f(x):\n\treturn x  # \x00\x7f",
+] * 3
 
 
 def byte_level() -> Tokenizer:
