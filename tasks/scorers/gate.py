@@ -55,15 +55,15 @@ COLUMNS = tuple(OF_THE_TEXT)
 SHRINK = 0.1
 """How far the correlations are shrunk towards none: a reference holds about as many windows as there are features."""
 FOLDS = 8
-START = 0.7
-"""Unlikeness up to this costs little: eight real windows in ten."""
+START = 0.5
+"""Unlikeness up to this costs little: some three real windows in four."""
 PENALTY = 0.5
 """What the square of one unit of unlikeness beyond `START` costs, in standard deviations of real dependency: little
 where some real windows lie, more than any dependency where none do."""
-SLOPE = 0.02
+SLOPE = 0.2
 """Dependency above that of real windows in the middle counts by its logarithm, so much of it: the order stays, and what
 depends on itself far more than texts do, as lists do, gains little."""
-LEAN = 0.15
+LEAN = 0.05
 """What each unit of unlikeness above 0 costs: of windows that depend on themselves alike, those most like real text
 come first."""
 HELD_BACK = 0.01

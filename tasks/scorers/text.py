@@ -15,7 +15,7 @@ asks whether a window lies within what real windows have in all of them at once,
 | `repeated_lines` | share of the lines that are the same as another one |
 | `repeated_line_shapes` | share of the lines of the same shape as another one: letters, digits, spaces and marks |
 | `shape_ratio` | zstd's bytes for the text's shape ÷ the bytes of the shape |
-| `digit_share`, `space_share`, `mark_share` | share of the text's bytes that are digits; spaces or tabs; anything but letters, digits and these |
+| `digit_share`, `space_share`, `mark_share` | share of the bytes that are digits; spaces or tabs; all other marks |
 | `line_bytes`, `line_spread` | mean bytes of a line; their standard deviation ÷ that |
 
 Dimensions in names: L tokens of the window, N n-grams, C characters (as bytes of UTF-8).

@@ -1,4 +1,4 @@
-"""The stage `gate`: distances from columns that the store has, by a gate that reads coherence and by one that does not."""
+"""The stage `gate`: distances from columns that the store has, with coherence where the gate reads it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 
 from ladm.tasks.job import Job
@@ -40,13 +41,8 @@ def fitted(*, coherent: bool) -> Gate:
 
 
 def shard_of(store: Store, stage: str, columns: dict[str, list]) -> Shard:
-    return store.kept(store.write_shard(stage, stage, table_of(columns, store_schema(columns))))[0]
-
-
-def store_schema(columns: dict[str, list]):
-    import pyarrow as pa
-
-    return SCORES if "cds" in columns else pa.table(columns).schema
+    schema = SCORES if stage == "score" else pa.table(columns).schema
+    return store.kept(store.write_shard(stage, stage, table_of(columns, schema)))[0]
 
 
 @pytest.mark.parametrize("coherent", [True, False])
