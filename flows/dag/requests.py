@@ -100,6 +100,9 @@ class Requester:
             store=self.plan.config.store,
             config=ask.config,
             inputs={**inputs, **ask.inputs},
+            source=None,  # named, like the two below, since pydantic takes longer to find a default than the rest takes
+            part=None,
+            group=[],
             identity=ask.identity,
             environment=ask.environment,
         )
