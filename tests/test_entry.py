@@ -11,6 +11,7 @@ import pytest
 
 INTERRUPT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run under `nohup`
 {before}
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
@@ -44,7 +45,8 @@ def test_an_interrupt_while_it_loads_is_told_in_a_line(before: str, code: int, t
 
 def test_an_interrupt_after_its_end_is_told_in_a_line() -> None:
     program = (
-        "import os, signal, sys, ladm.flows.cli\nladm.flows.cli.main = lambda: 0\nfrom ladm.flows.entry import main\n"
+        "import os, signal, sys, ladm.flows.cli\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "ladm.flows.cli.main = lambda: 0\nfrom ladm.flows.entry import main\n"
         "main()\nos.kill(os.getpid(), signal.SIGINT)\nimport time; time.sleep(9)"
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=300)

@@ -119,9 +119,9 @@ class Files(Listing):
 
     def read_bytes(self, path: str, end: int | None = None) -> bytes:
         """The content of a file, all or the first `end` bytes; `FileNotFoundError` if there is none."""
-        # s3fs would ask how large it is before, to read large ones in several requests at once.
-        options = {"max_concurrency": 1} if is_s3(self.uri) else {}
-        return cast(bytes, self.fs.cat_file(self.full(path), end=end, **options))
+        # Of S3 that is two requests, the first for its size. To ask for one (`max_concurrency=1`) would have s3fs try
+        # again around its own trying again, and a server that is gone be waited for half an hour.
+        return cast(bytes, self.fs.cat_file(self.full(path), end=end))
 
     def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
         """The contents of files, asked for together; None of one that cannot be read."""

@@ -157,7 +157,7 @@ def test_it_tells_what_was_found_and_assumed(tmp_path: Path, ladm: Cli) -> None:
     assert "scripts: Latin 100%" in answer.out
     lines = [line.split() for line in answer.out.splitlines() if line.strip()[:1].isdigit()]
     assert [line[0] for line in lines] == [f"{2**power:,}" for power in range(10, 18)]
-    assert [line[0] for line in lines if "shipped," in line] == ["1,024", "2,048", "4,096"]
+    assert [line[0] for line in lines if "shipped," in line] == ["1,024", "2,048", "4,096", "8,192"]
     written = (tmp_path / "config.yaml").read_text()
     assert written.count("#") > 5
     assert yaml.safe_load(written)["window"]["length"] == 1024
@@ -246,7 +246,7 @@ def test_a_longer_name_that_ends_like_a_domain_is_one(tmp_path: Path, name: str)
         (
             "a.json",
             json.dumps([{"text": text(1)}] * 3),
-            "where each record should be a line of its own",
+            "a JSON array, not one object a line: convert it with `jq -c '.[]'`",
         ),
     ],
 )

@@ -27,7 +27,8 @@ from ladm.tasks.storage.store import Store
 
 Cli = Callable[..., Answer]
 LONG = """
-import pathlib, time
+import pathlib, signal, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under `nohup`
 from ladm.tasks.scorers import span_mass
 quick = span_mass._blocks
 def slow(cuts):
