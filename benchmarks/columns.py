@@ -2,9 +2,10 @@
 
 Windows are cut from the corpus as the stage `tokenize` does it, and from every window its columns are worked out as the
 stage `measure` does it, the window's text decoded from its tokens included; the features of vocabulary, which scoring
-works out by itself, are told apart. CPU time of all threads, without reading and writing files; by turns.
+works out by itself, are told apart. CPU time of all threads, without reading and writing files; by turns. The variable
+is what the `ladm` command sets: shared among threads, small matrices take longer.
 
-    python benchmarks/columns.py [--corpus FOLDER] [--lengths 1024 4096] [--documents 400] [--rounds 3]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/columns.py [--lengths 1024 4096] [--documents 400] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> None:
     texts = [record["text"] for record in records[:: max(1, len(records) // options.documents)]]
     rows = [row for length in options.lengths for row in timed_rows(texts, length, options.rounds)]
     command = (
-        f"python benchmarks/columns.py --lengths {' '.join(map(str, options.lengths))} "
+        f"OPENBLAS_NUM_THREADS=1 python benchmarks/columns.py --lengths {' '.join(map(str, options.lengths))} "
         f"--documents {options.documents} --rounds {options.rounds}"
     )
     text = (
