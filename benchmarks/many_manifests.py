@@ -124,9 +124,10 @@ class _MakingUp:
     def __init__(self, store: Any, records: Any) -> None:
         self._store, self._records = store, records
 
-    def submit(self, stage: Any, job: Any, *, holds_model: bool) -> _Said:
+    def submit(self, stage: Any, job: Any, *, holds_model: bool) -> Any:
         """One record of each source file, kept everywhere, and one file a job."""
         from ladm.flows.dag.stages import TABLE  # noqa: PLC0415
+        from ladm.flows.forecast.by_hand import Finished  # noqa: PLC0415
         from ladm.tasks.manifest import Counts, Manifest  # noqa: PLC0415
 
         folder = next(row.stored_in for row in TABLE if row.stage.name == stage.name)
@@ -137,28 +138,7 @@ class _MakingUp:
         measures = {"windows": 1} if stage.name == "score" else {}
         manifest = Manifest(stage=stage.name, key=key, label=job.label, shards=[made], counts=counts, measures=measures)
         self._records.write_manifest(manifest)
-        return _Said(manifest.model_dump(mode="json"))
-
-
-class _Said:
-    """What Prefect's future of a completed task is to the DAG."""
-
-    name = "Completed"
-
-    def __init__(self, result: dict[str, Any]) -> None:
-        self.state, self._result = self, result
-
-    def is_completed(self) -> bool:
-        return True
-
-    def wait(self) -> None:
-        return None
-
-    def result(self) -> dict[str, Any]:
-        return self._result
-
-    def add_done_callback(self, call: Any) -> None:
-        call(self)
+        return Finished(manifest.model_dump(mode="json"))
 
 
 if __name__ == "__main__":

@@ -34,15 +34,15 @@ class _Here:
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
 
-    def submit(self, stage: Stage, job: Job, *, holds_model: bool) -> _Done:
+    def submit(self, stage: Stage, job: Job, *, holds_model: bool) -> Finished:
         done, *together = run_jobs(stage, job)
         for manifest in together:
             self._inventory.add(manifest)
-        return _Done(done.model_dump(mode="json"))
+        return Finished(done.model_dump(mode="json"))
 
 
-class _Done:
-    """What Prefect's future of a completed task is to the DAG."""
+class Finished:
+    """What Prefect's future of a completed task is to the DAG; `result` is the manifest of its job."""
 
     name = "Completed"
 
@@ -51,13 +51,16 @@ class _Done:
         self.state = self
 
     def is_completed(self) -> bool:
+        """It is."""
         return True
 
     def wait(self) -> None:
-        return None
+        """Nothing is left to wait for."""
 
     def result(self) -> dict[str, Any]:
+        """The manifest, as JSON has it."""
         return self._result
 
-    def add_done_callback(self, call: Callable[[_Done], None]) -> None:
+    def add_done_callback(self, call: Callable[[Finished], None]) -> None:
+        """Call at once."""
         call(self)

@@ -25,7 +25,7 @@ from ladm.flows.dag.crew import Crew
 from ladm.flows.dag.doing import do_stages, do_without_work, publish_what_there_is
 from ladm.flows.dag.preflight import preflight
 from ladm.flows.dag.stages import STAGES, TABLE
-from ladm.flows.forecast.by_hand import _Done
+from ladm.flows.forecast.by_hand import Finished
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks.job import Job, Stage
 from ladm.tasks.manifest import Counts, Manifest
@@ -96,7 +96,7 @@ class MakingUp:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def submit(self, stage: Stage, job: Job, *, holds_model: bool) -> _Done:
+    def submit(self, stage: Stage, job: Job, *, holds_model: bool) -> Finished:
         folder = next(row.stored_in for row in TABLE if row.stage.name == stage.name)
         key, kept = stage.key(job), sum(shard.rows for shard in next(iter(job.inputs.values()), [])) or 1
         shard = self.store.write_file(folder, key, "parquet", b"0").model_copy(update={"rows": kept})
@@ -111,7 +111,7 @@ class MakingUp:
             measures=measures,
         )  # fmt: skip
         StoreRecords(uri=self.store.uri).write_manifest(manifest)
-        return _Done(manifest.model_dump(mode="json"))
+        return Finished(manifest.model_dump(mode="json"))
 
 
 def warm(name: str, files: int, corpus: Corpus, counting: Counting) -> Counter[str]:
