@@ -278,7 +278,11 @@ def report(windows: Sequence[Pooled], calibration: Calibration, options: argpars
     gate = calibration.gate
     held = sum(window.found[CALIBRATED] == -np.inf for window in real)
     about_gate = f"Its gate holds back {held} of the {len(real)} real windows." if gate else "It has no gate."
-    given = f" --corpus {options.corpus}" if options.corpus not in (SHARED, SAMPLE) else ""
+    given = "" if options.corpus.resolve() in (SHARED.resolve(), SAMPLE) else f" --corpus {options.corpus}"
+    given += " --calibration …" if options.calibration else ""
+    made = (
+        f"made like the shipped one, from {len(calibration.documents)} documents" if options.calibration else "shipped"
+    )
     lines = "\n".join(row for *_, row in sorted(rows))
     kinds, domains = sorted({window.kind for window in windows} - {"whole"}), len({window.domain for window in windows})
     return f"""# Leaderboard: what each scorer selects from a pool of which half is junk
@@ -286,9 +290,11 @@ def report(windows: Sequence[Pooled], calibration: Calibration, options: argpars
 Written by `python benchmarks/leaderboard.py --length {options.length} --documents {options.documents}{given}`.
 
 SmolLM2-135M (embedded) in float32, windows of {options.length:,} tokens. {len(windows)} windows of {domains} domains,
-half of them the first windows of real documents that the calibration was not made from, half made of the same ones:
+half of them the first windows of real documents that the calibration ({made}) was not made from, half made of the
+same ones:
 {", ".join(kinds)}.
-The budget is a quarter of the real tokens, the same share of every domain. {about_gate}
+The budget is a quarter of the real tokens, the same share of every domain. {about_gate} A pool of {len(windows)} windows
+is small: one window more or less is {1 / max(1, round(len(real) / 4)):.0%} of what is selected.
 
 | ranked by | junk, of the selected tokens | splices and interleaved | worst contrast (AUC) |
 |---|---|---|---|
