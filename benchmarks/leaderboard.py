@@ -293,8 +293,8 @@ SmolLM2-135M (embedded) in float32, windows of {options.length:,} tokens. {len(w
 half of them the first windows of real documents that the calibration ({made}) was not made from, half made of the
 same ones:
 {", ".join(kinds)}.
-The budget is a quarter of the real tokens, the same share of every domain. {about_gate} A pool of {len(windows)} windows
-is small: one window more or less is {1 / max(1, round(len(real) / 4)):.0%} of what is selected.
+The budget is a quarter of the real tokens, the same share of every domain. {about_gate} A pool of
+{len(windows)} windows is small: one window more or less is {1 / max(1, round(len(real) / 4)):.0%} of what is selected.
 
 | ranked by | junk, of the selected tokens | splices and interleaved | worst contrast (AUC) |
 |---|---|---|---|
