@@ -37,11 +37,12 @@ from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.reading.document_shards import document_id
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.calibration import Calibration, load_calibration
-from ladm.tasks.scorers.gate import gate_distances, gate_features, ranking_score
+from ladm.tasks.scorers.gate import features_for, gate_distances, ranking_score
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.text import text_columns
 from ladm.tasks.scorers.window_scores import Wants, one_pass
+from ladm.tasks.tokenizing.decoding import decoder_of
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
@@ -83,7 +84,7 @@ def main() -> None:
     tokenizer = load_tokenizer(model)
     coder = contrast_set.Coder(
         lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
-        lambda ids: str(tokenizer.decode(ids.tolist(), skip_special_tokens=False)),
+        decoder_of(tokenizer),
     )
     windows = pool(real_windows(options.corpus, tokenizer, calibration, options), coder)
     measure(windows, model, calibration, coder.decode)
@@ -220,9 +221,7 @@ def ranking(
     if gate is None:
         return cds if dependency is None else dependency
     places = [calibration.profiled.index(layer) for layer in gate.layers]
-    features = gate_features(
-        profile_MHF[places].astype(np.float64).mean(axis=1), columns, coherent_E if gate.coherence else ()
-    )
+    features = features_for(gate, profile_MHF[places].astype(np.float64).mean(axis=1), columns, coherent_E)
     unlikeness = float(gate_distances(gate, features[None])[0])
     if unlikeness > gate.threshold:
         return -np.inf

@@ -18,7 +18,7 @@ from ladm.flows.python.heatmap import Heatmap
 from ladm.flows.python.score_request import Request, request_of
 from ladm.flows.python.table import Table
 from ladm.tasks.errors import ConfigError
-from ladm.tasks.scorers.gate import gate_distances, gate_features, ranking_score
+from ladm.tasks.scorers.gate import features_for, gate_distances, ranking_score
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 if TYPE_CHECKING:
@@ -209,8 +209,8 @@ def _row(request: Request, window: _Window, found: WindowScore | None) -> dict[s
     gate = request.gate
     if gate is not None:
         profile_NF = np.array(found.beside["attention"]["attention_profile"]).reshape(len(gate.layers), -1)
-        coherent_E = found.coherence if gate.coherence else ()
-        distance = float(gate_distances(gate, gate_features(profile_NF, found.beside["text"], coherent_E)[None])[0])
+        features_G = features_for(gate, profile_NF, found.beside["text"], found.coherence)
+        distance = float(gate_distances(gate, features_G[None])[0])
         score = ranking_score(gate, score, distance)
         if distance > gate.threshold:
             row["note"] = f"unlike real text ({distance:.1f}, more than {gate.threshold:.1f}): a run holds it back"

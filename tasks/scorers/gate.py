@@ -121,6 +121,16 @@ class Gate(Settings):
         return self
 
 
+def features_for(
+    gate: Gate,
+    profile_NF: npt.NDArray[np.floating],
+    columns: Mapping[str, float],
+    coherent_E: npt.NDArray[np.floating] | Sequence[float],
+) -> Floats:
+    """The features of one window that a gate reads: those of coherence if it reads them."""
+    return gate_features(profile_NF, columns, coherent_E if gate.coherence else ())
+
+
 def gate_features(
     profile_NF: npt.NDArray[np.floating],
     columns: Mapping[str, float],

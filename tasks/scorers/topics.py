@@ -14,10 +14,13 @@ Dimensions in names: S segments, D dimensions of a state, K directions, C cuts, 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 from pydantic import model_validator
 
+from ladm.tasks.scorers.parting import order_of_parts
 from ladm.tasks.settings import Settings
 
 Floats = npt.NDArray[np.float64]
@@ -45,6 +48,11 @@ class TopicWeights(Settings):
     between: tuple[float, ...]
     """Along each direction, the variance of the documents of a domain."""
 
+    @cached_property
+    def direction_kd(self) -> Floats:
+        """The directions as an array: there are thousands of numbers, and they are used for every window."""
+        return np.array(self.directions)
+
     @model_validator(mode="after")
     def _shapes_fit(self) -> TopicWeights:
         if not len(self.directions) == len(self.offsets) == len(self.between):
@@ -54,7 +62,7 @@ class TopicWeights(Settings):
 
 def pair_odds(weights: TopicWeights, state_SD: npt.NDArray[np.floating]) -> Floats:
     """odds_SS: of each two segments, the log odds that they are of one document, at even chances."""
-    z_SK = state_SD.astype(np.float64) @ np.array(weights.directions).T + np.array(weights.offsets)
+    z_SK = state_SD.astype(np.float64) @ weights.direction_kd.T + np.array(weights.offsets)
     between_K = np.array(weights.between)
     # Of one document, the two draws along a direction have the covariance `between`; of two, none.
     variance_K = 1 + between_K
@@ -89,13 +97,11 @@ def _across_and_within(odds_SS: Floats, cut: int) -> tuple[float, float]:
 def _parting(odds_SS: Floats) -> float:
     """Between the two sets of segments that have least to do with each other: the odds across, less those within.
 
-    The sets are found by the second eigenvector of the links between segments, as in `vocabulary.py`.
+    The sets are found by the links between segments (`parting.py`).
     """
     link_SS = np.exp(np.clip(odds_SS / 2, -MOST / 2, MOST / 2))
     np.fill_diagonal(link_SS, 0)
-    degree_S = link_SS.sum(axis=1)
-    _, vectors_SS = np.linalg.eigh(link_SS / np.sqrt(np.outer(degree_S, degree_S)))
-    order_S = np.argsort(vectors_SS[:, -2] / np.sqrt(degree_S), kind="stable")
+    order_S = order_of_parts(link_SS)
     ordered_SS = odds_SS[order_S][:, order_S]
     found = (_across_and_within(ordered_SS, size) for size in range(_FEWEST, SEGMENTS - _FEWEST + 1))
     return min(across - within for across, within in found)

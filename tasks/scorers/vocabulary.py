@@ -16,6 +16,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ladm.tasks.scorers.parting import order_of_parts
+
 Floats = npt.NDArray[np.float64]
 
 PARTINGS = (16, 32, 64)
@@ -62,8 +64,8 @@ def _shared(inverse_L: npt.NDArray[np.integer], weight_U: Floats) -> Floats:
 def _parting(inverse_L: npt.NDArray[np.integer], weight_U: Floats, cells: int) -> float:
     """The least normalised cut of the window's cells: how much two sets of them have in common at least, 0 to 2.
 
-    Cells are linked by the tokens that they share. The sets are found by the second eigenvector of the links, each with
-    a quarter of the cells or more (Shi and Malik, Normalized cuts and image segmentation, 2000).
+    Cells are linked by the tokens that they share. The sets, each with a quarter of the cells or more, are found by
+    these links (`parting.py`).
     """
     has_XU = np.zeros((cells, len(weight_U)))
     has_XU[np.arange(len(inverse_L)) * cells // len(inverse_L), inverse_L] = 1
@@ -76,10 +78,8 @@ def _parting(inverse_L: npt.NDArray[np.integer], weight_U: Floats, cells: int) -
     links_XX = (has_XU * (weight_U[linking_U] / (in_cells_U[linking_U] - 1))) @ has_XU.T
     np.fill_diagonal(links_XX, 0)
     links_XX += _SMOOTHING * links_XX.mean()
-    degree_X = links_XX.sum(axis=1)
-    _, vectors_XX = np.linalg.eigh(links_XX / np.sqrt(np.outer(degree_X, degree_X)))
-    order_X = np.argsort(vectors_XX[:, -2] / np.sqrt(degree_X), kind="stable")
-    ordered_XX, degree_X = links_XX[order_X][:, order_X], degree_X[order_X]
+    order_X = order_of_parts(links_XX)
+    ordered_XX, degree_X = links_XX[order_X][:, order_X], links_XX.sum(axis=1)[order_X]
     size_X = np.arange(1, cells)
     within_X = np.cumsum(np.cumsum(ordered_XX, axis=0), axis=1)[size_X - 1, size_X - 1]
     one_X = np.cumsum(degree_X)[size_X - 1]

@@ -13,7 +13,7 @@ from ladm.tasks.errors import AccountError
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import GATED
-from ladm.tasks.scorers.gate import Gate, gate_distances, gate_features
+from ladm.tasks.scorers.gate import Gate, features_for, gate_distances
 from ladm.tasks.storage.store import Store, table_of
 
 NOT_MEASURED = "its text, its attention or its score could not be measured"
@@ -36,8 +36,7 @@ def gate(job: Job, store: Store, key: str) -> Outcome:
             profile_NF = np.array(row["attention_profile"], np.float64).reshape(len(fitted.layers), -1)
             if tuple(row["profile_layers"]) != fitted.layers:
                 raise AccountError(f"profiles of layers {row['profile_layers']}, and the gate reads {fitted.layers}")
-            coherent_E = coherent[row["window_id"]] if fitted.coherence else ()
-            features.append(gate_features(profile_NF, text[row["window_id"]], coherent_E))
+            features.append(features_for(fitted, profile_NF, text[row["window_id"]], coherent[row["window_id"]]))
             rows.append(row)
     distances = gate_distances(fitted, np.stack(features)).tolist() if features else []
     columns = {name: [row[name] for row in rows] for name in ("window_id", "doc_id")} | {"gate_distance": distances}

@@ -35,6 +35,7 @@ from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.coherence import Coherence, Seen, log_shares
 from ladm.tasks.scorers.text import NAMES, text_columns
+from ladm.tasks.tokenizing.decoding import decoder_of
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
@@ -75,7 +76,7 @@ def coder_of(model: ResolvedModel) -> Coder:
     tokenizer = load_tokenizer(model)
     return Coder(
         lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
-        lambda ids: str(tokenizer.decode(ids.tolist(), skip_special_tokens=False)),
+        decoder_of(tokenizer),
     )
 
 
