@@ -6,7 +6,6 @@ import glob
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from ladm.flows.init.fields import TEXTS, domain_field, text_field
@@ -20,12 +19,15 @@ from ladm.flows.init.kinds import (
     extension_of,
     is_text,
 )
-from ladm.flows.init.places import bare, by_folder, name_of, parts_of, stem_of
+from ladm.flows.init.others import files_of, first_skipping, is_source_tree, needed, others_in
+from ladm.flows.init.places import bare, by_folder, common_folder, name_of, parts_of, stem_of
 from ladm.flows.init.sample import Sample, sample_of, spread
 from ladm.tasks.manifest import SourceFile
+from ladm.tasks.reading.names import root_of
+from ladm.tasks.reading.sources import has_name
 
-SOURCE_TREE = 0.2
-"""Share of code among text files from which on they are a source tree."""
+MOST_SCRIPTS = 10
+"""Files of code beside data that may be there to load it; where there are more, they are data too."""
 NOTES = {"readme", "license", "licence", "sources", "notice", "changelog", "contributing", "datasheet", "dataset_card"}
 """Names of texts about data, which are no data."""
 NOTES_IN_JSON = {"dataset_info", "dataset_infos", "dataset_dict", "state", "metadata", "manifest", "package", "config"}
@@ -50,11 +52,14 @@ class Entry:
     """Records that were looked at; None for files that are a document each."""
     unread: int = 0
     """Files, of those looked into, that are damaged or hold no record."""
+    skip: list[str] | None = None
+    """Names and paths below `uri` that are left out."""
 
     def as_settings(self) -> dict[str, Any]:
         """The entry as the configuration has it."""
         settings: dict[str, Any] = {"uri": self.uri}
         settings |= {"only": self.only} if self.only else {}
+        settings |= {"skip": self.skip} if self.skip else {}
         settings |= {"text": self.text} if self.text and self.text != "text" else {}
         settings |= {"format": self.format} if self.format != "auto" else {}
         return {**settings, "domain": {"const": self.domain} if self.is_constant else self.domain}
@@ -68,6 +73,8 @@ class Found:
     entries: list[Entry] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     """Why, and which ending → files."""
+    hidden: list[str] = field(default_factory=list)
+    """Names of files and folders that begin with `.` or `_`, which are not read."""
     tree: bool = False
     """Whether it is a source tree."""
 
@@ -79,7 +86,19 @@ def entries_of(place: str, files: Sequence[SourceFile]) -> Found:
         place: The folder, file, glob or URL, as the user gave it.
         files: All that it names.
     """
-    found = Found(place)
+    found = Found(place, tree=is_source_tree(files))
+    skip = others_in(files) if found.tree else []
+    for file in files:
+        if why := first_skipping(file, skip):
+            found.left_out[f"not the tree's own: {why}"] += 1
+    _sort_into_entries(found, [file for file in files if not first_skipping(file, skip)])
+    for entry in found.entries:
+        entry.skip = needed(skip, entry.uri, entry.only, place, files) or None
+    return found
+
+
+def _sort_into_entries(found: Found, files: Sequence[SourceFile]) -> None:
+    place = found.place
     data: dict[str, list[SourceFile]] = defaultdict(list)
     texts: dict[str, list[SourceFile]] = defaultdict(list)
     others: dict[str, list[SourceFile]] = defaultdict(list)
@@ -105,7 +124,6 @@ def entries_of(place: str, files: Sequence[SourceFile]) -> Found:
             found.left_out[f"a table, which would have to be Parquet or JSON lines: .{extension}"] += len(some)
             continue
         found.left_out[f"no known format: {'.' + extension if extension else 'no extension'}"] += len(some)
-    return found
 
 
 # -- files of many records -----------------------------------------------------------------------------------------
@@ -206,19 +224,31 @@ def _merged(entries: Sequence[Entry]) -> Entry:
 def _of_texts(
     found: Found, texts: Mapping[str, list[SourceFile]], files: Sequence[SourceFile], one_file: bool
 ) -> list[Entry]:
-    number = sum(map(len, texts.values()))
-    code = sum(len(some) for language, some in texts.items() if language not in DOCUMENTS)
-    found.tree = code > SOURCE_TREE * number
-    if found.entries and not found.tree:
-        notes = [file for some in texts.values() for file in some if stem_of(file).lower() in NOTES]
-        found.left_out["a note beside the data"] += len(notes)
-        texts = {language: [file for file in some if file not in notes] for language, some in texts.items()}
+    if beside := _beside_the_data(found, texts):
+        found.left_out["a note or script beside the data"] += len(beside)
+        texts = {language: [file for file in some if file.uri not in beside] for language, some in texts.items()}
     every = [file for some in texts.values() for file in some]
     if not every:
         return []
     parts = dict(sorted(texts.items())) if found.tree else by_folder(found.place, every)
     made = [Entry(found.place, some, name, True, "text") for name, some in parts.items()]
     return [one for entry in made for one in _named(entry, found.place, files, one_file, found.tree)]
+
+
+def _beside_the_data(found: Found, texts: Mapping[str, list[SourceFile]]) -> set[str]:
+    """Addresses of texts that say something of data, or load it, and are no data themselves."""
+    every = [file for some in texts.values() for file in some]
+    notes = {file.uri for file in every if stem_of(file).lower() in NOTES}
+    if not found.entries:  # texts are the data: what is said of them lies above all of them
+        above = common_folder(every) if notes else ""
+        is_above = all((file.uri.rpartition("/")[0] == above) == (file.uri in notes) for file in every)
+        return notes if is_above and not found.tree else set()
+    code = {file.uri for language, some in texts.items() if language not in DOCUMENTS for file in some}
+    size = sum(file.size for file in every if file.uri in code)
+    if len(code) <= MOST_SCRIPTS and size * 10 < sum(file.size for entry in found.entries for file in entry.files):
+        found.tree = False
+        return notes | code
+    return set() if found.tree else notes
 
 
 # -- naming the files of an entry ----------------------------------------------------------------------------------
@@ -231,27 +261,29 @@ def _named(
     own = {file.uri for file in entry.files}
     if len(own) == len(files):
         return [entry]
-    for uri, only in _ways(entry, place, by_ending) if not (one_file or glob.has_magic(place)) else []:
-        below = uri[len(place.rstrip("/")) :].strip("/")
-        inside = [file for file in files if not below or (file.name or "").startswith(f"{below}/")]
+    for uri, only in _ways(entry, place, by_ending) if not one_file else []:
+        inside = files_of(uri, place, files)
         if {file.uri for file in inside if _matches(file, only)} == own:
             return [replace(entry, uri=uri, only=only)]
     names = sorted({glob.escape(file.uri.rsplit("/", 1)[-1]) for file in entry.files})
     if {file.uri for file in files if _matches(file, names)} == own:
         return [replace(entry, only=names)]
+    root = root_of(place, "pattern") if glob.has_magic(place) else place.rstrip("/")
     return [
-        replace(entry, uri=f"{place.rstrip('/')}/{file.name}", files=[file], only=None, sample=entry.sample)
+        replace(
+            entry, uri=f"{root}/{file.name}" if root else str(file.name), files=[file], only=None, sample=entry.sample
+        )
         for file in entry.files
     ]
 
 
 def _ways(entry: Entry, place: str, by_ending: bool) -> Iterable[tuple[str, list[str] | None]]:
     """Ways to name files, the plainest first."""
-    common, *others = [(file.name or "").split("/")[:-1] for file in entry.files]
-    for way in others:
-        same = [one == other for one, other in zip(common, way, strict=False)]
-        common = common[: same.index(False) if False in same else len(same)]
+    common = [part for part in common_folder(entry.files, named=True).split("/") if part]
     endings = sorted({f"*{glob.escape(ending_of(file.uri))}" for file in entry.files if ending_of(file.uri)})
+    if glob.has_magic(place):
+        yield place, endings or None
+        return
     if by_ending and endings:
         yield place.rstrip("/"), endings
     for only in (None, endings or None):
@@ -260,4 +292,4 @@ def _ways(entry: Entry, place: str, by_ending: bool) -> Iterable[tuple[str, list
 
 
 def _matches(file: SourceFile, only: Sequence[str] | None) -> bool:
-    return only is None or any(fnmatchcase(file.uri.rsplit("/", 1)[-1], pattern) for pattern in only)
+    return only is None or has_name(file, only)

@@ -16,6 +16,7 @@ from ladm.tasks.errors import ConfigError, SourceError
 from ladm.tasks.manifest import SourceFile
 from ladm.tasks.places import expanded
 from ladm.tasks.printable import printable
+from ladm.tasks.reading.folders import private_below
 from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.records import SourceConfig
 from ladm.tasks.reading.sources import list_files
@@ -68,6 +69,9 @@ def look_at(place: str, store: str) -> Look:
     except SourceError as error:
         raise SourceError(reason_of(error)) from None
     found = entries_of(place, files)
+    folder = Path(place)
+    if "://" not in place and folder.is_dir():
+        found.hidden = sorted({one.name for one in private_below(folder)})
     if not found.entries:
         why = ", ".join(f"{number:,} {reason}" for reason, number in found.left_out.most_common(5))
         raise SourceError(

@@ -67,6 +67,15 @@ def _are_documents(folders: set[str], files: int) -> bool:
     return len(folders) > 1 and files < 2 * len(folders) and (len(folders) > A_DOCUMENT_EACH or numbers > 1)
 
 
+def common_folder(files: Sequence[SourceFile], named: bool = False) -> str:
+    """The deepest folder that all files lie in: its address, or with `named` its name below the place."""
+    common, *others = [(file.known_as if named else file.uri).split("/")[:-1] for file in files]
+    for way in others:
+        same = [one == other for one, other in zip(common, way, strict=False)]
+        common = common[: same.index(False) if False in same else len(same)]
+    return "/".join(common)
+
+
 def bare(folder: str) -> str:
     """A folder's name, and of a partition's its value."""
     return match[1] if (match := _OF_A_PARTITION.fullmatch(folder)) else folder

@@ -74,11 +74,13 @@ def in_words(look: Look) -> list[str]:
         lines.append(f"  {_entry_in_words(entry)}")
     if (more := len(look.found.entries) - MOST_SHOWN) > 0:
         lines.append(f"  and {more:,} more entries")
-    lines += [
-        f"  left out: {_files(number)}, {printable(why, 100)}"
-        for why, number in look.found.left_out.most_common(5)
-        if number
-    ]
+    left_out = [(why, number) for why, number in look.found.left_out.most_common() if number]
+    lines += [f"  left out: {_files(number)}, {printable(why, 100)}" for why, number in left_out[:MOST_SHOWN]]
+    if more_files := sum(number for _, number in left_out[MOST_SHOWN:]):
+        lines.append(f"  left out: {_files(more_files)} more, for other reasons")
+    if hidden := look.found.hidden:
+        names = ", ".join([*hidden[:MOST_SHOWN], *(["…"] if len(hidden) > MOST_SHOWN else [])])
+        lines.append(f"  left out: names that begin with . or _: {printable(names, 200)}")
     letters = look.measured.scripts.total()
     if letters:
         scripts = [

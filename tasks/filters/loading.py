@@ -61,7 +61,8 @@ def load_filters(filters: Sequence[FilterConfig]) -> list[Filter]:
     """
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
-    importlib.invalidate_caches()
+    with _importing:  # two threads that do this at once disturb each other
+        importlib.invalidate_caches()
     return [_load(one, f"filters[{number}]") for number, one in enumerate(filters)]
 
 

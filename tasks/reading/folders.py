@@ -37,6 +37,12 @@ def files_below(folder: Path, without: Iterable[str] = ()) -> Iterator[Path]:
             yield from (inside / name for name, is_folder in entries if not is_folder)
 
 
+def private_below(folder: Path) -> Iterator[Path]:
+    """Find the files and folders below a folder that `files_below` leaves out for their names."""
+    for inside, _ in _walk(folder, (), private=False):
+        yield from (inside / name for name, _ in _entries(inside) or [] if is_private(name))
+
+
 def matching(pattern: str, without: Iterable[str] = ()) -> list[Path]:
     """Find what a pattern matches: `*`, `?`, `[…]` within a name, and `**` for any number of folders.
 

@@ -71,6 +71,9 @@ class SourceConfig(Settings):
     """A file, a folder, a glob, or a URL such as `s3://bucket/prefix/*.jsonl.zst`."""
     only: list[str] | None = Field(default=None, min_length=1, exclude_if=lambda only: only is None)
     """Of the files that `uri` names only those with such a name are read: `["*.py", "*.pyi"]`. All, when not given."""
+    skip: list[str] | None = Field(default=None, min_length=1, exclude_if=lambda skip: skip is None)
+    """Files and folders below `uri` that are left out, by their names or, with a slash, their paths:
+    `[node_modules, "*.min.js", web/build]`. None, when not given."""
     text: str = Field(default="text", min_length=1)
     """The field that holds the text; a dotted path such as `body.text` leads into nested fields. If a field's own name
     is `body.text`, that field is taken."""

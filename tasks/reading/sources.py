@@ -130,19 +130,35 @@ def list_files(
     if not files:
         hint = _hint(source)
         raise SourceError(f"{field}: no file matches {source.uri!r}; give an existing file, folder or glob{hint}")
-    if source.only is not None and not (files := [file for file in files if _is_wanted(file, source.only)]):
-        raise SourceError(
-            f"{field}: no file of {source.uri!r} has a name such as {', '.join(source.only)}; mend `only`"
-        )
+    files = _wanted(files, source, field)
     files = _sources_among(files, fixed_part(path if is_local else fs.unstrip_protocol(path)), own, source, field, tell)
     if identity == "content":
         files = [file.model_copy(update={"version": _content_version(file)}) for file in files]
     return files
 
 
-def _is_wanted(file: SourceFile, only: Sequence[str]) -> bool:
+def _wanted(files: list[SourceFile], source: SourceConfig, field: str) -> list[SourceFile]:
+    """The files that `only` and `skip` of an entry leave."""
+    if source.only is not None and not (files := [file for file in files if has_name(file, source.only)]):
+        raise SourceError(
+            f"{field}: no file of {source.uri!r} has a name such as {', '.join(source.only)}; mend `only`"
+        )
+    if source.skip is not None and not (files := [file for file in files if not is_skipped(file, source.skip)]):
+        raise SourceError(f"{field}: `skip` leaves no file of {source.uri!r}; mend `skip`")
+    return files
+
+
+def has_name(file: SourceFile, patterns: Sequence[str]) -> bool:
     """Whether a file's own name matches one of some patterns."""
-    return any(fnmatch.fnmatchcase(file.uri.rsplit("/", 1)[-1], pattern) for pattern in only)
+    name = file.uri.rsplit("/", 1)[-1]
+    return any(fnmatch.fnmatchcase(name, one) for one in patterns)
+
+
+def is_skipped(file: SourceFile, patterns: Sequence[str]) -> bool:
+    """Whether the name or path of a file, or of a folder that it lies in, matches one of some patterns."""
+    names = file.known_as.split("/")
+    paths = ["/".join(names[: number + 1]) for number in range(len(names))]
+    return any(fnmatch.fnmatchcase(tried, one) for one in patterns for tried in (paths if "/" in one else names))
 
 
 def _hint(source: SourceConfig) -> str:

@@ -319,3 +319,57 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+def test_code_of_others_in_a_source_tree_is_left_out_and_told(tmp_path: Path, ladm: Cli) -> None:
+    """Packages, vendored code, environments and build folders by their marks, minified files, hidden names."""
+    place = tmp_path / "project"
+    source_tree(place)
+    own = ("cmd/main.go", "web/src/app.ts", "env/settings.py")
+    others = ("web/node_modules/left/index.js", "web/node_modules/left/README.md", "vendor/x/x.go", "third_party/z.c")
+    made = ("tools/env/lib/site.py", "target/debug/made.rs", "web/app.min.js")
+    for number, name in enumerate((*own, *others, *made)):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text(20 + number))
+    (place / "web/node_modules/left/package.json").write_text(json.dumps({"description": text(3)}))
+    (place / "tools/env/pyvenv.cfg").write_text("home = /usr\n")
+    (place / "target/CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+    answer = ladm("init", place, "--out", tmp_path / "config.yaml")
+    assert answer.code == 0, answer.err
+    for line in (
+        "3 files, not the tree's own: node_modules",
+        "1 file, not the tree's own: vendor",
+        "1 file, not the tree's own: third_party",
+        "2 files, not the tree's own: tools/env/*",
+        "2 files, not the tree's own: target/*",
+        "1 file, not the tree's own: *.min.js",
+        "names that begin with . or _: .git, .venv",
+    ):
+        assert f"left out: {line}" in answer.out
+    expected = {"C": 2, "Python": 3, "Markdown": 2, "Go": 1, "TypeScript": 1}
+    assert domains(str(place), tmp_path) == expected
+    assert domains(f"{place}/**/[a-zR]*", tmp_path) == {**expected, "Python": 5}  # this pattern asks for hidden folders
+    # What is looked at for its own sake is read.
+    assert domains(f"{place}/web/node_modules", tmp_path) == {"JavaScript": 1, "Markdown": 1}
+
+
+def test_a_folder_of_others_is_left_out_of_an_entry_further_down(tmp_path: Path) -> None:
+    """An entry of its own for a folder below has paths below that folder."""
+    place = tmp_path / "project"
+    names = ("web/a.py", "web/b.R", "web/made/c.py", "web/made/CACHEDIR.TAG", "books/d.txt", "books/made/e.txt")
+    for number, name in enumerate(names):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text(number))
+    assert domains(str(place), tmp_path) == {"Python": 1, "R": 1, "Text": 2}
+
+
+def test_notes_and_scripts_beside_data_are_no_data(tmp_path: Path) -> None:
+    """A data set of the Hub with its card and the script that loads it; books with a note above their folders."""
+    fineweb(tmp_path / "set")
+    (tmp_path / "set" / "README.md").write_text("# A card\n")
+    (tmp_path / "set" / "set.py").write_text("import datasets\n")
+    assert domains(str(tmp_path / "set"), tmp_path) == {"en": 6, "de": 3}
+    for number, name in enumerate(("books/old/a.txt", "books/new/b.txt", "books/README.txt")):
+        (tmp_path / "shelf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "shelf" / name).write_text(text(number))
+    assert domains(str(tmp_path / "shelf"), tmp_path) == {"old": 1, "new": 1}

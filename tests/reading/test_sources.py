@@ -258,3 +258,28 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises(OSError, match="a pipe, and no file"):
         opened(str(tmp_path / "a.jsonl"))
+
+
+def test_only_and_skip_choose_files_by_name_and_path(tmp_path: Path) -> None:
+    """`skip` goes by the names of files and folders, and with a slash by paths below the entry's root."""
+    for name in ("a.py", "a.md", "x/a.py", "x/build/b.py", "build/b.py", "y/x/c.py", "y/c.min.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+
+    def found(uri: Path | str = tmp_path, **settings: list[str]) -> list[str]:
+        entry = SourceConfig(uri=str(uri), **settings)  # type: ignore[arg-type]
+        return [str(Path(one.file.uri).relative_to(tmp_path)) for one in list_sources([entry])]
+
+    assert found(only=["*.md"]) == ["a.md"]
+    assert found(skip=["build", "*.min.py"]) == ["a.md", "a.py", "x/a.py", "y/x/c.py"]
+    assert found(skip=["x/build"], only=["b.py"]) == ["build/b.py"]
+    assert found(skip=["x/*"]) == ["a.md", "a.py", "build/b.py", "y/c.min.py", "y/x/c.py"]
+    assert found(f"{tmp_path}/**/*.py", skip=["y"], only=["[ab].py"]) == [
+        "a.py",
+        "build/b.py",
+        "x/a.py",
+        "x/build/b.py",
+    ]
+    assert found(tmp_path / "x", skip=["x/build"]) == ["x/a.py", "x/build/b.py"]
+    with pytest.raises(SourceError, match=r"sources\[0\]\.uri: `skip` leaves no file of '.*'; mend `skip`"):
+        found(skip=["*"])
