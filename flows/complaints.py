@@ -37,8 +37,9 @@ def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
         return f"{field}: unknown key; {hint}"
     if complaint["type"] == "missing":
         return f"{field}: missing; give it a value"
-    if message.startswith(f"{field}:"):
-        return message
+    of_section = not parts and message.partition(":")[0].partition(".")[0] in model.model_fields
+    if of_section or message.startswith(f"{field}:"):
+        return message  # it names the field itself
     given = "" if complaint["type"] == "value_error" else f", not {short(complaint['input'])}"
     return f"{field}: {message[:1].lower()}{message[1:]}{given}"
 

@@ -113,7 +113,8 @@ class RunConfig(Settings):
     select: SelectConfig = SelectConfig()
     """Which documents are selected, by which score, and how many tokens of them."""
     export: list[AnyExport] = Field(default=[ParquetExport(), JsonlExport()])
-    """The formats that the selection is written in, each once. A format's name may stand for its entry."""
+    """The formats that the selection is written in, each once. A format's name may stand for its entry. With `[]` a run
+    ends with the ranking."""
     card: CardConfig = Field(default=CardConfig(), exclude_if=lambda card: card == CardConfig())
     """What the head of the dataset card says, for the Hugging Face Hub."""
     publish: PublishConfig | None = Field(default=None, exclude_if=lambda publish: publish is None)
@@ -137,6 +138,12 @@ class RunConfig(Settings):
         check_columns_are_made(
             self.select.where, self.scorer.beside.names, None if self.scorer.layers in BY_CALIBRATION else ()
         )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_publish(self) -> RunConfig:
+        if self.publish and not self.export:
+            raise ValueError("export: names no format, so there is nothing to publish; name one, or leave publish out")
         return self
 
     @field_validator("store")

@@ -191,7 +191,8 @@ class RunRecord:
         before = next(stage for stage in row.receives if stage in there)
         (first, *_) = rows_of_stage(before)
         records = sum(shard.rows for shard in self.shards(before)) if first.passes_rows else self._counts(before).kept
-        return records * (len(row.asks(self.plan)) if row.scope == "shard" else 1)
+        asks = len(row.asks(self.plan))
+        return records * (asks if row.scope == "shard" else min(asks, 1))  # of a run's jobs each gets all, if any
 
     def _sources(self) -> list[dict[str, Any]]:
         """The source files, and of those that were read together with others, what came of each."""

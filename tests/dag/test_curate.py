@@ -309,3 +309,18 @@ def test_summary_for_people(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
     assert "windows scored in this run: 7" in answer.out
     assert "of 7 documents in 2 domains" in answer.out
     assert "score     done    letters.jsonl  4 in, 4 kept" in answer.err
+
+
+def test_a_run_may_end_with_its_ranking(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    """Without a format nothing is exported, and nothing is to be published either."""
+    answer = ladm(*run_arguments(corpus, tmp_path / "store"), "--set", "export=[]")
+    assert answer.code == 0, answer.err
+    assert answer.record["stages"]["rank"]["selected_documents"] > 0
+    assert answer.record["stages"]["export"]["run"] == 0
+    refused = ladm(
+        *run_arguments(corpus, tmp_path / "store"), "--set", "export=[]", "--set", f"publish={tmp_path}/there"
+    )
+    assert refused.code == 2
+    assert refused.err == (
+        "ladm: export: names no format, so there is nothing to publish; name one, or leave publish out\n"
+    )

@@ -201,8 +201,8 @@ def files_in(store: Path) -> list[Path]:
 
 
 def stage_reached(store: Path) -> str:
-    """The last stage of which there is data."""
-    there = [stage for stage in NAMES if any((store / stage).glob("*/*"))]
+    """The last stage of which there is data. A calibration, which a run writes at its beginning, is none."""
+    there = [stage for stage in NAMES if any((store / stage).glob("*/*.parquet"))]
     return there[-1] if there else "start"
 
 

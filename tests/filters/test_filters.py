@@ -6,7 +6,9 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +367,19 @@ def test_keys_without_filters_are_what_they_were(stage: str) -> None:
     inputs = {role: [Shard(key=role, path=role, bytes=1, rows=1)] for role in ROLES[stage].split()}
     job = Job(stage=stage, label="x", store="s", config={"a": 1}, identity=["i"], inputs=inputs)
     assert STAGES[stage].key(job) == KEYS[stage]
+
+
+def test_filters_are_loaded_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's import system forgets what it knows of folders for all threads: two that ask for it at once fail."""
+    inside, together = [0], [0]
+
+    def forget() -> None:
+        inside[0] += 1
+        together[0] = max(together[0], inside[0])
+        time.sleep(0.01)
+        inside[0] -= 1
+
+    monkeypatch.setattr("importlib.invalidate_caches", forget)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(load_filters, [[]] * 16)) == [[]] * 16
+    assert together == [1]
