@@ -2,6 +2,7 @@
 
 Each run is the command `ladm run` in a process of its own, from its start to its end, by turns on both trees, with a
 small random model; the earlier tree is a checkout whose packages lie at its top (`flows`, `tasks`), such as a6abf3d.
+The same documents in a hundredth of the files are run too, to see what the number of files costs in memory.
 
     python benchmarks/many_files.py --model FOLDER [--files 2000] [--earlier CHECKOUT]
 """
@@ -35,8 +36,9 @@ def main() -> None:
         rows = measured(Path(name), options.model, options.files, options.earlier)
     columns = ["version", "run", "wall", "CPU", "peak memory", "CPU, of cold", "files in the store"]
     text = (
-        f"{options.files:,} source files of one document of 700 words each, windows of 512 tokens, all stages to one "
-        "export. Warm: nothing changed. Changed: one document was written anew."
+        f"{options.files:,} source files of one document of 700 words each, windows of 1,024 tokens, all stages to one "
+        "export. Warm: nothing changed. Changed: one document was written anew. Few files: the same documents in a "
+        "hundredth of the files."
     )
     command = f"python benchmarks/many_files.py --model FOLDER --files {options.files}"
     print(write_section("Many small files", command, ["ladm", "prefect", "torch"], columns, rows, text))
@@ -52,6 +54,13 @@ def measured(folder: Path, model: str, files: int, earlier: Path | None) -> list
         _write(path, " ".join(words.choices(known, k=700)), number)
     trees = {NOW: None, **({EARLIER: earlier} if earlier else {})}
     rows, cold = [], dict.fromkeys(trees, 0.0)
+    few = folder / "few"
+    few.mkdir()
+    for first in range(0, files, 100):
+        (few / f"{first:06d}.jsonl").write_text("".join(path.read_text() for path in paths[first : first + 100]))
+    answer = run(few, folder / "store-few", model, None)
+    rows.append([NOW, "cold, few files", *cells(answer.whole), "", f"{_stored(folder / 'store-few'):,}"])
+    print("  ".join(rows[-1]), file=sys.stderr, flush=True)
     for number, what in enumerate(("cold", "warm", "one file changed")):
         if what == "one file changed":
             _write(paths[files // 2], " ".join(words.choices(known, k=700)), files // 2)
@@ -60,11 +69,14 @@ def measured(folder: Path, model: str, files: int, earlier: Path | None) -> list
             answer = run(folder / "sources", store, model, trees[version])
             if what == "cold":
                 cold[version] = answer.whole.cpu
-            stored = sum(len(names) for _, _, names in os.walk(store))
             share = f"{answer.whole.cpu / cold[version]:.1%}"
-            rows.append([version, what, *cells(answer.whole), share, f"{stored:,}"])
+            rows.append([version, what, *cells(answer.whole), share, f"{_stored(store):,}"])
             print("  ".join(rows[-1]), file=sys.stderr, flush=True)
     return rows
+
+
+def _stored(store: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(store))
 
 
 def _write(path: Path, text: str, number: int) -> None:
@@ -76,9 +88,13 @@ def run(sources: Path, store: Path, model: str, tree: Path | None) -> Answer:
     settings = {
         "sources": f"[{{uri: {sources}, domain: meta.set}}]",
         "scorer.model": model,
-        "scorer.span": 16,
+        "scorer.span": 32,
+        "scorer.d_afs": 4,
+        "scorer.d_cds": 4,
         "scorer.layers": "all",
-        "window.length": 512,
+        "window.length": 1024,
+        "window.take": "first",
+        "select.budget_tokens": 20000,
         "export": "parquet",
     }
     given = [one for name, value in settings.items() for one in ("--set", f"{name}={value}")]

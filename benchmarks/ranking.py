@@ -122,7 +122,7 @@ def make_input(folder: Path, rows: int, share: float, released: bool) -> None:
     if lines:
         lines.close()
         make_dataset(folder / "dataset", rows)
-    plan = {"budget": int(share * tokens), "shards": [shard.model_dump() for shard in shards]}
+    plan = {"budget": int(share * tokens), "shards": [shard.as_dict() for shard in shards]}
     (folder / "plan.json").write_text(json.dumps(plan))
 
 
@@ -172,7 +172,7 @@ def do_work(variant: str, folder: Path) -> dict[str, Any]:
         config = SelectConfig(allocation=allocation, budget_tokens=plan["budget"]).model_dump()
         store = Store(str(folder / "store"))
         importlib.import_module("pandas")  # DuckDB would at its first query, and importing does not count
-        shards = [Shard.model_validate(shard) for shard in plan["shards"]]
+        shards = [Shard.from_dict(shard) for shard in plan["shards"]]
         with timed() as seconds:
             done = run_job(STAGE, Job(stage="rank", label="all", store=store.uri, config=config, inputs=shards))
         # batch by batch: the peak of memory is to be the work's

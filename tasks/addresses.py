@@ -30,7 +30,7 @@ def addresses_of(sources: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 def write_addresses(store: Store, files: Sequence[SourceFile], path: str) -> list[Shard]:
     """Put the addresses of a run's files into its store, as an input of jobs; none where names are addresses."""
-    table = addresses_of(file.model_dump() for file in files)
+    table = addresses_of(file.as_dict() for file in files)
     if not table.num_rows:
         return []
     key = addresses_key(table)

@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
+import msgspec
 
 from ladm.tasks import stopping
 from ladm.tasks.errors import AccountError
+from ladm.tasks.frozen import Frozen
 from ladm.tasks.manifest import Counts, Manifest, PackedFile, Part, Shard, SourceFile, check_vouched, stage_key
 from ladm.tasks.schema import QUARANTINE
-from ladm.tasks.settings import Closed
 from ladm.tasks.storage.store import Store, table_of
 
 
-class QuarantineEntry(Closed):
+class QuarantineEntry(Frozen, frozen=True):
     """One record, or one whole file, that could not be used."""
 
     source: str
@@ -32,7 +32,7 @@ class QuarantineEntry(Closed):
     doc_id: str | None = None
 
 
-class Job(Closed):
+class Job(Frozen, frozen=True):
     """All that one task needs: which stage, on which inputs, with which configuration."""
 
     stage: str
@@ -40,17 +40,17 @@ class Job(Closed):
     store: str
     config: dict[str, Any]
     """What the stage computes with; part of the key."""
-    inputs: dict[str, list[Shard]] = Field(default_factory=dict)
+    inputs: dict[str, list[Shard]] = msgspec.field(default_factory=dict)
     """Role → the shards that play it. The stage says which roles it has (`Stage.roles`)."""
     source: SourceFile | None = None
     """The source file that it reads."""
     part: Part | None = None
     """The part of the source file that it reads, where it does not read all of it."""
-    group: list[SourceFile] = Field(default_factory=list)
+    group: list[SourceFile] = msgspec.field(default_factory=list)
     """The small source files that it reads, in the place of one."""
-    identity: list[Any] = Field(default_factory=list)
+    identity: list[Any] = msgspec.field(default_factory=list)
     """Further inputs that are no shards (a model's digest); part of the key."""
-    environment: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = msgspec.field(default_factory=dict)
     """Where and how it runs (model folder, device, batch size); not part of the key."""
 
     def all(self, role: str) -> list[Shard]:
@@ -124,7 +124,7 @@ class Stage:
         if job.source:
             inputs.append(job.source.identity())
         if job.part:
-            inputs.append(job.part.model_dump())
+            inputs.append(job.part.as_dict())
         if job.group:
             inputs.append([file.identity() for file in job.group])
         return stage_key(self.name, self.version, job.config, [*inputs, *job.identity])
@@ -181,6 +181,6 @@ def _manifest(store: Store, stage: Stage, job: Job, outcome: Outcome, seconds: f
 def _write_quarantine(store: Store, stage: str, key: str, entries: Sequence[QuarantineEntry]) -> Shard | None:
     if not entries:
         return None
-    rows = [{"stage": stage, **entry.model_dump()} for entry in entries]
+    rows = [{"stage": stage, **entry.as_dict()} for entry in entries]
     columns = {name: [row[name] for row in rows] for name in QUARANTINE.names}
     return store.write_shard("quarantine", key, table_of(columns, QUARANTINE))

@@ -8,17 +8,21 @@ when a file is read (`Store.check`).
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from pydantic import Field
+from msgspec import field
 
 from ladm.tasks.errors import AccountError
-from ladm.tasks.settings import Closed
+from ladm.tasks.frozen import Frozen
+
+NONE: list[Any] = []
+"""An empty list for all manifests that are held; nobody changes a manifest."""
 
 
-class SourceFile(Closed):
+class SourceFile(Frozen, frozen=True):
     """One source file and what tells it from every other version of itself."""
 
     uri: str
@@ -37,10 +41,13 @@ class SourceFile(Closed):
 
     def identity(self) -> dict[str, Any]:
         """What tells this version of this file from every other; part of the key of what is made of it."""
-        return self.model_dump(exclude={"name"} if self.known_as == self.uri else set())
+        found = self.as_dict()
+        if self.known_as == self.uri:
+            del found["name"]
+        return found
 
 
-class Part(Closed):
+class Part(Frozen, frozen=True):
     """A piece of a large source file that one job reads: the records that begin in it."""
 
     begin: int
@@ -51,7 +58,7 @@ class Part(Closed):
     """As stored, about."""
 
 
-class Shard(Closed):
+class Shard(Frozen, frozen=True):
     """One Parquet file of the store: its key, its path below the store's root, its size and its checksum."""
 
     key: str
@@ -63,7 +70,7 @@ class Shard(Closed):
     were kept: such a file counts by its size alone, as it did then."""
 
 
-class PackedFile(Closed):
+class PackedFile(Frozen, frozen=True):
     """What became of one of the small source files that a job read together."""
 
     uri: str
@@ -75,12 +82,12 @@ class PackedFile(Closed):
     """The hash of its documents: the same for the same documents."""
 
 
-class Counts(Closed):
+class Counts(Frozen, frozen=True):
     """Where a stage's records went; `received = kept + dropped + quarantined` always holds."""
 
     received: int = 0
     kept: int = 0
-    dropped: dict[str, int] = Field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
     """Reason → records."""
     quarantined: int = 0
 
@@ -117,26 +124,43 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
     return Counts(received=received, kept=kept, dropped=dropped, quarantined=quarantined)
 
 
-class Manifest(Closed):
+class Manifest(Frozen, frozen=True):
     """What one task of one stage did: the files it wrote and the account of its records."""
 
     stage: str
     key: str
     label: str
     """The shard's name for people, e.g. `Books.jsonl.zst` or `Books.jsonl.zst#2`."""
-    shards: list[Shard] = Field(default_factory=list)
-    files: list[Shard] = Field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)
+    files: list[Shard] = field(default_factory=list)
     """Files that are the end of the road (exports, cards), not input of another stage."""
     quarantine: Shard | None = None
-    counts: Counts = Field(default_factory=Counts)
-    measures: dict[str, int] = Field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    measures: dict[str, int] = field(default_factory=dict)
     """Further totals: bytes, tokens, windows."""
-    packed: list[PackedFile] = Field(default_factory=list, exclude_if=lambda packed: not packed)
+    packed: list[PackedFile] = field(default_factory=list)
     """The small source files that were read together; none where one file was read."""
-    parts: list[Part] = Field(default_factory=list, exclude_if=lambda parts: not parts)
+    parts: list[Part] = field(default_factory=list)
     """The pieces in which a large source file is read; none where it is read as a whole."""
     seconds: float = 0.0
     """Wall time of the computation, when it was first done."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """It in dictionaries, lists and values of JSON; without `packed` and `parts` where there are none."""
+        found = super().as_dict()
+        for name in ("packed", "parts"):
+            if not found[name]:
+                del found[name]
+        return found
+
+    def compact(self) -> Manifest:
+        """The same manifest in less memory, for where many are held: what is equal in it is there once."""
+        for file in self.all_files():
+            if file.key == self.key:
+                file.share(key=self.key)
+        empty = [name for name in ("shards", "files", "packed", "parts") if not getattr(self, name)]
+        self.share(stage=sys.intern(self.stage), **dict.fromkeys(empty, NONE))
+        return self
 
     def lacks_checksums(self) -> bool:
         """Whether it vouches for files of an export without a checksum, as those once did that went on or were mended.

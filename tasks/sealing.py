@@ -31,4 +31,4 @@ def _checksum(record: Any) -> str:
 
 def manifest_of(record: bytes) -> Manifest:
     """The manifest in an unsealed record, which is a result of Prefect's."""
-    return Manifest.model_validate_json(orjson.loads(record)["result"])
+    return Manifest.from_json(orjson.loads(record)["result"])

@@ -86,7 +86,7 @@ class StoreRecords(WritableFileSystem):
             "prefect_version": prefect.__version__,
             "storage_block_id": None,
         }
-        result = orjson.dumps(manifest.model_dump(mode="json")).decode()
+        result = orjson.dumps(manifest.as_dict()).decode()
         self.write_path(manifest.key, orjson.dumps({"metadata": metadata, "result": result}))
 
 
@@ -101,7 +101,7 @@ class ContentKeyPolicy(CachePolicy):
     ) -> str | None:
         """The content key of the job that the task was called with."""
         assert self.stage is not None
-        return self.stage.key(Job.model_validate(inputs["job"]))
+        return self.stage.key(Job.from_dict(inputs["job"]))
 
 
 def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -121,13 +121,13 @@ def stage_task(stage: Stage, records: StoreRecords, retries: int, retry_seconds:
     """The stage as a Prefect task of one parameter `job` (a dict), returning a manifest (a dict)."""
 
     def run(job: dict[str, Any]) -> dict[str, Any]:
-        done, *together = do(stage, Job.model_validate(job))
+        done, *together = do(stage, Job.from_dict(job))
         for manifest in together:
             records.write_manifest(manifest)
         if stage.name == OF_STAGE and len(done.shards) > 1:
             records.write_manifest(done)  # Prefect writes it when this returns; the notes must not be gone before
             FinishedShards(Store(records.uri), done.key).forget(len(done.shards))
-        return done.model_dump(mode="json")
+        return done.as_dict()
 
     policy = ContentKeyPolicy(stage=stage)
     task = Task(

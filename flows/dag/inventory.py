@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
     ]
 )
 """`sound`: the states in which the manifest's files were found sound, in their order; empty where that is not known."""
+UNLISTED = -1
 READ_AT_ONCE = 500
 """Records that are asked of an object store together."""
 
@@ -45,7 +46,8 @@ class Inventory:
             folders: Those that hold what manifests vouch for, and the quarantines.
         """
         self._store = store
-        self._states = _states(store)
+        self._lines: dict[str, int] = {}
+        """Key of each record → its line of the index, or `UNLISTED`."""
         self._sizes: dict[str, int] = {}
         for folder in dict.fromkeys(folders):
             self._sizes.update((path, size) for path, size, _ in store.states(folder))
@@ -55,16 +57,13 @@ class Inventory:
         """Jobs that were done since, and of which only the record tells."""
         self._unsure: dict[str, Manifest] = {}
         """Jobs of the index whose files are checked at the end of a run, and of which it does not tell the states."""
-        self._index = self._read_index() if self._states else SCHEMA.empty_table()
-        keys, states = (self._index[name].to_pylist() for name in ("key", "state"))
-        self._lines = {
-            key: line
-            for line, (key, state) in enumerate(zip(keys, states, strict=True))
-            if state and self._states.get(key) == state
-        }
-        self._wants_writing = self._index.num_rows != len(self._lines)
-        if not store.local:
-            self._read_the_others()
+        self._index = SCHEMA.empty_table()
+        self._wants_writing = False
+        if states := _states(store):
+            self._index = self._read_index()
+            self._find_lines(states)
+            if not store.local:
+                self._read_the_others()
 
     def find(self, key: str) -> Manifest | None:
         """The manifest of a job, if the store has its record, and every file that it vouches for at its size."""
@@ -72,7 +71,7 @@ class Inventory:
             return manifest
         if key in self._unread:
             return self._read(key, listed=False)
-        if key not in self._states:
+        if key not in self._lines:
             return None
         if (manifest := self._of_index(key)) is None:
             return self._read(key, listed=True)
@@ -80,7 +79,7 @@ class Inventory:
 
     def _of_index(self, key: str) -> Manifest | None:
         """What the index has of a job; None if nothing that counts."""
-        if (line := self._lines.get(key)) is None:
+        if (line := self._lines[key]) == UNLISTED:
             return None
         manifest = _manifest(self._index["manifest"][line].as_py())
         if manifest is None or manifest.key != key:
@@ -125,23 +124,26 @@ class Inventory:
         """Note that what was made of a job is damaged."""
         self._made.pop(key, None)
         self._lines.pop(key, None)
-        self._states.pop(key, None)
 
     def write_index(self) -> None:
         """Write the index anew, if anything was done or found that it lacks."""
-        now_sure = {key: one for key, one in self._unsure.items() if key in self._lines and self._is_sure(one)}
+        now_sure = {key: one for key, one in self._unsure.items() if self._is_listed(key) and self._is_sure(one)}
         if not (self._wants_writing or now_sure):
             return
         self._made = {**now_sure, **self._made}
         states = _states(self._store)
-        same = [key for key in self._lines if key not in self._made and states.get(key) == self._states.get(key)]
-        kept = [self._lines[key] for key in same]
+        before = self._index["state"]
+        kept = [
+            line
+            for key, line in self._lines.items()
+            if line != UNLISTED and key not in self._made and states.get(key) == before[line].as_py()
+        ]
         new = [(key, states[key], manifest) for key, manifest in self._made.items() if states.get(key)]
         made = pa.table(
             {
                 "key": [key for key, _, _ in new],
                 "state": [state for _, state, _ in new],
-                "manifest": [manifest.model_dump_json().encode() for _, _, manifest in new],
+                "manifest": [manifest.as_json() for _, _, manifest in new],
                 "sound": [self._sound(manifest) for _, _, manifest in new],
             },
             schema=SCHEMA,
@@ -150,13 +152,29 @@ class Inventory:
         with self._store.writing(INDEX) as file:
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
+    def _find_lines(self, states: dict[str, str]) -> None:
+        """Find the lines of the index that count: those of records that are in the state in which they were read."""
+        found = dict.fromkeys(states, UNLISTED)
+        line = 0
+        for batch in self._index.select(["key", "state"]).to_batches(READ_AT_ONCE):
+            for key, state in zip(batch["key"].to_pylist(), batch["state"].to_pylist(), strict=True):
+                if state and states.get(key) == state:
+                    found[key] = line
+                line += 1
+        self._lines = found
+        self._wants_writing = line != sum(one != UNLISTED for one in found.values())
+
+    def _is_listed(self, key: str) -> bool:
+        return self._lines.get(key, UNLISTED) != UNLISTED
+
     def _read_index(self) -> pa.Table:
         try:
             content = self._store.read_bytes(INDEX)
             table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
             if "sound" not in table.column_names:  # as it was before states were kept
                 table = table.append_column("sound", pa.array([[]] * table.num_rows, SCHEMA.field("sound").type))
-            return table.select(SCHEMA.names).cast(SCHEMA).drop_null().combine_chunks()
+            table = table.select(SCHEMA.names).cast(SCHEMA)
+            return table.drop_null() if any(column.null_count for column in table.columns) else table
         except io_errors(ValueError, KeyError, pa.ArrowException):
             return SCHEMA.empty_table()
 
@@ -182,7 +200,7 @@ class Inventory:
 
     def _read_the_others(self) -> None:
         """Read the records of an object store that the index lacks, many at once: one by one takes much longer."""
-        missing = [key for key in self._states if key not in self._lines]
+        missing = [key for key, line in self._lines.items() if line == UNLISTED]
         for start in range(0, len(missing), READ_AT_ONCE):
             keys = missing[start : start + READ_AT_ONCE]
             for key, content in zip(keys, self._store.read_many([record_path(key) for key in keys]), strict=True):
@@ -212,6 +230,6 @@ def _states(store: Store) -> dict[str, str]:
 
 def _manifest(content: bytes) -> Manifest | None:
     try:
-        return Manifest.model_validate_json(content)
+        return Manifest.from_json(content).compact()
     except ValueError:
         return None

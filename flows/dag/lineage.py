@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +9,7 @@ from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Lineage:
     """What each row of the table of stages makes of one ingested shard."""
 
@@ -24,11 +23,25 @@ class Lineage:
     """Rows whose jobs have been offered."""
     partly: dict[str, list[Shard]] = field(default_factory=dict)
     """Row → the shards of its jobs that are done, while others are not."""
-    open_jobs: Counter[str] = field(default_factory=Counter)
-    """Row → its jobs that are not done."""
+    open_jobs: dict[str, int] = field(default_factory=dict)
+    """Row → its jobs that are not done; a row that has none is not in it."""
+
+    def take(self, row: str, shards: list[Shard]) -> bool:
+        """Note the shards of a finished job of a row, and say whether it was the row's last one."""
+        if row in self.partly:
+            shards = [*self.partly[row], *shards]
+        self.open_jobs[row] -= 1
+        if self.open_jobs[row]:
+            self.partly[row] = shards
+            return False
+        self.made[row] = shards
+        # New ones: a dictionary keeps its room, and there may be a hundred thousand lineages.
+        self.open_jobs = {name: number for name, number in self.open_jobs.items() if number}
+        self.partly = {name: before for name, before in self.partly.items() if name != row}
+        return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """A job that is asked for: of which row of the table, and for which lineage."""
 

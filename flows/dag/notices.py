@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from ladm.flows.dag.lineage import Lineage
 from ladm.flows.runs.record import RunRecord
 from ladm.flows.runs.settings import setting_changes, settings_of
+from ladm.flows.runs.stored_rows import jobs_of
 
 LOOKED_AT = 3
 """Shards of the previous run whose scores are looked for; where all of them are there, no notice is given."""
@@ -22,13 +24,11 @@ class ScoredAgain:
     def __init__(self, record: RunRecord) -> None:
         self._record = record
         self._previous: dict[str, Any] = record.previous or {}
-        self._known = {
-            shard["key"]
-            for job in self._previous.get("shards", [])
-            if job["stage"] == "ingest"
-            for shard in job["shards"]
-        }
         self._left = LOOKED_AT if "score" in self._previous.get("stages", {}) else 0
+
+    @cached_property
+    def _known(self) -> set[str]:
+        return {shard["key"] for job in jobs_of(self._previous, "ingest") for shard in job["shards"]}
 
     def notice(self, lineage: Lineage, is_there: Callable[[], bool]) -> str | None:
         """The notice, if scores that the previous run had are not there for this one's settings; once.
@@ -44,8 +44,8 @@ class ScoredAgain:
         if found:
             return None
         scored = self._previous["stages"]["score"]
-        seconds = sum(job["seconds"] for job in self._previous["shards"] if job["stage"] == "score")
-        now = settings_of(self._record.as_json())
+        seconds = sum(job["seconds"] for job in jobs_of(self._previous, "score"))
+        now = settings_of(self._record.settings())
         before = settings_of(self._previous)
         changes = [
             f"{name} is {new}, was {old}"

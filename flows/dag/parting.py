@@ -102,6 +102,6 @@ class Parting:
         width = len(str(len(parts)))
         for number, part in enumerate(parts, 1):
             label = f"{job.label}, part {number:0{width}} of {len(parts)}"
-            of_part = job.model_copy(update={"part": part, "label": label, "environment": environment})
+            of_part = job.replaced(part=part, label=label, environment=environment)
             found[STAGES[of_part.stage].key(of_part)] = Request(READ.name, file.whole.source, of_part)
         return found

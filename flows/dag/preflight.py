@@ -228,7 +228,7 @@ def _list_benchmarks(config: RunConfig, own: Sequence[str]) -> list[ListedFile]:
         for file in files:
             check_benchmark(file, entry, place)
         # By their addresses, as what was made of them is kept in the store.
-        listed += [ListedFile(file.model_copy(update={"name": ""}), entry) for file in files]
+        listed += [ListedFile(file.replaced(name=""), entry) for file in files]
     return listed
 
 

@@ -11,6 +11,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ladm.flows.dag.lineage import Request
 from ladm.tasks.manifest import Manifest, Shard
@@ -28,15 +29,32 @@ class _Waiting:
     request: Request
 
 
+class _Made(NamedTuple):
+    """A file of the store, and the job that made it."""
+
+    key: str
+    request: Request
+    file: Shard
+
+
 class Repairs:
     """What one run knows of the files its jobs vouch for, and of those that had to be made again."""
 
     def __init__(self) -> None:
-        self._makers: dict[str, tuple[str, Request]] = {}
-        self._files: dict[str, Shard] = {}
+        self._done: list[tuple[Manifest, Request]] = []
+        """Finished jobs whose files are not in `_found`."""
+        self._found: dict[str, _Made] = {}
         self._tries: Counter[str] = Counter()
         self._under_way: set[str] = set()
         self._waiting: list[_Waiting] = []
+
+    @property
+    def _made(self) -> dict[str, _Made]:
+        """Path → who made the file. It is filled when somebody asks: mostly nothing is damaged, and files are many."""
+        for manifest, request in self._done:
+            self._found.update((file.path, _Made(manifest.key, request, file)) for file in manifest.all_files())
+        self._done.clear()
+        return self._found
 
     def is_under_way(self, key: str) -> bool:
         """Whether the job of this key was offered again and has not finished since."""
@@ -47,7 +65,8 @@ class Repairs:
 
         Such a finding is no new damage, and does not count as a try. None if there still is something to make.
         """
-        files = [self._files[path] for path in paths if path in self._files]
+        made = self._made
+        files = [made[path].file for path in paths if path in made]
         if len(files) < len(paths) or not store.holds(files):
             return None
         return self._with_what_was_made(waiting)
@@ -63,21 +82,20 @@ class Repairs:
             The jobs to offer: none of them twice, if several jobs find the same damage. None if it cannot be mended:
             a file was made again too often already, or by no job of this run.
         """
-        if any(path not in self._makers or self._tries[path] >= MOST_TRIES for path in paths):
+        made = self._made
+        if any(path not in made or self._tries[path] >= MOST_TRIES for path in paths):
             return None
-        makers = dict(self._makers[path] for path in paths)
+        makers = {made[path].key: made[path].request for path in paths}
         if waiting:
             self._waiting.append(_Waiting(set(makers), waiting))
         new = {key: request for key, request in makers.items() if key not in self._under_way}
-        self._tries.update(path for path in paths if self._makers[path][0] in new)
+        self._tries.update(path for path in paths if made[path].key in new)
         self._under_way.update(new)
         return list(new.values())
 
     def finished(self, manifest: Manifest, request: Request) -> list[Request]:
         """Note the files of a finished job, and say which jobs waited for it and for nothing else any more."""
-        for file in manifest.all_files():
-            self._makers[file.path] = manifest.key, request
-            self._files[file.path] = file
+        self._done.append((manifest, request))
         if manifest.key not in self._under_way:
             return []
         self._under_way.discard(manifest.key)
@@ -89,8 +107,9 @@ class Repairs:
 
     def _with_what_was_made(self, request: Request) -> Request:
         """The job with its inputs as they are now: made again elsewhere, a file may have other bytes."""
+        made = self._made
         inputs = {
-            role: [self._files.get(shard.path, shard) for shard in shards]
+            role: [made[shard.path].file if shard.path in made else shard for shard in shards]
             for role, shards in request.job.inputs.items()
         }
-        return dataclasses.replace(request, job=request.job.model_copy(update={"inputs": inputs}))
+        return dataclasses.replace(request, job=request.job.replaced(inputs=inputs))

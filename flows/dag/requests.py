@@ -34,7 +34,7 @@ class Requester:
                 label = f"{label} and {len(files) - 1:,} more"
             job = self._job(row, row.asks(self.plan, files[0]), label, {})
             read = {"group": [one.file for one in files]} if len(files) > 1 else {"source": first}
-            found.append(Request(row.name, first.uri, job.model_copy(update=read)))
+            found.append(Request(row.name, first.uri, job.replaced(**read)))
         return found
 
     def of_run(self, row: Row) -> list[Request]:
@@ -48,7 +48,12 @@ class Requester:
             return []
         inputs = self.inputs.for_lineage(row, lineage)
         return [
-            Request(row.name, lineage.source, self._job(row, ask, f"{lineage.label}{ask.label}", inputs), lineage)
+            Request(
+                row.name,
+                lineage.source,
+                self._job(row, ask, f"{lineage.label}{ask.label}" if ask.label else lineage.label, inputs),
+                lineage,
+            )
             for ask in self._asks_of(row)
         ]
 
@@ -67,8 +72,8 @@ class Requester:
         if not waiting:
             return request
         self.together.update(STAGES[job.stage].key(job) for job in waiting)
-        together = {"together": [job.model_dump(mode="json") for job in waiting]}
-        job = request.job.model_copy(update={"environment": {**request.job.environment, **together}})
+        together = {"together": [job.as_dict() for job in waiting]}
+        job = request.job.replaced(environment={**request.job.environment, **together})
         return Request(request.row, request.source, job, request.lineage)
 
     def in_store(self, job: Job) -> bool:
@@ -77,7 +82,7 @@ class Requester:
 
     def done_with(self, job: Job) -> list[str]:
         """The keys of the jobs that a job does in its pass."""
-        others = [Job.model_validate(other) for other in job.environment.get("together", [])]
+        others = [Job.from_dict(other) for other in job.environment.get("together", [])]
         return [STAGES[other.stage].key(other) for other in others]
 
     def is_sound(self, job: Job) -> bool:
@@ -94,15 +99,12 @@ class Requester:
         return True
 
     def _job(self, row: Row, ask: Ask, label: str, inputs: Inputs) -> Job:
-        return Job.model_construct(  # its parts are checked, and shared with other jobs of the row
+        return Job(
             stage=row.stage.name,
             label=label,
             store=self.plan.config.store,
             config=ask.config,
-            inputs={**inputs, **ask.inputs},
-            source=None,  # named, like the two below, since pydantic takes longer to find a default than the rest takes
-            part=None,
-            group=[],
+            inputs={**inputs, **ask.inputs} if ask.inputs else inputs,
             identity=ask.identity,
             environment=ask.environment,
         )

@@ -226,7 +226,7 @@ class Dag:
                 return
             self.fail(failure(request, error))
             return
-        manifest = Manifest.model_validate(future.result())
+        manifest = Manifest.from_dict(future.result())
         self.inventory.add(manifest)
         for key in self.requests.done_with(job):
             self.inventory.look_again(key)
@@ -271,10 +271,7 @@ class Dag:
                 new = {shard.path: shard for shard in manifest.shards}
                 lineage.made[row.name] = [new.get(shard.path, shard) for shard in lineage.made[row.name]]
         elif lineage:
-            lineage.partly[row.name] = [*lineage.partly.get(row.name, []), *manifest.shards]
-            lineage.open_jobs[row.name] -= 1
-            if not lineage.open_jobs[row.name]:
-                lineage.made[row.name] = lineage.partly.pop(row.name)
+            if lineage.take(row.name, manifest.shards):
                 self.advance([lineage])
         else:
             if row.begins_lineages:

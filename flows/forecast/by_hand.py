@@ -38,7 +38,7 @@ class _Here:
         done, *together = run_jobs(stage, job)
         for manifest in together:
             self._inventory.add(manifest)
-        return Finished(done.model_dump(mode="json"))
+        return Finished(done.as_dict())
 
 
 class Finished:

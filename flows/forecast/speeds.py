@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladm.flows.runs.read import read_record, run_ids
+from ladm.flows.runs.stored_rows import jobs_where
 from ladm.tasks.errors import RecordError
 from ladm.tasks.storage.store import Store
 
@@ -34,10 +35,10 @@ def past_speeds(store: Store) -> Speeds:
     records: list[dict[str, Any]] = []
     for run_id in reversed(run_ids(store)):
         try:
-            record = read_record(store, run_id)
+            record = read_record(store, run_id, stored=True)
         except RecordError:
             continue
-        if any(not job["cached"] and job["seconds"] for job in record["shards"]):
+        if any(job["seconds"] for job in jobs_where(record, "cached", False)):
             records.append(record)
         if len(records) == LOOKED_AT:
             break

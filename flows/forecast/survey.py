@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from ladm.flows.runs.outcomes import Done
 from ladm.flows.runs.read import latest_record
 from ladm.flows.runs.record import RunRecord
 from ladm.flows.runs.settings import setting_changes, settings_of
+from ladm.flows.runs.stored_rows import jobs_of
 from ladm.tasks.addresses import addresses_key, addresses_of
 from ladm.tasks.manifest import Shard, SourceFile
 from ladm.tasks.stages.contrast import DOCUMENTS_A_SHARD
@@ -61,13 +62,13 @@ class Survey:
 def survey(plan: Plan) -> Survey:
     """Look what the store of a plan has of it."""
     store = Store(plan.config.store)
-    table = addresses_of(listed.file.model_dump() for listed in plan.files)
+    table = addresses_of(listed.file.as_dict() for listed in plan.files)
     addresses = [Shard(key=addresses_key(table), path="", bytes=0, rows=table.num_rows)] if table.num_rows else []
     files = {name: file for name, (_, file) in calibration_files(store, plan.calibration).items()}
     plan = dataclasses.replace(plan, addresses=addresses, calibrated_by=files)
     found = Survey(RunRecord(plan, previous=latest_record(store)))
     if found.record.previous:
-        changes = setting_changes(settings_of(found.record.previous), settings_of(found.record.as_json()))
+        changes = setting_changes(settings_of(found.record.previous), settings_of(found.record.settings()))
         found.changed = [one for one in changes if not one[0].startswith(NO_RESULT)]
     dag = Dag(plan, Console.silent(), nobody, found.record, inventory_of(plan))
     dag.begin_sources()
@@ -155,9 +156,9 @@ def _shard_rows(dag: Dag) -> list[str]:
 def _files(request: Request) -> Sequence[SourceFile]:
     job = request.job
     if job.source and job.part:
-        return [job.source.model_copy(update={"size": job.part.bytes})]
+        return [job.source.replaced(size=job.part.bytes)]
     return [job.source] if job.source else job.group
 
 
-def _previous(found: Survey, stage: str) -> list[dict[str, Any]]:
-    return [job for job in (found.record.previous or {}).get("shards", []) if job["stage"] == stage]
+def _previous(found: Survey, stage: str) -> Iterable[dict[str, Any]]:
+    return jobs_of(found.record.previous, stage) if found.record.previous else []

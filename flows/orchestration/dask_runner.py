@@ -96,5 +96,5 @@ class Dask:
         if holds_model:
             self.devices[:] = [self._where]
         with dask.annotate(**(self._for_models if holds_model else self._for_others)):
-            future: PrefectFuture[Any] = self._runner.submit(task, {"job": job.model_dump(mode="json")})
+            future: PrefectFuture[Any] = self._runner.submit(task, {"job": job.as_dict()})
         return future

@@ -95,7 +95,7 @@ class Threads:
 
     def submit(self, task: Task[..., Any], job: Job, *, holds_model: bool) -> PrefectFuture[Any]:
         """Start a task. Quoted, so that Prefect does not search the job's inputs for futures."""
-        given = quote(job.model_dump(mode="json"))
+        given = quote(job.as_dict())
         if job.part and self.workers > 1:
             return _submitted(task, given, self._readers.run_jobs)
         if not holds_model:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ladm.flows.runs.packed import counted_stage
+from ladm.flows.runs.stored_rows import jobs_of
 
 CHANGES = ("added", "changed", "removed", "unchanged")
 
@@ -117,29 +118,30 @@ def _files(record: Mapping[str, Any]) -> dict[str, _File]:
     files: dict[str, _File] = defaultdict(_File)
     names: dict[str, str] = {}
     groups = set()
-    for source in record["sources"]:
-        name = names[source["uri"]] = source.get("name") or source["uri"]
+    for one in record["sources"]:
+        name = names[one["uri"]] = one.get("name") or one["uri"]
         file = files[name]
-        file.uri = source["uri"]
-        file.identity.append((source["size"], source["version"]))
-        if source.get("group"):  # read together with others: its jobs tell nothing of it alone
-            groups.add(source["group"])
+        file.uri = one["uri"]
+        file.identity.append((one["size"], one["version"]))
+        if one.get("group"):  # read together with others: its jobs tell nothing of it alone
+            groups.add(one["group"])
             file.packed = True
-            file.content = [source["content"], f"{source['quarantined']} quarantined"]
-            file.documents, file.windows = source["documents"], source["windows"]
-    packed = {job["source"] for job in record["shards"] if job.get("key") in groups}
-    counted = counted_stage(record["stages"])
-    for job in record["shards"]:
-        if job["source"] in packed:
-            continue
-        name = names.get(job["source"], job["source"])
-        if job["stage"] == "ingest":
-            file = files[name]
+            file.content = [one["content"], f"{one['quarantined']} quarantined"]
+            file.documents, file.windows = one["documents"], one["windows"]
+    reading = jobs_of(record, "ingest") if groups else ()
+    packed = {job["source"] for job in reading if job["key"] in groups}
+    for job in jobs_of(record, "ingest"):
+        source: str = job["source"]
+        if source not in packed:
+            file = files[names.get(source, source)]
             shards = [shard["key"] for shard in job["shards"]]
             file.content = [*(file.content or []), *shards, f"{job['quarantined']} quarantined"]
             file.documents += job["kept"]
-        if job["stage"] == counted:
-            files[name].windows += job["kept"] if counted == "score" else job["windows"]
+    counted = counted_stage(record["stages"])
+    for job in jobs_of(record, counted):
+        source = job["source"]
+        if source not in packed:
+            files[names.get(source, source)].windows += job["kept"] if counted == "score" else job["windows"]
     return files
 
 

@@ -188,7 +188,7 @@ def _read(store: Store, run: str, paths: dict[str, str]) -> dict[str, Any]:
         paths: Every path that a record named so far, so that it is held once, however many runs name it.
     """
     try:
-        record = read_record(store, run)
+        record = read_record(store, run, stored=True)
         _started(record)
         named = {paths.setdefault(path, path) for path in _named_by(record)}
     except NewerRecordError:

@@ -8,7 +8,7 @@ from ladm.flows.dag.remedies import Remedy
 from ladm.tasks.manifest import Manifest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """A job that finished: its manifest, and whether the store already had it."""
 

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ladm.flows.runs.stored_rows import jobs_of
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.storage.store import Store
 
@@ -29,12 +30,12 @@ class PackedFiles:
         for one in record["sources"]:
             if one.get("group"):
                 windows[one["group"]][one.get("name") or one["uri"]] = one["windows"]
-        stage = counted_stage(record["stages"])
+        if not windows:
+            return
         made: dict[str, set[str]] = defaultdict(set)
-        for job in record["shards"]:
-            if windows and job["stage"] == stage:
-                made[job["source"]].update(shard["path"] for shard in job["shards"])
-        for job in record["shards"]:
+        for job in jobs_of(record, counted_stage(record["stages"])):
+            made[job["source"]].update(shard["path"] for shard in job["shards"])
+        for job in jobs_of(record, "ingest"):
             if job["key"] in windows:
                 self._counted[job["key"], frozenset(made[job["source"]])] = windows[job["key"]]
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from ladm.flows.dag.stages import TABLE
 from ladm.flows.runs.read import name_latest, record_files, write_record
 from ladm.flows.runs.record import RunRecord, quarantines_of
+from ladm.flows.runs.stored_rows import jobs_of
 from ladm.tasks.exporters.card_text import RUN_ID
 from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.schema import QUARANTINE
@@ -79,10 +80,10 @@ def _same_quarantine(store: Store, shards: list[Shard], record: RunRecord) -> by
     if not shards or before is None:
         return None
     there = [
-        Shard.model_validate(job["quarantine"])
+        Shard.from_dict(job["quarantine"])
         for stage in record.plan.stages
-        for job in before["shards"]
-        if job["stage"] == stage and job["quarantine"]
+        for job in jobs_of(before, stage)
+        if job["quarantine"]
     ]
     if there != shards:
         return None

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from ladm.flows.config import RunConfig
 from ladm.flows.dag.jobs import config_sha256
+from ladm.flows.runs.stored_rows import StoredRows
 from ladm.flows.runs.tables import LISTS, NEEDED_OF_JOBS, TABLES, WITH_URIS
 from ladm.tasks.errors import RecordError
 from ladm.tasks.manifest import SourceFile
@@ -83,8 +84,13 @@ def write_record(store: Store, record: Mapping[str, Any]) -> None:
     store.write_bytes(summary_path(run_id), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
-def read_record(store: Store, run_id: str) -> dict[str, Any]:
+def read_record(store: Store, run_id: str, *, stored: bool = False) -> dict[str, Any]:
     """The whole record of a run, as `ladm run --json` printed it.
+
+    Args:
+        store: The store.
+        run_id: The run.
+        stored: Whether its `shards` and `sources` stay as they are stored, and are read when they are gone through.
 
     Raises:
         RecordError: There is no such run, or its record is damaged, of a newer version, or lacks what is needed.
@@ -108,7 +114,7 @@ def read_record(store: Store, run_id: str) -> dict[str, Any]:
             f"{path}: written by a newer ladm (schema {schema}; this one knows {SCHEMA}); use that one, or a newer one"
         )
     if schema > 1:
-        _join(store, run_id, record)
+        _join(store, run_id, record, stored=stored)
     return _complete(path, record)
 
 
@@ -126,10 +132,13 @@ def latest_run_id(store: Store) -> str | None:
 
 
 def latest_record(store: Store) -> dict[str, Any] | None:
-    """The record of the newest run that went all the way; None if there is none, or it cannot be read."""
+    """The record of the newest run that went all the way; None if there is none, or it cannot be read.
+
+    Its `shards` and `sources` are read when they are gone through.
+    """
     run_id = latest_run_id(store)
     try:
-        return read_record(store, run_id) if run_id else None
+        return read_record(store, run_id, stored=True) if run_id else None
     except RecordError:
         return None
 
@@ -141,7 +150,7 @@ def known_files(store: Store, wanted: Collection[str]) -> list[SourceFile]:
     that has no readable record is passed over: names are then made anew, and no harm is done.
     """
     found: list[SourceFile] = []
-    left, known = set(wanted), SourceFile.model_fields.keys()
+    left, known = set(wanted), set(SourceFile.names())
     looked_at = 0
     for run_id in reversed(store.names("runs")):
         if not left or looked_at == LOOKED_AT:
@@ -156,7 +165,7 @@ def known_files(store: Store, wanted: Collection[str]) -> list[SourceFile]:
             rows = record.get("sources")
             if rows is None:
                 rows = pq.read_table(io.BytesIO(store.read_bytes(f"runs/{run_id}/sources.parquet"))).to_pylist()
-            files = [SourceFile.model_validate({name: row[name] for name in known & row.keys()}) for row in rows]
+            files = [SourceFile.from_dict({name: row[name] for name in known & row.keys()}) for row in rows]
         except (FileNotFoundError, ValueError, AttributeError, TypeError, pa.ArrowException):
             continue
         found += files
@@ -172,7 +181,7 @@ def name_latest(store: Store, run_id: str) -> None:
 # -- reading ---------------------------------------------------------------------------------------------------
 
 
-def _join(store: Store, run_id: str, record: dict[str, Any]) -> None:
+def _join(store: Store, run_id: str, record: dict[str, Any], *, stored: bool) -> None:
     """Put a record's tables back into it, each checked against what `run.json` says of it."""
     described = record.pop("tables", {})
     for name, table in TABLES.items():
@@ -184,7 +193,11 @@ def _join(store: Store, run_id: str, record: dict[str, Any]) -> None:
             sound = False
         if not sound:
             raise RecordError(f"{path}: damaged or missing, so the run's record cannot be read; choose another run")
-        table.back(record, pq.read_table(io.BytesIO(content)).to_pylist())
+        if stored and table.long:
+            entries, told = table.long
+            record[entries] = StoredRows(content, told)
+        else:
+            table.back(record, pq.read_table(io.BytesIO(content)).to_pylist())
 
 
 def _complete(path: str, record: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +207,7 @@ def _complete(path: str, record: dict[str, Any]) -> dict[str, Any]:
         RecordError: It lacks what is needed.
     """
     missing = [name for name in NEEDED if name not in record]
-    if not missing:
+    if not missing and not isinstance(record["shards"], StoredRows):
         missing = sorted({f"shards[].{name}" for job in record["shards"] for name in NEEDED_OF_JOBS - job.keys()})
     if missing:
         raise RecordError(f"{path}: no {missing[0]} in it, as in records of another ladm; run it again with this one")

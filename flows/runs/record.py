@@ -20,6 +20,7 @@ from ladm.flows.dag.stages import PRODUCTS, UNTOLD, rows_of, rows_of_stage
 from ladm.flows.runs.changes import difference, lost_more_than
 from ladm.flows.runs.outcomes import Done, Failure, Shortfall
 from ladm.flows.runs.packed import PackedFiles, counted_stage
+from ladm.flows.runs.stored_rows import jobs_of
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Shard, add_counts
 from ladm.tasks.printable import printable
@@ -205,12 +206,29 @@ class RunRecord:
         packed: dict[str, dict[str, Any]] = {}
         for done in groups:
             packed |= self._packed.of_group(done.manifest, windows[done.source])
-        return [listed.file.model_dump() | packed.get(listed.file.uri, {}) for listed in self.plan.files]
+        return [listed.file.as_dict() | packed.get(listed.file.uri, {}) for listed in self.plan.files]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the run's results, as it stands in its record."""
+        plan, model = self.plan, self.plan.model
+        return {
+            "model": None
+            if model is None
+            else {
+                "reference": model.reference,
+                "digest": model.digest,
+                "tokenizer_digest": model.tokenizer_digest,
+                "layers_left_out": plan.layers_left_out,
+            },
+            "config": plan.config.model_dump(mode="json"),
+            "versions": versions(),
+            "stage_versions": {row.stage.name: row.stage.version for row in rows_of(plan)},
+        }
 
     def as_json(self) -> dict[str, Any]:
         """The record as it stands in `run.json` and on `ladm run --json`."""
         plan = self.plan
-        config = plan.config.model_dump(mode="json")
+        settings = self.settings()
         finished = self.finished or datetime.now(UTC)
         record = {
             "run_id": self.run_id,
@@ -236,18 +254,8 @@ class RunRecord:
             "made_again": self.made_again,
             "calibration": told(plan.calibration) if plan.calibration and asked.calibrates(plan.config) else None,
             "files": self.files,
-            "model": None
-            if plan.model is None
-            else {
-                "reference": plan.model.reference,
-                "digest": plan.model.digest,
-                "tokenizer_digest": plan.model.tokenizer_digest,
-                "layers_left_out": plan.layers_left_out,
-            },
-            "config": config,
-            "config_sha256": config_sha256(config),
-            "versions": versions(),
-            "stage_versions": {row.stage.name: row.stage.version for row in rows_of(plan)},
+            **settings,
+            "config_sha256": config_sha256(settings["config"]),
             "sources": self._sources(),
             "shards": [_job_record(done) for stage in (*plan.stages, *UNTOLD) for done in self.of(stage)],
         }
@@ -266,16 +274,16 @@ def _job_record(done: Done) -> dict[str, Any]:
         **manifest.counts.as_record(),
         **manifest.measures,
         "seconds": manifest.seconds,
-        "shards": [shard.model_dump() for shard in manifest.shards],
-        "files": [file.model_dump() for file in manifest.files],
-        "quarantine": manifest.quarantine.model_dump() if manifest.quarantine else None,
+        "shards": [shard.as_dict() for shard in manifest.shards],
+        "files": [file.as_dict() for file in manifest.files],
+        "quarantine": manifest.quarantine.as_dict() if manifest.quarantine else None,
     }
 
 
 def shards_of(record: dict[str, Any], stage: str, *, files: bool = False, ending: str = "") -> list[Shard]:
     """The shards of a stage, or its files, out of a `run.json` that was read back: those whose paths end so."""
     what = "files" if files else "shards"
-    found = [Shard.model_validate(s) for job in record["shards"] if job["stage"] == stage for s in job[what]]
+    found = [Shard.from_dict(s) for job in jobs_of(record, stage) for s in job[what]]
     return [shard for shard in found if shard.path.endswith(ending)]
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-from pydantic import BaseModel
 
+from ladm.tasks.frozen import Frozen
 from ladm.tasks.manifest import Shard, SourceFile
 
 Row = dict[str, Any]
+_Entry = Callable[[Row], Row]
 
 NEEDED_OF_JOBS = {
     *("stage", "shard", "source", "cached", "key", "in", "kept", "dropped", "quarantined", "seconds"),
@@ -25,11 +26,11 @@ NEEDED_OF_JOBS = {
 """What every job of a record has; whatever else it has is a measure."""
 
 
-def _columns(model: type[BaseModel]) -> list[pa.Field]:
+def _columns(model: type[Frozen]) -> list[pa.Field]:
     """The fields of a small model as columns."""
     kinds: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
     hints = typing.get_type_hints(model)
-    return [pa.field(name, kinds[(typing.get_args(hints[name]) or (hints[name],))[0]]) for name in model.model_fields]
+    return [pa.field(name, kinds[(typing.get_args(hints[name]) or (hints[name],))[0]]) for name in model.names()]
 
 
 FILE = pa.struct(_columns(Shard))
@@ -57,6 +58,7 @@ SOURCES = pa.schema(
         ("content", pa.string()),
     ]
 )
+_OF_PACKED = {name for name in SOURCES.names if name not in SourceFile.names()}
 CHANGES = pa.schema([("change", pa.string()), ("uri", pa.string())])
 FAILURES = pa.schema([(name, pa.string()) for name in ("stage", "shard", "source", "error")])
 FILES = pa.schema([("list", pa.string()), ("path", pa.string())])
@@ -73,6 +75,8 @@ class RecordTable:
     schema: pa.Schema
     out: Callable[[Mapping[str, Any]], list[Row]]
     back: Callable[[dict[str, Any], list[Row]], None]
+    long: tuple[str, _Entry] | None = None
+    """Where it alone is a list of the record: the list's name, and what makes an entry of a row."""
 
 
 def _jobs_out(record: Mapping[str, Any]) -> list[Row]:
@@ -89,19 +93,16 @@ def _jobs_out(record: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _jobs_back(record: dict[str, Any], rows: list[Row]) -> None:
-    record["shards"] = [
-        {
-            **{name: row[name] for name in ("stage", "shard", "source", "cached", "key")},
-            "in": row["records_in"],
-            "kept": row["kept"],
-            "dropped": orjson.loads(row["dropped_reasons"]),
-            "quarantined": row["quarantined"],
-            **orjson.loads(row["measures"]),
-            **{name: row[name] for name in ("seconds", "shards", "files", "quarantine")},
-        }
-        for row in rows
-    ]
+def _job_of(row: Row) -> Row:
+    return {
+        **{name: row[name] for name in ("stage", "shard", "source", "cached", "key")},
+        "in": row["records_in"],
+        "kept": row["kept"],
+        "dropped": orjson.loads(row["dropped_reasons"]),
+        "quarantined": row["quarantined"],
+        **orjson.loads(row["measures"]),
+        **{name: row[name] for name in ("seconds", "shards", "files", "quarantine")},
+    }
 
 
 def _changes_out(record: Mapping[str, Any]) -> list[Row]:
@@ -118,11 +119,8 @@ def _sources_out(record: Mapping[str, Any]) -> list[Row]:
     return [{name: source.get(name) for name in SOURCES.names} for source in record["sources"]]
 
 
-def _sources_back(record: dict[str, Any], rows: list[Row]) -> None:
-    packed = {name for name in SOURCES.names if name not in SourceFile.model_fields}
-    record["sources"] = [
-        row if row.get("group") else {name: value for name, value in row.items() if name not in packed} for row in rows
-    ]
+def _source_of(row: Row) -> Row:
+    return row if row.get("group") else {name: value for name, value in row.items() if name not in _OF_PACKED}
 
 
 def _files_out(record: Mapping[str, Any]) -> list[Row]:
@@ -145,9 +143,18 @@ def _as_it_is(name: str, schema: pa.Schema) -> RecordTable:
     return RecordTable(schema, out, back)
 
 
+def _long(schema: pa.Schema, out: Callable[[Mapping[str, Any]], list[Row]], name: str, of: _Entry) -> RecordTable:
+    """A list of the record that may be long, each entry made of a row."""
+
+    def back(record: dict[str, Any], rows: list[Row]) -> None:
+        record[name] = list(map(of, rows))
+
+    return RecordTable(schema, out, back, (name, of))
+
+
 TABLES = {
-    "jobs": RecordTable(JOBS, _jobs_out, _jobs_back),
-    "sources": RecordTable(SOURCES, _sources_out, _sources_back),
+    "jobs": _long(JOBS, _jobs_out, "shards", _job_of),
+    "sources": _long(SOURCES, _sources_out, "sources", _source_of),
     "changes": RecordTable(CHANGES, _changes_out, _changes_back),
     "failures": _as_it_is("failures", FAILURES),
     "files": RecordTable(FILES, _files_out, _files_back),

@@ -47,7 +47,7 @@ class FinishedParts:
         """Note a part whose files have all been written, in the store too."""
         files = [self.written(name) for name in self._exporter.names(part)]
         if self._noted:
-            content = [file.model_dump(include={"path", "bytes", "sha256"}) for file in files]
+            content = [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in files]
             self._store.write_bytes(self._note_path(part), orjson.dumps(content))
 
     def written(self, name: str) -> Shard:
@@ -82,7 +82,7 @@ class FinishedParts:
         """What a part's note says; nothing if there is none, or it is damaged."""
         try:
             noted = orjson.loads(self._store.read_bytes(self._note_path(part)))
-            return [Shard.model_validate({**one, "key": self._key, "rows": 0}) for one in noted]
+            return [Shard.from_dict({**one, "key": self._key, "rows": 0}) for one in noted]
         except (FileNotFoundError, ValueError, TypeError):
             return []
 

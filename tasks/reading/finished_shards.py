@@ -12,19 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from pydantic import Field
+import msgspec
 
+from ladm.tasks.frozen import Frozen
 from ladm.tasks.job import QuarantineEntry
 from ladm.tasks.manifest import Shard, notes_folder
 from ladm.tasks.reading.document_shards import DocumentShards
 from ladm.tasks.reading.records import LastRead
-from ladm.tasks.settings import Closed
 from ladm.tasks.storage.store import Store
 
 OF_STAGE = "ingest"
 
 
-class _Note(Closed):
+class _Note(Frozen, frozen=True):
     """What was read when a shard was full."""
 
     shard: Shard
@@ -34,8 +34,8 @@ class _Note(Closed):
     documents: int
     bytes: int
     without_domain: int
-    dropped: dict[str, int] = Field(default_factory=dict)
-    quarantine: list[QuarantineEntry] = Field(default_factory=list)
+    dropped: dict[str, int] = msgspec.field(default_factory=dict)
+    quarantine: list[QuarantineEntry] = msgspec.field(default_factory=list)
     """Since the note before."""
 
 
@@ -85,7 +85,7 @@ class FinishedShards:
             dropped=dict(progress.dropped),
             quarantine=progress.quarantine[self._quarantined :],
         )
-        self._store.write_bytes(self._path(self._notes), note.model_dump_json().encode())
+        self._store.write_bytes(self._path(self._notes), note.as_json())
         self._notes += 1
         self._quarantined = len(progress.quarantine)
 
@@ -102,7 +102,7 @@ class FinishedShards:
     def _there(self) -> Iterator[_Note]:
         for number in count():
             try:
-                note = _Note.model_validate_json(self._store.read_bytes(self._path(number)))
+                note = _Note.from_json(self._store.read_bytes(self._path(number)))
             except (FileNotFoundError, ValueError):
                 return
             if self._store.damaged([note.shard]):

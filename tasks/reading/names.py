@@ -81,7 +81,7 @@ def named(files: Sequence[SourceFile], known: Iterable[SourceFile] = ()) -> list
         while file.uri not in found:
             take(file, name)
             number, name = number + 1, f"{file.known_as}#{number}"
-    return [file.model_copy(update={"name": found[file.uri]}) for file in files]
+    return [file.replaced(name=found[file.uri]) for file in files]
 
 
 def unsure(files: Sequence[SourceFile], known: Iterable[SourceFile]) -> list[SourceFile]:

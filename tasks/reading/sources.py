@@ -91,7 +91,7 @@ def check_unchanged(file: SourceFile) -> None:
     fs, path = file_system(file.uri)
     now = _local_file(Path(path)) if isinstance(fs, LocalFileSystem) else _remote_file(fs, path, fs.info(path))
     if file.version.startswith(CONTENT):
-        now = now.model_copy(update={"version": _content_version(now)})
+        now = now.replaced(version=_content_version(now))
     if (now.size, now.version) != (file.size, file.version):
         raise SourceChangedError(
             f"{printable(file.uri, 500)}: changed while the run was reading it; run again, when nothing writes to it"
@@ -133,7 +133,7 @@ def list_files(
     files = _wanted(files, source, field)
     files = _sources_among(files, fixed_part(path if is_local else fs.unstrip_protocol(path)), own, source, field, tell)
     if identity == "content":
-        files = [file.model_copy(update={"version": _content_version(file)}) for file in files]
+        files = [file.replaced(version=_content_version(file)) for file in files]
     return files
 
 
@@ -208,7 +208,7 @@ def _list_local(path: Path, own: Sequence[str]) -> list[SourceFile]:
 
 
 def _called(file: SourceFile, root: str, path: str) -> SourceFile:
-    return file.model_copy(update={"name": name_below(root, path)})
+    return file.replaced(name=name_below(root, path))
 
 
 def _is_stream(path: Path) -> bool:
@@ -281,7 +281,7 @@ def _remote_file(fs: Any, name: str, info: dict[str, Any]) -> SourceFile:
     file = SourceFile(uri=fs.unstrip_protocol(name), size=int(info.get("size") or 0), version=str(version).strip('"'))
     if version is None:  # a web server that tells nothing: only what it sends is known
         version = _content_version(file) if is_web(fs) else fs.ukey(name)
-        return file.model_copy(update={"version": str(version)})
+        return file.replaced(version=str(version))
     return file
 
 

@@ -45,7 +45,7 @@ def score(job: Job, store: Store, key: str) -> Outcome:
     """
     from ladm.tasks.scorers.window_scores import score_windows  # noqa: PLC0415
 
-    others = [Job.model_validate(one) for one in job.environment.get("together", [])]
+    others = [Job.from_dict(one) for one in job.environment.get("together", [])]
     beside = {other.config["scorer"]: other.config["settings"] for other in others}
     environment = {name: value for name, value in job.environment.items() if name != "together"}
     config = LadmConfig.model_validate({**job.config, **environment, "beside": beside})

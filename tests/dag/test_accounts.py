@@ -28,7 +28,7 @@ stage = curate.STAGES["length"]
 def losing(job, store, key):
     outcome = stage.compute(job, store, key)
     counts = outcome.counts
-    return dataclasses.replace(outcome, counts=counts.model_copy(update={"kept": counts.kept - 1}))
+    return dataclasses.replace(outcome, counts=counts.replaced(kept=counts.kept - 1))
 
 if __name__ == "__main__":
     assert False, "optimised"

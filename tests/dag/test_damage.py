@@ -94,11 +94,11 @@ def test_every_byte_counts(tmp_path: Path) -> None:
 def test_a_manifest_without_checksums_counts_by_size(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     now = store.write_shard("score", "abcd", TABLE)
-    before = Shard.model_validate({"key": now.key, "path": now.path, "bytes": now.bytes, "rows": now.rows})
+    before = Shard.from_dict({"key": now.key, "path": now.path, "bytes": now.bytes, "rows": now.rows})
     flip_a_byte(Path(store.full(before.path)))
     store.check([before])
     with pytest.raises(DamagedFileError):
-        store.check([before.model_copy(update={"bytes": now.bytes + 1})])
+        store.check([before.replaced(bytes=now.bytes + 1)])
 
 
 def test_a_record_vouches_for_itself() -> None:
@@ -210,7 +210,7 @@ def job_and_manifest(name: str, inputs: list[Shard], *written: str) -> tuple[Req
 
 
 def with_input(request: Request, shard: Shard) -> Request:
-    job = request.job.model_copy(update={"inputs": {"documents": [shard]}})
+    job = request.job.replaced(inputs={"documents": [shard]})
     return dataclasses.replace(request, job=job)
 
 
@@ -225,9 +225,7 @@ def test_a_waiting_job_is_done_when_all_its_inputs_are_there_again() -> None:
     assert repairs.order(["a", "c"], last) == [one, two]
     assert repairs.order(["b"], other) == []  # is being made already
     assert repairs.is_under_way("one")
-    remade = one_made.model_copy(
-        update={"shards": [shard.model_copy(update={"sha256": "second"}) for shard in one_made.shards]}
-    )
+    remade = one_made.replaced(shards=[shard.replaced(sha256="second") for shard in one_made.shards])
     (ready,) = repairs.finished(remade, one)
     assert ready.job.label == "other"
     assert [shard.sha256 for shard in ready.job.shards()] == ["second", "second"]
@@ -253,7 +251,7 @@ def test_a_job_that_tells_late_of_damage_long_mended_is_only_done_again(tmp_path
     store, repairs = Store(str(tmp_path)), Repairs()
     shard = store.write_shard("length", "ab", TABLE)
     job, _ = job_and_manifest("one", [])
-    late = with_input(job, shard.model_copy(update={"sha256": "as it was"}))
+    late = with_input(job, shard.replaced(sha256="as it was"))
     assert repairs.made_meanwhile([shard.path], late, store) is None  # made by nobody
     repairs.finished(Manifest(stage="length", key="one", label="one", shards=[shard]), job)
     renewed = with_input(job, shard)

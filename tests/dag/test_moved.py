@@ -37,7 +37,7 @@ def names(found: list[SourceFile]) -> list[str]:
 
 def by_address(found: list[SourceFile], known: object) -> list[SourceFile]:
     """The names that ladm 0.1 gave: none."""
-    return [one.model_copy(update={"name": ""}) for one in found]
+    return [one.replaced(name="") for one in found]
 
 
 def done(record: dict[str, Any]) -> dict[str, int]:

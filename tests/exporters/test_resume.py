@@ -51,7 +51,7 @@ export.BATCH_BYTES = {bytes}
 for job in json.load(sys.stdin):
     pid = os.fork()
     if not pid:
-        run_job(export.STAGE, Job.model_validate(job))
+        run_job(export.STAGE, Job.from_dict(job))
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
@@ -68,7 +68,7 @@ def export_of(store: Store, model: Any, form: str) -> Job:
     of_tokens = issubclass(EXPORTERS[form].entry, TokenExport)
     options: dict[str, Any] = {"eos": 0, "pack": {"length": 64}} if of_tokens else {}
     job = job_of(store, inputs_of(store, made_up(200)), format=form, validation=0.3, part_bytes=20_000, **options)
-    return job.model_copy(update={"identity": [model.tokenizer_digest], "environment": {"model": model.reference}})
+    return job.replaced(identity=[model.tokenizer_digest], environment={"model": model.reference})
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
     jobs = {form: export_of(Store(str(folder / form)), model, form) for form in EXPORTERS}
     ended = subprocess.run(
         [sys.executable, "-c", KILLING.format(part=KILLED_IN_PART, bytes=BATCH_BYTES)],
-        input=json.dumps([job.model_dump(mode="json") for job in jobs.values()]),
+        input=json.dumps([job.as_dict() for job in jobs.values()]),
         capture_output=True,
         text=True,
         check=False,
@@ -146,7 +146,7 @@ def test_what_was_damaged_before_an_export_goes_on_is_not_vouched_for(
     store = Store(str(tmp_path / "store"))
     damaged = next(Path(store.full(file.path)) for file in whole.files if "00000" in file.path)
     damage(damaged)
-    again = run_job(STAGE, job.model_copy(update={"store": store.uri}))
+    again = run_job(STAGE, job.replaced(store=store.uri))
     assert again.files == whole.files
     check_vouched_for(store, again)
 
@@ -216,7 +216,7 @@ def test_an_export_that_an_earlier_version_left_without_checksums_is_made_again(
         store.write_bytes(f"{stage}/file", b"content")
         files = [Shard(key="k", path=f"{stage}/file", bytes=7, rows=0)]
         manifest = Manifest(stage=stage, key=stage, label="x", files=files)
-        records.write_path(stage, json.dumps({"metadata": {}, "result": manifest.model_dump_json()}).encode())
+        records.write_path(stage, json.dumps({"metadata": {}, "result": manifest.as_json().decode()}).encode())
         if sound:
             assert records.read_path(stage)
         else:

@@ -56,7 +56,7 @@ def test_one_file_concerns_its_own_group_alone(files: list[ListedFile], what: st
                 del after[place]
             case "changed":
                 file = files[place].file
-                after[place] = ListedFile(file.model_copy(update={"version": "2", "size": file.size + 1}), ENTRY)
+                after[place] = ListedFile(file.replaced(version="2", size=file.size + 1), ENTRY)
         now = names(groups_of(after, PACK))
         gone[len(before - now)] += 1
         come[len(now - before)] += 1

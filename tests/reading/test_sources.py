@@ -251,7 +251,7 @@ def test_a_file_that_changes_after_it_was_listed_is_noticed(tmp_path: Path) -> N
         check_unchanged(listed.file)
     path.unlink()
     with pytest.raises(SourceError):
-        check_unchanged(listed.file.model_copy(update={"uri": str(path)}))
+        check_unchanged(listed.file.replaced(uri=str(path)))
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_records_are_read_one_after_the_other_and_let_go(tmp_path: Path, monkeyp
 
     keys = [f"{number:064x}" for number in range(2000)]
 
-    def large(store: Store, run: str) -> Any:
+    def large(store: Store, run: str, **how: bool) -> Any:
         record = run_record(run, 1.0, [str(key) + "" for key in keys])
         return {**record, "config": ["x" * 1000 + str(number) for number in range(2000)]}
 

@@ -46,11 +46,11 @@ from ladm.tasks.job import Job, run_job
 def peak():  # getrusage would tell the larger of this process's and its parent's at the fork
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-job = Job.model_validate(json.load(sys.stdin))
+job = Job.from_dict(json.load(sys.stdin))
 base = peak()
 stages = {stage.STAGE.name: stage.STAGE for stage in (dedup, rank, card, export)}
 manifest = run_job(stages[job.stage], job)
-print(json.dumps({"base": base, "peak": peak(), "manifest": manifest.model_dump(mode="json")}))
+print(json.dumps({"base": base, "peak": peak(), "manifest": manifest.as_dict()}))
 """
 
 
@@ -58,14 +58,14 @@ def measured(job: Job) -> Manifest:
     """Do a job in a process of its own; its peak memory, with all that it imports, must be below the limit."""
     ended = subprocess.run(
         [sys.executable, "-c", MEASURING],
-        input=job.model_dump_json(),
+        input=job.as_json().decode(),
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
-    manifest = Manifest.model_validate(found["manifest"])
+    manifest = Manifest.from_dict(found["manifest"])
     print(
         f"{job.stage} {job.label}: peak {found['peak'] / 1e6:,.0f} MB, of which imports {found['base'] / 1e6:,.0f} MB; "
         f"{manifest.seconds:.0f} s"

@@ -452,7 +452,7 @@ def test_an_export_onto_s3_is_what_it_is_on_disk(place: Place, tmp_path: Path, t
         for store, shards in zip(stores, inputs, strict=True):
             job = job_of(store, shards, format=form, validation=0.3, part_bytes=15_000, **of_tokens)
             more = {"identity": [model.tokenizer_digest], "environment": {**job.environment, "model": model.reference}}
-            job = job.model_copy(update=more)
+            job = job.replaced(**more)
             outcome = export(job, store, STAGE.key(job))
             assert len(outcome.files) >= 4
             assert store.holds(outcome.files)
@@ -485,7 +485,7 @@ def test_a_published_selection_is_named_last_and_only_whole(place: Place) -> Non
         named = {one["name"]: objects[one["path"]] for one in manifest["files"]}
         assert named == {name: letter.encode() * 1000, "README.md": b"card"}
         assert len(objects) == 1 + 2 * min(number + 1, 2), "this selection and the one before"
-    damaged = shard("d" * 64, b"d" * 1000).model_copy(update={"sha256": "0" * 64})
+    damaged = shard("d" * 64, b"d" * 1000).replaced(sha256="0" * 64)
     with pytest.raises(OSError, match="changed while it was published"):
         publish_to_folder(to, store, {name: damaged}, b"card", "d" * 64)
     assert json.loads(place.fs.cat_file(f"{place.prefix}/published/manifest.json"))["key"] == "c" * 64

@@ -42,7 +42,7 @@ def test_a_killed_read_goes_on(place: Place, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "x.jsonl").write_bytes(CONTENTS["bad lines"])
     place.upload(tmp_path / "x.jsonl")
     job = job_of(Path("x"), None, tmp_path, uri=f"s3://{place.prefix}/raw/x.jsonl")
-    job = job.model_copy(update={"store": place.store})
+    job = job.replaced(store=place.store)
     killed_after(monkeypatch, job, 3)
     before = {file.path: file.modified for file in Store(place.store).files("ingest")}
     manifest = run_job(ingest.STAGE, job)
@@ -51,6 +51,6 @@ def test_a_killed_read_goes_on(place: Place, tmp_path: Path, monkeypatch: pytest
     assert before.items() <= after.items()
     FinishedShards(Store(place.store), manifest.key).forget(len(manifest.shards))  # as once its record is written
     assert Store(place.store).files(notes_folder(manifest.key)) == []
-    whole = run_job(ingest.STAGE, job.model_copy(update={"store": f"{place.store}-whole"}))
+    whole = run_job(ingest.STAGE, job.replaced(store=f"{place.store}-whole"))
     assert [shard.key for shard in manifest.shards] == [shard.key for shard in whole.shards]
     assert manifest.counts == whole.counts

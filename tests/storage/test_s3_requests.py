@@ -99,7 +99,7 @@ class MakingUp:
     def submit(self, stage: Stage, job: Job, *, holds_model: bool) -> Finished:
         folder = next(row.stored_in for row in TABLE if row.stage.name == stage.name)
         key, kept = stage.key(job), sum(shard.rows for shard in next(iter(job.inputs.values()), [])) or 1
-        shard = self.store.write_file(folder, key, "parquet", b"0").model_copy(update={"rows": kept})
+        shard = self.store.write_file(folder, key, "parquet", b"0").replaced(rows=kept)
         quarantine = None
         if stage.name == "ingest":
             row = {"stage": "ingest", "source": key, "line": 2, "reason": "no record", "excerpt": "", "records": 1}
@@ -111,7 +111,7 @@ class MakingUp:
             measures=measures,
         )  # fmt: skip
         StoreRecords(uri=self.store.uri).write_manifest(manifest)
-        return Finished(manifest.model_dump(mode="json"))
+        return Finished(manifest.as_dict())
 
 
 def warm(name: str, files: int, corpus: Corpus, counting: Counting) -> Counter[str]:

@@ -111,7 +111,7 @@ def test_a_record_counts_only_while_its_data_is_there(tmp_path: Path) -> None:
     records = StoreRecords(uri=str(tmp_path))
     shard = store.write_shard("score", "abcd", TABLE)
     manifest = Manifest(stage="score", key="abcd", label="x", shards=[shard])
-    content = b'{"metadata": {}, "result": ' + _json_string(manifest.model_dump_json()) + b"}"
+    content = b'{"metadata": {}, "result": ' + _json_string(manifest.as_json().decode()) + b"}"
     records.write_path("abcd", content=content, _sync=True)
     assert orjson.loads(records.read_path("abcd", _sync=True)) == orjson.loads(content)
     path = Path(store.full(shard.path))
@@ -158,7 +158,7 @@ def test_keys_change_with_everything_that_changes_a_result_and_nothing_else(tmp_
             "config": {"a": 1, "b": 2},
             "environment": {"device": "cpu"},
         }
-        return Job.model_validate({**base, **changes})
+        return Job.from_dict({**base, **changes})
 
     stage = _stage(Outcome(Counts()))
     key = stage.key(job())
