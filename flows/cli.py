@@ -25,7 +25,7 @@ from ladm.flows.commands import (
     sql,
 )
 from ladm.flows.outside import check_here, told
-from ladm.flows.streams import keep_telling, open_closed_streams, write_everything
+from ladm.flows.streams import keep_telling, name_the_output, open_closed_streams, write_everything
 from ladm.tasks.cores import small_matrices_on_one_core
 from ladm.tasks.errors import ConfigError
 
@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_closed_streams()
     write_everything()
     keep_telling()
+    name_the_output()
     small_matrices_on_one_core()
     try:
         check_here()

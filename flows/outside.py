@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ladm.flows.commands import DONE, FAILED, REFUSED
+from ladm.flows.streams import OUTPUT
 from ladm.tasks.errors import ConfigError, UserError
 from ladm.tasks.printable import printable
 from ladm.tasks.redact import one_line
@@ -69,6 +70,8 @@ def why_outside(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return f"out of memory; {_LIMIT}, or give the machine more"
     if isinstance(error, OSError) and error.errno in FIXES:
+        if error.filename == OUTPUT:
+            return f"{OUTPUT}: {error.strerror or error}; send it to another place"
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; {FIXES[error.errno]}"
     if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":

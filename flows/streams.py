@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
 
@@ -64,3 +65,40 @@ def keep_telling() -> None:
     """Have a command go on where stderr cannot be written: the disk of its log is full, or its terminal is gone."""
     if not isinstance(sys.stderr, _Telling):
         sys.stderr = cast(TextIO, _Telling(sys.stderr))
+
+
+OUTPUT = "standard output"
+"""What stdout is called in an error of it."""
+
+
+class _Results:
+    """A stream for results: where it cannot take them, the error names it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _named():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or OUTPUT
+        raise
+
+
+def name_the_output() -> None:
+    """Have an error of stdout name it, so that nobody looks for a full disk in the store."""
+    if not isinstance(sys.stdout, _Results):
+        sys.stdout = cast(TextIO, _Results(sys.stdout))

@@ -16,6 +16,8 @@ from conftest import Answer, Corpus, run_arguments
 
 from ladm.flows import cli
 from ladm.flows.outside import why_outside
+from ladm.tasks.errors import ConfigError
+from ladm.tasks.storage.file_systems import reached
 
 Cli = Callable[..., Answer]
 ANSWER = httpx.Response(500, request=httpx.Request("POST", "http://127.0.0.1:1/api/flows/"))
@@ -81,8 +83,7 @@ def test_results_that_cannot_be_written(tiny_model: Path) -> None:
             check=False,
         )
     assert ended.returncode == 1
-    assert ended.stderr.splitlines() == [line for line in ended.stderr.splitlines() if line.startswith("ladm: ")]
-    assert "No space left on device" in ended.stderr
+    assert ended.stderr == "ladm: standard output: No space left on device; send it to another place\n"
 
 
 def test_a_cache_without_room_is_named_before_any_work(tmp_path: Path, corpus: Corpus) -> None:
@@ -122,3 +123,14 @@ def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
         )
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr == "ladm: the working folder is gone (No such file or directory); cd to another\n"
+
+
+def test_a_store_that_is_mounted_to_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(_: object) -> int:
+        with reached("--store", str(tmp_path)):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(cli, "gc", command)
+    with pytest.raises(ConfigError, match=r"--store: '.*' cannot be written \(Read-only file system\); mount it"):
+        command(None)
+    assert cli.main(["gc", "--keep", "1"]) == 2

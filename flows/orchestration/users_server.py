@@ -24,7 +24,7 @@ def check_reachable(address: str) -> None:
     shown = one_line(address)
     try:
         if parts.hostname:
-            shown = f"{parts.hostname}:{parts.port}"
+            shown = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=PATIENCE_SECONDS).close()
     except (OSError, ValueError) as error:

@@ -2,7 +2,8 @@
 
 A column that cannot be turned as a whole is turned value by value, and of a value that has no Python form what Arrow
 holds is kept: a timestamp of a time zone that this machine does not know as UTC with the zone's name behind it, a date
-beyond Python's years as Arrow writes it or as its number, bytes that are no UTF-8 as escapes.
+beyond Python's years as Arrow writes it or as its number, bytes that are no UTF-8 as escapes, a time of day with its
+nanoseconds.
 """
 
 from __future__ import annotations
@@ -51,15 +52,21 @@ def told_apart(names: Sequence[str]) -> list[str]:
 
 def _values(column: pa.Array, is_text: bool) -> list[Any]:
     """A column's values; those that have no Python form in another one."""
+    if _holds(column.type, _is_of_nanoseconds):
+        return [_value(one, is_text) for one in column]
     try:
         values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
     except Exception:  # whatever a time zone, a date or an extension type raises
         return [_value(one, is_text) for one in column]
-    return [_finite(value) for value in values] if _holds_float(column.type) else values
+    return [_finite(value) for value in values] if _holds(column.type, pa.types.is_floating) else values
 
 
 def _value(scalar: pa.Scalar, is_text: bool) -> Any:
     """A value, in its Python form where it has one."""
+    if not scalar.is_valid:
+        return None
+    if _holds(scalar.type, _is_of_nanoseconds):
+        return _inside(scalar, is_text)
     try:
         return _finite(scalar.as_py(maps_as_pydicts="strict"))
     except Exception as error:  # see above
@@ -74,7 +81,9 @@ def _inside(scalar: Any, is_text: bool) -> Any:
     if pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
         return _value(scalar.value, is_text)
     if pa.types.is_map(kind):
-        return [[_value(entry[0], False), _value(entry[1], False)] for entry in scalar.values]
+        pairs = [[_value(entry[0], False), _value(entry[1], False)] for entry in scalar.values]
+        keys = {key for key, _ in pairs if isinstance(key, str | int)}
+        return dict(pairs) if len(keys) == len(pairs) else pairs
     if pa.types.is_struct(kind):
         found = {field.name: _value(scalar[place], is_text) for place, field in enumerate(kind)}
         return next((value for value in found.values() if isinstance(value, UnreadableValue)), found)
@@ -84,6 +93,10 @@ def _inside(scalar: Any, is_text: bool) -> Any:
 def _leaf(scalar: Any) -> Any:
     """What Arrow holds of a value that Python cannot: as text, or as its number."""
     kind = scalar.type
+    if _is_of_nanoseconds(kind):
+        whole, rest = divmod(scalar.value, 1000)
+        time = pa.scalar(whole, pa.time64("us")).as_py()
+        return f"{time.isoformat('microseconds')}{rest:03d}" if rest else time
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace")
     zone = kind.tz if pa.types.is_timestamp(kind) else None
@@ -106,11 +119,18 @@ def _told(number: pa.Scalar, unit: str) -> str:
     return written.replace(" ", "T")
 
 
-def _holds_float(kind: pa.DataType) -> bool:
-    """Tell whether a column may hold infinity, or what is no number, which JSON has no form for."""
-    if pa.types.is_floating(kind):
-        return True
-    return any(_holds_float(kind.field(place).type) for place in range(kind.num_fields))
+def _holds(kind: pa.DataType, is_one: Callable[[pa.DataType], bool]) -> bool:
+    """Tell whether values of a type are of some kind, or have one inside."""
+    if pa.types.is_dictionary(kind):
+        return _holds(kind.value_type, is_one)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _holds(kind.storage_type, is_one)
+    return is_one(kind) or any(_holds(kind.field(place).type, is_one) for place in range(kind.num_fields))
+
+
+def _is_of_nanoseconds(kind: pa.DataType) -> bool:
+    """Whether values are times of day finer than Python's; its timestamps and durations keep theirs."""
+    return bool(pa.types.is_time64(kind)) and kind.unit == "ns"
 
 
 def _finite(value: Any) -> Any:

@@ -233,4 +233,8 @@ def reached(field: str, uri: str) -> Iterator[None]:
     try:
         yield
     except io_errors() as error:
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            raise ConfigError(
+                f"{field}: {uri!r} cannot be written ({reason_of(error)}); mount it to be written"
+            ) from None
         raise ConfigError(f"{field}: {uri!r} cannot be reached ({reason_of(error)})") from None

@@ -254,6 +254,36 @@ def test_a_time_zone_that_is_not_known_here_fails_nothing(zone: str) -> None:
     assert [record.domain for record in read(parquet(pa.table({"text": ["x"], "meta": deep}))) if record] == ["Books"]
 
 
+def test_nanoseconds_are_kept() -> None:
+    """Of times of day, moments and durations, however deep they stand; what needs none is written as before."""
+    number = pa.array([3_600_000_001_500], pa.int64())
+    when = number.cast(pa.time64("ns"))
+    even = pa.array([1_000_001_000, None], pa.int64()).cast(pa.time64("ns"))
+    assert meta_of(
+        when=when,
+        even=even[:1],
+        none=even[1:],
+        named=pa.StructArray.from_arrays([when, pa.array([1.5])], ["when", "size"]),
+        empty=pa.array([None], pa.struct([("when", pa.time64("ns"))])),
+        several=pa.ListArray.from_arrays([0, 2], even),
+        mapped=pa.MapArray.from_arrays([0, 1], ["a"], when),
+        moment=number.cast(pa.timestamp("ns", "UTC")),
+        lasting=number.cast(pa.duration("ns")),
+        coarse=pa.array([1500], pa.int64()).cast(pa.time64("us")),
+    ) == {
+        "when": "01:00:00.000001500",
+        "even": "00:00:01.000001",
+        "none": None,
+        "named": {"when": "01:00:00.000001500", "size": 1.5},
+        "empty": None,
+        "several": ["00:00:01.000001", None],
+        "mapped": {"a": "01:00:00.000001500"},
+        "moment": "1970-01-01T01:00:00.000001500+00:00",
+        "lasting": "0 days 01:00:00.000001500",
+        "coarse": "00:00:00.001500",
+    }
+
+
 def test_dates_beyond_the_years_of_python_are_kept() -> None:
     found = meta_of(
         far=pa.array([10**15], pa.timestamp("ms")),
