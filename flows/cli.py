@@ -43,7 +43,7 @@ a configuration:
   export:  [{format: parquet}]
 """
 INIT_EXAMPLE = """examples:
-  ladm init data/                                   writes config.yaml, and says what it follows from
+  ladm init data/                                   writes config.yaml, and prints what was found
   ladm init 's3://bucket/raw/*.jsonl.zst' --store s3://bucket/ladm --out nightly.yaml
 """
 PLAN_EXAMPLE = """examples:
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_scheduled(add)
 
     command = add("gc", gc, "delete old runs and the data that only they use", GC_EXAMPLE)
-    command.add_argument("--keep", type=int, required=True, metavar="N", help="keep the newest N whole runs")
+    command.add_argument("--keep", type=int, required=True, metavar="N", help="keep the newest N completed runs")
     command.add_argument("--dry-run", action="store_true", help="show what would be deleted, and delete nothing")
     command.add_argument("--store", metavar="URI", help="the store; default: $LADM_STORE or ./ladm-store")
 
