@@ -212,9 +212,10 @@ class Calibration(Settings):
 
 def fitting_calibration(config: LadmConfig, model_digest: str, window_length: int) -> Calibration | None:
     """The calibration that is shipped for a model and a window, if it was made with what the configuration sets."""
-    calibration = _shipped(model_digest).get(window_length)
-    if calibration is None:
+    shipped = _shipped(model_digest)
+    if window_length not in shipped:
         return None
+    calibration = _checked(*shipped[window_length])
     try:
         calibration.stated(config)
     except ConfigError:  # it sets something otherwise
@@ -222,12 +223,15 @@ def fitting_calibration(config: LadmConfig, model_digest: str, window_length: in
     return calibration
 
 
-def _shipped(model_digest: str) -> dict[int, Calibration]:
-    """The calibrations that are shipped for a model, by their window length."""
+def _shipped(model_digest: str) -> dict[int, tuple[str, Any]]:
+    """The calibrations that are shipped for a model, by their window length: file and content, not yet checked.
+
+    Only the one that is taken is checked: to check all of them would take every start three times as long.
+    """
     folder = files("ladm.tasks.scorers") / "calibrations"
     names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    loaded = [_parsed(name, (folder / name).read_bytes()) for name in names if name.endswith(".json")]
-    return {one.window_length: one for one in loaded if one.model_digest == model_digest}
+    loaded = [(name, orjson.loads((folder / name).read_bytes())) for name in names if name.endswith(".json")]
+    return {one["window_length"]: (name, one) for name, one in loaded if one["model_digest"] == model_digest}
 
 
 def load_calibration(path: str | None, model: str, model_digest: str, window_length: int | None) -> Calibration:
@@ -241,9 +245,9 @@ def load_calibration(path: str | None, model: str, model_digest: str, window_len
     if path is None:
         for_model = _shipped(model_digest)
         if window_length is None and len(for_model) == 1:
-            return next(iter(for_model.values()))
+            return _checked(*next(iter(for_model.values())))
         if window_length in for_model:
-            return for_model[window_length]
+            return _checked(*for_model[window_length])
         lengths = f"windows of {', '.join(map(str, sorted(for_model)))} tokens" if for_model else "no window length"
         raise ConfigError(
             f"scorer.calibration: for {model!r} one is shipped for {lengths}, and none for {window_length}; "
@@ -277,9 +281,19 @@ def profile_score(weights: ProfileWeights, profile_MHF: npt.NDArray[np.floating]
 
 def _parsed(name: str, content: bytes) -> Calibration:
     try:
-        return Calibration.model_validate(orjson.loads(content))
-    except (orjson.JSONDecodeError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
-        raise ConfigError(
-            f"scorer.calibration: {name!r} is not a calibration ({reason}); give a calibration.json of `ladm evaluate`"
-        ) from None
+        return _checked(name, orjson.loads(content))
+    except orjson.JSONDecodeError:
+        raise _no_calibration(name, "not JSON") from None
+
+
+def _checked(name: str, content: Any) -> Calibration:
+    try:
+        return Calibration.model_validate(content)
+    except ValidationError as error:
+        raise _no_calibration(name, error.errors()[0]["msg"]) from None
+
+
+def _no_calibration(name: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"scorer.calibration: {name!r} is not a calibration ({reason}); give a calibration.json of `ladm evaluate`"
+    )
