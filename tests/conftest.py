@@ -171,8 +171,9 @@ def gated_calibration(model: Path, length: int, span: int, threshold: float = 1e
         mean=(0.0,) * size,
         scale=(1.0,) * size,
         whitening=tuple((0.0,) * place + (1.0,) for place in range(size)),
+        whitening_of_text=tuple((0.0,) * place + (1.0,) for place in range(len(COLUMNS))),
+        weights=(1.0, 0.0),
         centre=0.0,
-        spread=1.0,
         threshold=threshold,
     )
     return Calibration(

@@ -14,12 +14,12 @@ from ladm.flows.evaluation.request import Question
 from ladm.tasks.errors import AccountError
 from ladm.tasks.evaluation.contrast_set import CALIBRATE, FEWEST_DOCUMENTS, JUNK, TEST
 from ladm.tasks.evaluation.fit import About, calibration_of, real_windows
+from ladm.tasks.evaluation.gate import FEWEST_WINDOWS
 from ladm.tasks.evaluation.scores import Scores, Setting, all_scores, forward_passes, is_one_layer
 from ladm.tasks.evaluation.stability import stability
 from ladm.tasks.evaluation.table import held_back, table
 from ladm.tasks.models.resolve import ResolvedModel
 from ladm.tasks.scorers.calibration import Calibration
-from ladm.tasks.scorers.gate import FEWEST_WINDOWS
 from ladm.tasks.stages.scan import Measurement
 
 

@@ -25,10 +25,11 @@ from ladm.tasks.evaluation.contrast_set import (
     ContrastConfig,
     is_list,
 )
+from ladm.tasks.evaluation.gate import ENOUGH_FOR_COHERENCE, FEWEST_WINDOWS, Windows, fit_gate
 from ladm.tasks.evaluation.scores import Floats, Setting, features_of, per_layer
 from ladm.tasks.scorers.calibration import Calibration, ProfileWeights, profile_score
 from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES, profile_plan
-from ladm.tasks.scorers.gate import ENOUGH_FOR_COHERENCE, FEWEST_WINDOWS, Gate, Windows, fit_gate
+from ladm.tasks.scorers.gate import Gate
 from ladm.tasks.stages.scan import Measurement
 
 COST_LIMIT = 0.63  # of a plain forward pass; 0.65 with what measuring adds

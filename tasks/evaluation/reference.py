@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Windows, fit_gate, gate_distances
+from ladm.tasks.evaluation.gate import FEWEST_WINDOWS, Windows, fit_gate
+from ladm.tasks.scorers.gate import gate_distances
 
 Floats = npt.NDArray[np.float64]
 Chosen = npt.NDArray[np.bool_]

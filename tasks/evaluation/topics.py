@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ladm.tasks.scorers.topics import SEGMENTS, TopicWeights
+from ladm.tasks.scorers.topics import TopicWeights
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,8 +48,9 @@ def fit_topics(
     if not len(state_WSD):
         return None
     state_WSD = state_WSD.astype(np.float64)
+    segments = state_WSD.shape[1]
     about_ED = (state_WSD - state_WSD.mean(axis=1, keepdims=True)).reshape(-1, state_WSD.shape[-1])
-    freedom = len(state_WSD) * (SEGMENTS - 1)
+    freedom = len(state_WSD) * (segments - 1)
     mean_D, scale_D = state_WSD.mean(axis=(0, 1)), np.sqrt((about_ED**2).sum(axis=0) / freedom) + _LEAST_SPREAD
     about_ED /= scale_D
     within_DD = (1 - SHRINK) * (about_ED.T @ about_ED) / freedom + SHRINK * np.eye(len(mean_D))
@@ -62,7 +63,7 @@ def fit_topics(
     variance_K, vectors_MK = np.linalg.eigh(middle_MD @ solved_DM)
     variance_K, vectors_MK = variance_K[::-1][:DIRECTIONS], vectors_MK[:, ::-1][:, :DIRECTIONS]
     direction_KD = (solved_DM @ vectors_MK / np.sqrt(np.maximum(variance_K, _LEAST_BETWEEN))).T / scale_D
-    between_K = variance_K / len(middle_MD) - 1 / SEGMENTS
+    between_K = variance_K / len(middle_MD) - 1 / segments
     return TopicWeights(
         layer=layer,
         directions=tuple(tuple(float(f"{one:.4g}") for one in row_D) for row_D in direction_KD),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladm.tasks.scorers.topics import SEGMENTS
+from ladm.tasks.scorers.segments import segments_of
 
 
 @dataclass
@@ -64,8 +64,9 @@ def segment_means(state_BLD: Tensor) -> Tensor:
 
     Nor has the first token: attention rests on it, and its state says nothing of the text.
     """
-    size = state_BLD.shape[1] // SEGMENTS
-    segments_BSTD = state_BLD[:, : size * SEGMENTS].reshape(len(state_BLD), SEGMENTS, size, -1)
+    segments = segments_of(state_BLD.shape[1])
+    size = state_BLD.shape[1] // segments
+    segments_BSTD = state_BLD[:, : size * segments].reshape(len(state_BLD), segments, size, -1)
     state_BSD: Tensor = segments_BSTD.mean(dim=2, dtype=torch.float32)
     if size > 1:
         state_BSD[:, 0] = state_BLD[:, 1:size].mean(dim=1, dtype=torch.float32)

@@ -6,10 +6,11 @@ a domain lie around each other, and the segments of a document around its middle
 model (probabilistic linear discriminant analysis, Ioffe 2006) the log odds of any two segments are told, that they are
 of one document and not of two. It is fitted on real documents alone; of broken windows it knows nothing.
 
-Told of a window is what the odds come to across its weakest cut, and between the two sets of segments that have least
-to do with each other, which finds texts that take turns.
+Told of a window is what the odds come to across its weakest cut, between the two sets of parts that have least to do
+with each other, and whether they rise again with distance (`echo.py`): the last two find texts that take turns.
 
-Dimensions in names: S segments, D dimensions of a state, K directions, C cuts, F features.
+Dimensions in names: S segments (`segments.py`), G parts of the grid, D dimensions of a state, K directions, C cuts, F
+features.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import model_validator
 
+from ladm.tasks.scorers.echo import echo
 from ladm.tasks.scorers.parting import order_of_parts
+from ladm.tasks.scorers.segments import GRID, on_the_grid
 from ladm.tasks.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 
-SEGMENTS = 32
-"""Into which a window is cut."""
-FEATURES = ("topics-weakest-cut", "topics-weakest-cut-relative", "topics-mean", "topics-parting")
+FEATURES = ("topics-weakest-cut", "topics-weakest-cut-relative", "topics-mean", "topics-parting", "topics-echo")
 """What is told of a window."""
 MOST = 20.0
 """Log odds beyond this say no more."""
-_CUTS = range(SEGMENTS // 5, SEGMENTS - SEGMENTS // 5 + 1)
-_FEWEST = SEGMENTS // 4
-"""Segments of the smaller set when the window is parted."""
+_CUTS = range(GRID // 5, GRID - GRID // 5 + 1)
+_FEWEST = GRID // 4
+"""Parts of the grid in the smaller set when the window is parted."""
 
 
 class TopicWeights(Settings):
@@ -79,29 +80,29 @@ def topic_features(weights: TopicWeights | None, state_SD: npt.NDArray[np.floati
     if weights is None:
         return np.zeros(len(FEATURES))
     odds_SS = pair_odds(weights, state_SD)
-    np.fill_diagonal(odds_SS, 0)
-    across_C, within_C = np.array([_across_and_within(odds_SS, cut) for cut in _CUTS]).T
-    mean = odds_SS.sum() / (SEGMENTS * (SEGMENTS - 1))
-    return np.array([across_C.min(), (across_C - within_C).min(), mean, _parting(odds_SS)])
+    odds_GG = on_the_grid(odds_SS)
+    across_C, within_C = np.array([_across_and_within(odds_GG, cut) for cut in _CUTS]).T
+    mean = odds_GG.sum() / (GRID * (GRID - 1))
+    return np.array([across_C.min(), (across_C - within_C).min(), mean, _parting(odds_GG), echo(odds_SS)])
 
 
-def _across_and_within(odds_SS: Floats, cut: int) -> tuple[float, float]:
-    """The mean odds of pairs of a segment before the cut and one after it, and of pairs on one side."""
-    after = len(odds_SS) - cut
-    across = odds_SS[:cut, cut:].sum()
+def _across_and_within(odds_GG: Floats, cut: int) -> tuple[float, float]:
+    """The mean odds of pairs of a part before the cut and one after it, and of pairs on one side."""
+    after = len(odds_GG) - cut
+    across = odds_GG[:cut, cut:].sum()
     pairs_within = (cut * (cut - 1) + after * (after - 1)) / 2
-    within = odds_SS.sum() / 2 - across
+    within = odds_GG.sum() / 2 - across
     return float(across / (cut * after)), float(within / pairs_within)
 
 
-def _parting(odds_SS: Floats) -> float:
-    """Between the two sets of segments that have least to do with each other: the odds across, less those within.
+def _parting(odds_GG: Floats) -> float:
+    """Between the two sets of parts that have least to do with each other: the odds across, less those within.
 
-    The sets are found by the links between segments (`parting.py`).
+    The sets are found by the links between parts (`parting.py`).
     """
-    link_SS = np.exp(np.clip(odds_SS / 2, -MOST / 2, MOST / 2))
-    np.fill_diagonal(link_SS, 0)
-    order_S = order_of_parts(link_SS)
-    ordered_SS = odds_SS[order_S][:, order_S]
-    found = (_across_and_within(ordered_SS, size) for size in range(_FEWEST, SEGMENTS - _FEWEST + 1))
+    link_GG = np.exp(np.clip(odds_GG / 2, -MOST / 2, MOST / 2))
+    np.fill_diagonal(link_GG, 0)
+    order_G = order_of_parts(link_GG)
+    ordered_GG = odds_GG[order_G][:, order_G]
+    found = (_across_and_within(ordered_GG, size) for size in range(_FEWEST, GRID - _FEWEST + 1))
     return min(across - within for across, within in found)

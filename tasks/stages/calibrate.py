@@ -17,13 +17,13 @@ from ladm.tasks.errors import ConfigError
 from ladm.tasks.evaluation import sample_windows
 from ladm.tasks.evaluation.contrast_set import BROKEN, CALIBRATE, JUNK, WHOLE, ContrastConfig
 from ladm.tasks.evaluation.fit import About, calibration_of, profiled_layers
+from ladm.tasks.evaluation.gate import FEWEST_WINDOWS, Windows
 from ladm.tasks.evaluation.reference import real_text
 from ladm.tasks.evaluation.scores import Choice, Floats, Scores, Setting, calibrated_scores, features_of, named_layers
 from ladm.tasks.evaluation.table import ALL_DOMAINS, table
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.scorers.calibration import Calibration
-from ladm.tasks.scorers.gate import FEWEST_WINDOWS, Windows
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.scan import Measurement, ScanConfig, read_measurements
 from ladm.tasks.storage.store import Store
@@ -174,4 +174,4 @@ def _left_out(setting: Setting, config: ContrastConfig, used: Sequence[Measureme
     return {Choice("ladm", formula, named, last): values for formula, values in scores.items()}
 
 
-STAGE = Stage(name="calibrate", version="1", compute=calibrate, unkeyed=("measurements",))
+STAGE = Stage(name="calibrate", version="2", compute=calibrate, unkeyed=("measurements",))

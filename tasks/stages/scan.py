@@ -30,9 +30,9 @@ from ladm.tasks.scorers.distance_profile import FEATURES, profile_features, prof
 from ladm.tasks.scorers.ladm import LadmConfig, scoring_plan
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
 from ladm.tasks.scorers.registry import BesideConfig
+from ladm.tasks.scorers.segments import segments_of
 from ladm.tasks.scorers.spans import SpanPlan
 from ladm.tasks.scorers.text import text_columns
-from ladm.tasks.scorers.topics import SEGMENTS
 from ladm.tasks.scorers.vocabulary import vocabulary_features
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.store import Store, table_of
@@ -52,6 +52,7 @@ MEASUREMENTS = pa.schema(
         pa.field("profile", pa.list_(pa.float32()), nullable=False),  # [profile layers, heads, features]
         pa.field("shares", pa.list_(pa.float16()), nullable=False),  # [profile layers, heads, pairs of `coherence.py`]
         pa.field("vocabulary", pa.list_(pa.float32()), nullable=False),  # [features of `vocabulary.py`]
+        pa.field("segments", pa.int32(), nullable=False),  # of the states
         pa.field("states", pa.list_(pa.float16()), nullable=False),  # [segments, dimensions of a state]
         pa.field("owners", pa.list_(pa.int32()), nullable=False),  # of each cell, whose it is, or -1; none of junk
         pa.field("text", pa.map_(pa.string(), pa.float64()), nullable=False),  # columns of the text, by name
@@ -219,6 +220,7 @@ def measure(calculator: Any, config: LadmConfig, asked: ScanConfig, window: dict
         "profile": profile_features(profile, passed.pfs[profile])[0].ravel() if profile in wanted else [],
         "shares": log_shares(profile, found[profile]).astype(np.float16).ravel() if profile in wanted else [],
         "vocabulary": vocabulary_features(ids_BL[0].numpy()) if profile in wanted else [],
+        "segments": segments_of(length),
         "states": passed.states[0].astype(np.float16).ravel() if passed.states is not None else [],
         "text": list(text_columns(ids_BL[0].numpy(), text_of(ids_BL[0].numpy())).items()),
         "beside": beside,
@@ -256,7 +258,7 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
                     profile_mhf=profile.reshape(len(asked.profile_layers), row["heads"], len(FEATURES)),
                     share_mhp=share.reshape(len(asked.profile_layers), row["heads"], -1),
                     vocabulary_v=np.array(row["vocabulary"], dtype=np.float32),
-                    state_sz=state.reshape(SEGMENTS, -1),
+                    state_sz=state.reshape(row["segments"], -1),
                     owner_c=np.array(row["owners"], dtype=int),
                     text=dict(row["text"]),
                     beside=dict(row["beside"] or []),
@@ -266,4 +268,4 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
     return found
 
 
-STAGE = Stage(name="scan", version="6", compute=scan, roles=("windows",))
+STAGE = Stage(name="scan", version="7", compute=scan, roles=("windows",))

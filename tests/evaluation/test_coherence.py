@@ -26,6 +26,7 @@ from ladm.tasks.scorers.coherence import (
 )
 from ladm.tasks.scorers.distance_profile import CELLS, profile_plan
 from ladm.tasks.scorers.gate import soft_minimum
+from ladm.tasks.scorers.segments import GRID
 
 LENGTH = 512
 PLAN = profile_plan(LENGTH)
@@ -172,8 +173,8 @@ def test_topics_tell_where_nothing_else_does() -> None:
     topic_of = {document: chance.normal(size=24) for document in {*silent.documents, "another"}}
     states = np.stack(
         [
-            np.stack([topic_of["another" if owner else document] for owner in owner_C[:: CELLS // topics.SEGMENTS]])
-            + chance.normal(size=(topics.SEGMENTS, 24))
+            np.stack([topic_of["another" if owner else document] for owner in owner_C[:: CELLS // GRID]])
+            + chance.normal(size=(GRID, 24))
             for owner_C, document in zip(silent.owners, silent.documents, strict=True)
         ]
     )

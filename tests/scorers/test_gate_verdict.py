@@ -10,17 +10,9 @@ import pytest
 from gate_windows import LAYERS, REAL, Measured, digest_of, shipped, stored
 
 from ladm.tasks.evaluation.contrast_set import JUNK
+from ladm.tasks.evaluation.gate import FEWEST_WINDOWS, Windows, fit_gate
 from ladm.tasks.scorers.calibration import profile_score
-from ladm.tasks.scorers.gate import (
-    FEWEST_WINDOWS,
-    Gate,
-    Windows,
-    fit_gate,
-    gate_distances,
-    gate_features,
-    ranking_score,
-    soft_minimum,
-)
+from ladm.tasks.scorers.gate import Gate, gate_distances, gate_features, ranking_score, soft_minimum
 
 MEASURED = stored()
 SHIPPED = shipped()

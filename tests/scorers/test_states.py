@@ -27,7 +27,7 @@ from ladm.tasks.scorers.attention import one_pass
 from ladm.tasks.scorers.calculator import load_calculator, token_ids
 from ladm.tasks.scorers.distance_profile import profile_plan
 from ladm.tasks.scorers.ladm import LadmConfig
-from ladm.tasks.scorers.topics import SEGMENTS
+from ladm.tasks.scorers.segments import segments_of
 
 LENGTH = 301
 PLAN = profile_plan(LENGTH)
@@ -50,7 +50,7 @@ def test_states_are_what_the_attention_of_the_layer_gets(config: PreTrainedConfi
     ids_BL = token_ids(calculator, windows(2, LENGTH))
     found = one_pass(calculator, {PLAN: [2]}, ids_BL, states_of=1)
     assert found.states is not None
-    assert found.states.shape == (2, SEGMENTS, SHAPE["hidden_size"])
+    assert found.states.shape == (2, segments_of(LENGTH), SHAPE["hidden_size"])
     # The same model, plain: what goes into the attention of layer 1.
     plain, kept = AutoModel.from_pretrained(folder, attn_implementation="eager").eval(), []
     for module in plain.modules():
@@ -59,7 +59,7 @@ def test_states_are_what_the_attention_of_the_layer_gets(config: PreTrainedConfi
             module.register_forward_pre_hook(hook, with_kwargs=True)
     with torch.inference_mode():
         plain(input_ids=ids_BL)
-    size = LENGTH // SEGMENTS
+    size = LENGTH // segments_of(LENGTH)
     expected = kept[0][:, size : 2 * size].mean(dim=1).numpy()
     np.testing.assert_allclose(found.states[:, 1], expected, rtol=1e-4, atol=1e-5)
     first = kept[0][:, 1:size].mean(dim=1).numpy()

@@ -7,16 +7,17 @@ import pytest
 from pydantic import ValidationError
 
 from ladm.tasks.evaluation.topics import FEWEST_DOCUMENTS, fit_topics, topic_layer
-from ladm.tasks.scorers.topics import FEATURES, MOST, SEGMENTS, TopicWeights, pair_odds, topic_features
+from ladm.tasks.scorers.segments import GRID
+from ladm.tasks.scorers.topics import FEATURES, MOST, TopicWeights, pair_odds, topic_features
 
 ALONG_ONE = TopicWeights(layer=3, directions=((1.0, 0.0),), offsets=(0.0,), between=(4.0,))
 """Documents differ along the first dimension, with the variance 4; segments have 1; the second says nothing."""
 
 
-def window(*topics: float) -> np.ndarray:
+def window(*topics: float, segments: int = GRID) -> np.ndarray:
     """A window whose parts, equally long, lie at these places along the first dimension."""
-    along_S = np.repeat(topics, SEGMENTS // len(topics))
-    return np.stack([along_S, np.full(SEGMENTS, 9.0)], axis=1)
+    along_S = np.repeat(topics, segments // len(topics))
+    return np.stack([along_S, np.full(segments, 9.0)], axis=1)
 
 
 def told(*topics: float) -> dict[str, float]:
@@ -24,7 +25,7 @@ def told(*topics: float) -> dict[str, float]:
 
 
 def test_odds_are_the_ratio_of_two_normal_densities() -> None:
-    state_SD = np.random.default_rng(0).normal(size=(SEGMENTS, 2))
+    state_SD = np.random.default_rng(0).normal(size=(GRID, 2))
     odds_SS = pair_odds(ALONG_ONE, state_SD)
     same = np.linalg.inv(np.array([[5.0, 4.0], [4.0, 5.0]]))
     for one, two in ((0, 1), (5, 20)):
@@ -45,6 +46,17 @@ def test_a_window_of_two_topics_has_a_weak_cut_and_one_of_turns_can_be_parted() 
         assert broken["topics-parting"] == pytest.approx(halves["topics-parting"])
         assert broken["topics-parting"] < whole["topics-parting"] - 5
     assert turns["topics-weakest-cut-relative"] > halves["topics-weakest-cut-relative"] + 3, "each side has both"
+    assert turns["topics-echo"] < -5, "one turn further on is another text, two turns on the same one"
+    assert min(halves["topics-echo"], whole["topics-echo"]) > -1e-9
+
+
+def test_turns_within_a_part_of_the_grid_are_heard_in_a_longer_window() -> None:
+    """Of 128 segments each part of the grid holds four: two of one text and two of the other look alike there."""
+    turns = topic_features(ALONG_ONE, window(*[3.0, -3.0] * 32, segments=4 * GRID))
+    whole = topic_features(ALONG_ONE, window(1.5, segments=4 * GRID))
+    found = dict(zip(FEATURES, (turns - whole).tolist(), strict=True))
+    assert found["topics-echo"] < -5
+    assert abs(found["topics-parting"]) < 1, "nothing is told on the grid"
 
 
 def test_nothing_is_told_without_weights() -> None:
@@ -58,7 +70,7 @@ def drawn(documents: int, seed: int) -> tuple[np.ndarray, list[str], list[str]]:
     for number in range(documents):
         domain = number % 2
         middle = np.array([chance.normal(0, 3), 20.0 * domain, 0, 0, 0])
-        states.append(middle + chance.normal(size=(SEGMENTS, 5)) * np.array([1, 1, 5, 1, 1]))
+        states.append(middle + chance.normal(size=(GRID, 5)) * np.array([1, 1, 5, 1, 1]))
         domains.append(("Books", "Code")[domain])
         names.append(f"{seed}-{number}")
     return np.stack(states), domains, names

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from conftest import Answer, Corpus, run_arguments, write_jsonl
 
+from ladm.tasks.evaluation.gate import FEWEST_WINDOWS, Windows
 from ladm.tasks.evaluation.reference import real_text
 from ladm.tasks.evaluation.sample_windows import PACKAGE, sample_digest
 from ladm.tasks.scorers.distance_profile import FEATURES
-from ladm.tasks.scorers.gate import COLUMNS, FEWEST_WINDOWS, Windows
+from ladm.tasks.scorers.gate import COLUMNS
 
 Cli = Callable[..., Answer]
 OWN = ["scorer.layers=own", "calibrate.windows=30"]

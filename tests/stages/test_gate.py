@@ -9,12 +9,13 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from ladm.tasks.evaluation.gate import Windows, fit_gate
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
 from ladm.tasks.schema import SCORES
 from ladm.tasks.scorers import coherence
 from ladm.tasks.scorers.distance_profile import FEATURES
-from ladm.tasks.scorers.gate import Gate, Windows, fit_gate, gate_distances, gate_features
+from ladm.tasks.scorers.gate import Gate, gate_distances, gate_features
 from ladm.tasks.scorers.text import NAMES
 from ladm.tasks.stages.gate import NOT_MEASURED, gate
 from ladm.tasks.storage.store import Store, table_of
