@@ -39,6 +39,10 @@ def sql_command(record: Mapping[str, Any], query: str) -> str:
     return shlex.join(["ladm", "sql", query, "--run", record["run_id"], "--store", record["store"]])
 
 
+RANKED = (None, "rank", "export")
+"""The last stages of runs that rank."""
+
+
 def ending(record: Mapping[str, Any], command: str | None = None) -> list[str]:
     """What a run did not get, and what to do next; nothing of a run that got all it was asked for.
 
@@ -50,7 +54,10 @@ def ending(record: Mapping[str, Any], command: str | None = None) -> list[str]:
     for shortfall in record["shortfalls"]:
         lines += [f"note: {shortfall['text']}", f"  {sql_command(record, shortfall['query'])}"]
     again = command or DEPLOYED
-    for remedy in record["remedies"]:
+    remedies = record["remedies"]
+    if {"mend", "change"} & set(remedies):  # the command is the same, and there is something to do before
+        remedies = [remedy for remedy in remedies if remedy != "again"]
+    for remedy in remedies:
         lines += _next(remedy, record, again, command)
     return [str(without_secrets(line)) for line in lines]
 
@@ -58,9 +65,10 @@ def ending(record: Mapping[str, Any], command: str | None = None) -> list[str]:
 def _next(remedy: str, record: Mapping[str, Any], again: str, command: str | None) -> Sequence[str]:
     """What to do next, and below it the command."""
     folder = printable(f"{record['store'].rstrip('/')}/runs/{record['run_id']}", 2000)
+    rest = "it does only what is not done" + (", and the ranking" if record.get("until") in RANKED else "")
     told: dict[str, Sequence[str]] = {
-        "again": ("next (it does only what is not done, and the ranking):", f"  {again}"),
-        "mend": ("next, once that is mended (it does only what is not done, and the ranking):", f"  {again}"),
+        "again": (f"next ({rest}):", f"  {again}"),
+        "mend": (f"next, once that is mended ({rest}):", f"  {again}"),
         "change": ("next, with that changed:", f"  {again}"),
         "sources": (
             "next, when they are there again:",

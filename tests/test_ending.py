@@ -263,3 +263,16 @@ def test_a_deployed_run_names_no_command() -> None:
     assert f"  {DEPLOYED}" in lines
     assert f"  {DEPLOYED} with max_removed=1" in lines
     assert not any(line.startswith("  ladm") for line in lines)
+
+
+def test_one_command_is_told_once() -> None:
+    """Files that changed can be read again, others must be put right before: it is the same command."""
+    record = {"store": "s", "run_id": "r", "until": "export", "shortfalls": [], "remedies": ["again", "mend"]}
+    assert ending(record, "ladm run") == [
+        "next, once that is mended (it does only what is not done, and the ranking):",
+        "  ladm run",
+    ]
+    assert ending({**record, "remedies": ["again"], "until": "length"}, "ladm run") == [
+        "next (it does only what is not done):",
+        "  ladm run",
+    ]

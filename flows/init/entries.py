@@ -23,8 +23,8 @@ from ladm.flows.init.others import files_of, first_skipping, is_source_tree, nee
 from ladm.flows.init.places import bare, by_folder, common_folder, name_of, parts_of, stem_of
 from ladm.flows.init.sample import Sample, sample_of, spread
 from ladm.tasks.manifest import SourceFile
+from ladm.tasks.reading.file_names import has_name
 from ladm.tasks.reading.names import root_of
-from ladm.tasks.reading.sources import has_name
 
 MOST_SCRIPTS = 10
 """Files of code beside data that may be there to load it; where there are more, they are data too."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ladm.flows.init.kinds import DOCUMENTS, OF_EXTENSION, extension_of
 from ladm.tasks.manifest import SourceFile
-from ladm.tasks.reading.sources import has_name, is_skipped
+from ladm.tasks.reading.file_names import has_name, is_skipped
 
 SOURCE_TREE = 0.2
 """Share of code among text files from which on they are a source tree."""

@@ -6,11 +6,11 @@ its content when `ingest.identity` is `content`. Nothing is opened here except f
 
 from __future__ import annotations
 
-import fnmatch
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ladm.tasks.errors import SourceChangedError, SourceError
 from ladm.tasks.manifest import SourceFile
 from ladm.tasks.printable import printable
+from ladm.tasks.reading.file_names import has_name, is_skipped
 from ladm.tasks.reading.folders import files_below, is_private, matching
 from ladm.tasks.reading.names import name_below, root_of
 from ladm.tasks.reading.no_sources import fixed_part, is_below, stores_among, without_notes
@@ -89,13 +90,29 @@ def check_unchanged(file: SourceFile) -> None:
         OSError: It cannot be examined any more.
     """
     fs, path = file_system(file.uri)
-    now = _local_file(Path(path)) if isinstance(fs, LocalFileSystem) else _remote_file(fs, path, fs.info(path))
+    with gone_is_changed(file):
+        if isinstance(fs, LocalFileSystem):
+            os.lstat(path)
+            now = _local_file(Path(path))
+        else:
+            now = _remote_file(fs, path, fs.info(path))
     if file.version.startswith(CONTENT):
         now = now.replaced(version=_content_version(now))
     if (now.size, now.version) != (file.size, file.version):
         raise SourceChangedError(
             f"{printable(file.uri, 500)}: changed while the run was reading it; run again, when nothing writes to it"
         )
+
+
+@contextlib.contextmanager
+def gone_is_changed(file: SourceFile) -> Iterator[None]:
+    """Tell of a file that is no longer there as of one that was changed."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise SourceChangedError(
+            f"{printable(file.uri, 500)}: gone since the run listed it; put it back, or run again without it"
+        ) from None
 
 
 def list_files(
@@ -146,19 +163,6 @@ def _wanted(files: list[SourceFile], source: SourceConfig, field: str) -> list[S
     if source.skip is not None and not (files := [file for file in files if not is_skipped(file, source.skip)]):
         raise SourceError(f"{field}: `skip` leaves no file of {source.uri!r}; mend `skip`")
     return files
-
-
-def has_name(file: SourceFile, patterns: Sequence[str]) -> bool:
-    """Whether a file's own name matches one of some patterns."""
-    name = file.uri.rsplit("/", 1)[-1]
-    return any(fnmatch.fnmatchcase(name, one) for one in patterns)
-
-
-def is_skipped(file: SourceFile, patterns: Sequence[str]) -> bool:
-    """Whether the name or path of a file, or of a folder that it lies in, matches one of some patterns."""
-    names = file.known_as.split("/")
-    paths = ["/".join(names[: number + 1]) for number in range(len(names))]
-    return any(fnmatch.fnmatchcase(tried, one) for one in patterns for tried in (paths if "/" in one else names))
 
 
 def _hint(source: SourceConfig) -> str:

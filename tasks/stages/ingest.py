@@ -25,7 +25,7 @@ from ladm.tasks.reading.parts import ALL, Places, Wanted
 from ladm.tasks.reading.readers import Record, SourceConfig, UnreadableFile, detect_format, read_records
 from ladm.tasks.reading.records import LastRead
 from ladm.tasks.reading.reported import ReportedFile
-from ladm.tasks.reading.sources import check_unchanged
+from ladm.tasks.reading.sources import check_unchanged, gone_is_changed
 from ladm.tasks.settings import Settings
 from ladm.tasks.storage.file_systems import opened
 from ladm.tasks.storage.store import Store
@@ -188,7 +188,8 @@ def open_source(source: SourceFile) -> BinaryIO:
     """Open a listed file for reading; `UnreadableFile` if the listing already found that it cannot be."""
     if source.problem:
         raise UnreadableFile(source.problem)
-    return opened(source.uri)
+    with gone_is_changed(source):
+        return opened(source.uri)
 
 
 def _unreadable(source: SourceFile, damage: UnreadableFile, seen: int) -> Outcome:

@@ -9,10 +9,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from ladm.tasks.errors import SourceError
+from ladm.tasks.errors import SourceChangedError, SourceError
 from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.reading.sources import check_unchanged, list_sources
+from ladm.tasks.stages.ingest import open_source
 from ladm.tasks.storage.file_systems import opened
 
 
@@ -283,3 +284,18 @@ def test_only_and_skip_choose_files_by_name_and_path(tmp_path: Path) -> None:
     assert found(tmp_path / "x", skip=["x/build"]) == ["x/a.py", "x/build/b.py"]
     with pytest.raises(SourceError, match=r"sources\[0\]\.uri: `skip` leaves no file of '.*'; mend `skip`"):
         found(skip=["*"])
+
+
+def test_a_file_that_is_gone_is_told_as_one_that_changed(tmp_path: Path) -> None:
+    """On a disk and elsewhere, before it is opened and after it was read."""
+    memory = fsspec.filesystem("memory")
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    memory.pipe("/gone/a.jsonl", b"{}\n")
+    for uri in (str(tmp_path / "a.jsonl"), "memory://gone/a.jsonl"):
+        (listed,) = list_sources([SourceConfig(uri=uri)])
+        (tmp_path / "a.jsonl").unlink() if uri.startswith("/") else memory.rm("/gone/a.jsonl")
+        for touched in (check_unchanged, open_source):
+            with pytest.raises(
+                SourceChangedError, match=r"a\.jsonl: gone since the run listed it; put it back, or run"
+            ):
+                touched(listed.file)
