@@ -41,7 +41,8 @@ def main() -> None:
         "hundredth of the files."
     )
     command = f"python benchmarks/many_files.py --model FOLDER --files {options.files}"
-    print(write_section("Many small files", command, ["ladm", "prefect", "torch"], columns, rows, text))
+    name = f"Many small files, {options.files:,}"
+    print(write_section(name, command, ["ladm", "prefect", "torch"], columns, rows, text))
 
 
 def measured(folder: Path, model: str, files: int, earlier: Path | None) -> list[list[str]]:
