@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fsspec.asyn
 import pytest
 import s3fs
 from botocore.exceptions import (
@@ -82,6 +83,9 @@ class Outage:
         self.server: http.server.ThreadingHTTPServer | None = None
 
     async def sleep(self, seconds: float, *more: Any) -> None:
+        if threading.current_thread() is not fsspec.asyn.iothread[0]:  # Prefect's, say, of a test before
+            await REAL_SLEEP(seconds, *more)
+            return
         self.waited += seconds
         if self.waited >= self.seconds and self.server is None:
             self.server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Answering)
