@@ -78,7 +78,7 @@ def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
         text: What they stand for.
     """
     raw = text.encode("utf-8", "surrogatepass") or b" "
-    shape_C = _classes()[np.frombuffer(raw, np.uint8)]
+    shape_C = np.frombuffer(raw.translate(_classes()), np.uint8)
     compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)  # none is shared: threads may meet here
     middle = len(raw) // 2
     whole, first, second = (_compressed(compressor, part) for part in (raw, raw[:middle], raw[middle:]))
@@ -88,7 +88,7 @@ def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
     lines = [line for line in raw.split(b"\n") if line.strip()] or [raw]
     sizes = [len(line) for line in lines]
     mean = sum(sizes) / len(sizes)
-    spread = math.sqrt(sum((size - mean) ** 2 for size in sizes) / len(sizes))
+    spread = math.sqrt(sum([(size - mean) ** 2 for size in sizes]) / len(sizes))
     shape = _collapsed(shape_C)
     shapes = [line for line in shape.split(b"\n") if line]
     return {
@@ -153,7 +153,7 @@ def _compressed(compressor: zstandard.ZstdCompressor, content: bytes) -> int:
 
 
 @functools.cache
-def _classes() -> npt.NDArray[np.uint8]:
+def _classes() -> bytes:
     """Byte → class of its character: letter (all but ASCII too), digit, space, newline as it is, or anything else."""
     table = np.full(256, _OTHER, np.uint8)
     table[128:] = _LETTER
@@ -162,10 +162,10 @@ def _classes() -> npt.NDArray[np.uint8]:
     table[ord("0") : ord("9") + 1] = _DIGIT
     table[[ord(" "), ord("\t")]] = _SPACE
     table[ord("\n")] = ord("\n")
-    return table
+    return table.tobytes()
 
 
 def _collapsed(shape_C: npt.NDArray[np.uint8]) -> bytes:
     """The text's shape: the classes of its characters, each run of one class once."""
-    kept = np.r_[True, shape_C[1:] != shape_C[:-1]]
-    return shape_C[kept].tobytes()
+    kept = np.concatenate(([True], shape_C[1:] != shape_C[:-1]))
+    return shape_C[np.flatnonzero(kept)].tobytes()
