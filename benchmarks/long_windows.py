@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import call, timed
+from measure import call, memory_of_this, timed
 from results import write_section
 
 PLAIN = "plain forward pass (transformers, sdpa)"
@@ -121,16 +121,10 @@ def done(folder: str, variant: str, length: int) -> dict[str, float]:
             return score_windows(calculator, config, ids, Weights())
 
     work(ids_BL[:, :4096])  # what is made once is not of the window
-    before = _memory("VmRSS")
+    before = memory_of_this("VmRSS")
     with timed() as seconds:
         work(ids_BL)
-    return {**seconds, "memory": max(1, _memory("VmHWM") - before)}
-
-
-def _memory(name: str) -> int:
-    """Bytes, of this process."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{name}:"))) * 1024
+    return {**seconds, "memory": max(1, memory_of_this("VmHWM") - before)}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -153,3 +154,12 @@ def median_cost(costs: Sequence[Cost]) -> Cost:
 def cells(cost: Cost) -> list[str]:
     """Wall time, CPU time and peak memory for a table."""
     return [f"{cost.wall:,.2f} s", f"{cost.cpu:,.2f} s", f"{cost.peak / 2**20:,.0f} MiB"]
+
+
+def memory_of_this(name: str) -> int:
+    """Bytes that Linux tells of this process: `VmRSS`, what it holds, or `VmHWM`, the most that it ever held.
+
+    Not `ru_maxrss`, which a process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{name}:"))) * 1024

@@ -15,11 +15,11 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import torch
 import zstandard
+from measure import memory_of_this
 from results import write_section
 from transformers import AutoModel
 
@@ -136,9 +136,7 @@ def peak_memory(model: ResolvedModel, ids_BL: np.ndarray, variant: str) -> int:
     one = work(model, ids_BL, variant)
     one()
     one()
-    # Not ru_maxrss, which a process inherits from the one that started it.
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
+    return memory_of_this("VmHWM")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def sql_command(record: Mapping[str, Any], query: str) -> str:
     return shlex.join(["ladm", "sql", query, "--run", record["run_id"], "--store", record["store"]])
 
 
-RANKED = (None, "rank", "export")
+RANKED = (None, *NAMES[NAMES.index("rank") :])
 """The last stages of runs that rank."""
 
 

@@ -88,10 +88,13 @@ def entries_of(place: str, files: Sequence[SourceFile]) -> Found:
     """
     found = Found(place, tree=is_source_tree(files))
     skip = others_in(files) if found.tree else []
+    own = []
     for file in files:
         if why := first_skipping(file, skip):
             found.left_out[f"not the tree's own: {why}"] += 1
-    _sort_into_entries(found, [file for file in files if not first_skipping(file, skip)])
+        else:
+            own.append(file)
+    _sort_into_entries(found, own)
     for entry in found.entries:
         entry.skip = needed(skip, entry.uri, entry.only, place, files) or None
     return found

@@ -7,6 +7,7 @@ take more memory than all that the run itself keeps.
 from __future__ import annotations
 
 import io
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -50,13 +51,9 @@ class StoredRows(Sequence[Row]):
         return list(self)[place]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(_same, self, other))
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]  # its rows are no constants
-
-
-def _same(one: object, other: object) -> bool:
-    return one == other
 
 
 def jobs_of(record: Mapping[str, Any], stage: str) -> Iterable[Row]:
