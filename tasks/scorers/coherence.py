@@ -17,7 +17,7 @@ segments and Z dimensions of a state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -90,6 +90,11 @@ class PairWeights(Settings):
     usual: tuple[float, ...]
     """Of each distance, the mean log odds in real windows."""
 
+    @cached_property
+    def weight_nhd(self) -> Floats:
+        """The weights as an array: there are thousands, and they are used for every window."""
+        return np.array(self.weights)
+
     @model_validator(mode="after")
     def _shapes_fit(self) -> PairWeights:
         if self.distances != APART:
@@ -138,7 +143,7 @@ def log_shares(plan: SpanPlan, pfs_NHP: npt.NDArray[np.floating]) -> npt.NDArray
 
 def log_odds(weights: PairWeights, pairs: Pairs, share_NHP: npt.NDArray[np.floating]) -> Floats:
     """The log odds of one document of each of P pairs, from `log_shares` of the weights' layers."""
-    weight_NHP = np.array(weights.weights)[..., pairs.distance]
+    weight_NHP = weights.weight_nhd[..., pairs.distance]
     odds_P: Floats = (weight_NHP * share_NHP).sum(axis=(0, 1)) + np.array(weights.offsets)[pairs.distance]
     return np.clip(odds_P, -MOST, MOST)
 

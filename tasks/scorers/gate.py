@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +103,12 @@ class Gate(Settings):
     domains: tuple[str, ...] = ()
     """Their domains."""
 
+    @cached_property
+    def reference(self) -> Reference:
+        """Its numbers as arrays: there are thousands, and they are used for every window."""
+        whitened = (_square(self.whitening), _square(self.whitening_of_text))
+        return Reference(np.array(self.mean), np.array(self.scale), *whitened, columns_among(self.layers))
+
     @model_validator(mode="after")
     def _shapes_fit(self) -> Gate:
         known = self.coherence in ((), coherence.FEATURES)
@@ -146,10 +153,7 @@ def gate_features(
 
 def gate_distances(gate: Gate, feature_WG: Floats) -> Floats:
     """The unlikeness of W windows."""
-    text = columns_among(gate.layers)
-    whitened = (_square(gate.whitening), _square(gate.whitening_of_text))
-    reference = Reference(np.array(gate.mean), np.array(gate.scale), *whitened, text)
-    return unlikeness(gate.weights, gate.centre, distances(reference, feature_WG))
+    return unlikeness(gate.weights, gate.centre, distances(gate.reference, feature_WG))
 
 
 def soft_minimum(scores: Sequence[float] | Floats) -> float:
