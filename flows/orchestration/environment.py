@@ -24,6 +24,7 @@ from pathlib import Path
 
 from ladm.flows.orchestration.network import settle_network
 from ladm.flows.orchestration.prefect_settings import check_prefect_settings
+from ladm.flows.orchestration.private_folder import give_prefect_a_home, private_file, private_folder
 from ladm.flows.orchestration.report_links import serve_reports
 from ladm.flows.orchestration.secret import (
     pass_on,
@@ -33,11 +34,9 @@ from ladm.flows.orchestration.secret import (
     using,
     write_sign_in,
 )
-from ladm.flows.orchestration.server_process import LOCK
+from ladm.flows.orchestration.server_process import LOCK, last_words
 from ladm.flows.orchestration.users_server import check_reachable
 from ladm.tasks.errors import UserError
-from ladm.tasks.printable import printable
-from ladm.tasks.redact import one_line
 
 RECORDER = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
@@ -104,8 +103,9 @@ def _discreet(cache: Path, database: str) -> dict[str, str]:
         Path.home()
     except RuntimeError:  # a user without one, as in a container: Prefect and others want to know it
         os.environ["HOME"] = str(cache)
+    give_prefect_a_home(cache)
     if DATABASE not in os.environ:
-        os.environ[DATABASE] = os.environ[OUR_DATABASE] = f"sqlite+aiosqlite:///{cache / database}"
+        os.environ[DATABASE] = os.environ[OUR_DATABASE] = f"sqlite+aiosqlite:///{private_folder(cache) / database}"
     return {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -222,13 +222,14 @@ def lasting_server(cache: Path, port: int) -> Iterator[str]:
                 f"--port: {port} cannot be listened on ({error}); give another, or if a Prefect server listens "
                 f"there, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
             ) from None
-    reports = serve_reports(cache, f"http://127.0.0.1:{port}")
+    ours = private_folder(cache)
+    reports = serve_reports(ours, f"http://127.0.0.1:{port}")
     os.environ |= reports
     try:
         address = _own_server(cache, port)
         pass_on(address, secret_to_sign_in())  # to the processes that runs are done in
         with using(address, secret_to_sign_in()):
-            yield f"{address} (sign in with what {write_sign_in(cache, secret_to_sign_in())} holds)"
+            yield f"{address} (sign in with what {write_sign_in(ours, secret_to_sign_in())} holds)"
     finally:
         for name in reports:
             os.environ.pop(name, None)
@@ -252,29 +253,21 @@ def _own_server(cache: Path, port: int = 0) -> str:
     _stop(server)
     _launched.cache_clear()
     raise UserError(
-        f"Prefect's server did not start{_last_words(log)}; see {log}, or set PREFECT_API_URL to a server of your own"
+        f"Prefect's server did not start{last_words(log)}; see {log}, or set PREFECT_API_URL to a server of your own"
     )
-
-
-def _last_words(log: Path) -> str:
-    """What stands at the end of a log, to be put in brackets behind what it is a log of."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    wrong = [line for line in lines if "Error" in line] or lines
-    return f" ({printable(one_line(wrong[-1]), 300)})" if wrong else ""
 
 
 @functools.cache
 def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
     """Our own server as a process that is coming up, and its log."""
-    log = cache / ("prefect-serve.log" if port else "prefect-server.log")
+    cache = private_folder(cache)
+    log = private_file(cache / ("prefect-serve.log" if port else "prefect-server.log"))
     short_lived = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", **NO_AUTOMATIONS}
     lasting = {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT__SERVER_FINAL": "1"}
     database = os.environ.get(OUR_DATABASE)
     if database is None or database != os.environ.get(DATABASE):
         database = f"sqlite+aiosqlite:///{cache / ('prefect-serve.db' if port else 'prefect.db')}"
+    private_file(Path(database.removeprefix("sqlite+aiosqlite:///")))
     with log.open("wb") as errors:
         server = subprocess.Popen(
             [sys.executable, "-P", "-m", "ladm.flows.orchestration.server_process", str(port)],
@@ -286,7 +279,7 @@ def _launched(cache: Path, port: int) -> tuple[subprocess.Popen[bytes], Path]:
                 **servers_environment({**RECORDER, **os.environ}, cache, secret_to_sign_in() if port else secret()),
                 **(lasting if port else short_lived),
                 DATABASE: database,
-                LOCK: str(cache / "prefect-server.lock"),
+                LOCK: str(private_file(cache / "prefect-server.lock")),
             },
             cwd=cache,  # not where the user's .env, prefect.toml or pyproject.toml may lie
         )

@@ -30,7 +30,7 @@ NOT_SHOWN = ("KEY", "AUTH", "PASSWORD", "SECRET", "TOKEN", "HEADERS", "CONNECTIO
 
 def are_given() -> bool:
     """Whether there is a setting of the user's that Prefect would read; to be asked before we set our own."""
-    return any(name.upper().startswith("PREFECT_") for name in os.environ) or any(path.exists() for path in _files())
+    return any(name.upper().startswith("PREFECT_") for name in os.environ) or any(map(os.path.exists, _files()))
 
 
 def check_prefect_settings() -> None:
@@ -88,7 +88,7 @@ def _unreadable(error: Exception) -> str:
         try:
             tomllib.loads(path.read_text(encoding="utf-8")) if path.suffix == ".toml" else path.read_text("utf-8")
         except OSError as problem:
-            if path.exists():
+            if os.path.lexists(path):
                 return f"{path}: Prefect reads its settings there and cannot ({problem.strerror}); correct or move it"
         except ValueError as problem:
             kind = "TOML" if isinstance(problem, tomllib.TOMLDecodeError) else "UTF-8"
@@ -98,7 +98,7 @@ def _unreadable(error: Exception) -> str:
         for model, header in _models():
             if (name := _field(model, words[1])) and (place := _place(model, header, name, sure=False)):
                 return f"{place}: Prefect reads JSON there, and it is none; correct it, or leave this setting out"
-    found = [str(path) for path in _files() if path.exists()]
+    found = [str(path) for path in _files() if os.path.exists(path)]  # noqa: PTH110
     where = ", ".join([*found, "the environment's PREFECT_ variables"])
     return one_line(f"Prefect's settings cannot be read ({type(error).__name__}: {error}); they stand in: {where}")
 

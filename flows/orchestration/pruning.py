@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from ladm.flows.orchestration.private_folder import private_folder
 from ladm.flows.orchestration.server_process import alone
 
 DATABASE = "prefect.db"
@@ -20,6 +21,9 @@ def prune_database(cache: Path, dry_run: bool = False) -> int:
     Returns:
         Bytes that this frees, or would free.
     """
+    if not cache.is_dir():
+        return 0
+    cache = private_folder(cache)
     files = [path for ending in ("", "-wal", "-shm") if (path := cache / f"{DATABASE}{ending}").is_file()]
     if not files:
         return 0

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from ladm.flows.imports import without_collection
 from ladm.flows.orchestration.report_links import KEY_FILE, report_route
+from ladm.tasks.printable import printable
+from ladm.tasks.redact import one_line
 
 LOCK = "LADM_SERVER_LOCK"
 """The environment variable that names the file which keeps servers of one cache apart while they come up."""
@@ -36,6 +38,16 @@ def alone(path: str | None) -> contextlib.ExitStack:
             file = held.enter_context(open(path, "ab"))  # noqa: PTH123, SIM115
             fcntl.flock(file, fcntl.LOCK_EX)
     return held
+
+
+def last_words(log: Path) -> str:
+    """What stands at the end of a log, to be put in brackets behind what it is a log of."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    wrong = [line for line in lines if "Error" in line] or lines
+    return f" ({printable(one_line(wrong[-1]), 300)})" if wrong else ""
 
 
 def serve(port: int) -> None:
