@@ -42,7 +42,6 @@ from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.text import text_columns
 from ladm.tasks.scorers.window_scores import Wants, one_pass
-from ladm.tasks.tokenizing.decoding import decoder_of
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
@@ -82,10 +81,7 @@ def main() -> None:
     model = resolve_model("embedded", print)
     calibration = load_calibration(options.calibration, "embedded", model.digest, options.length)
     tokenizer = load_tokenizer(model)
-    coder = contrast_set.Coder(
-        lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
-        decoder_of(tokenizer),
-    )
+    coder = contrast_set.Coder.of(tokenizer)
     windows = pool(real_windows(options.corpus, tokenizer, calibration, options), coder)
     measure(windows, model, calibration, coder.decode)
     text = report(windows, calibration, options)

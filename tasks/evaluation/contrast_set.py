@@ -23,7 +23,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from ladm.tasks.errors import AccountError
 from ladm.tasks.evaluation import broken, junk, passages
 from ladm.tasks.evaluation.passages import Part, SourceWindow
 from ladm.tasks.settings import Settings
+from ladm.tasks.tokenizing.decoding import decoder_of
 
 Ids = npt.NDArray[np.int32]
 
@@ -80,6 +81,13 @@ class Coder:
     encode: Callable[[str], Sequence[int]]
     """Text to token ids, without special tokens."""
     decode: Callable[[Ids], str]
+
+    @classmethod
+    def of(cls, tokenizer: Any, decode: Callable[[Ids], str] | None = None) -> Coder:
+        """Of a loaded tokenizer; `decode` where its decoder was made before."""
+        return cls(
+            lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids), decode or decoder_of(tokenizer)
+        )
 
 
 @dataclass(frozen=True, slots=True)

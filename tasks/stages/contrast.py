@@ -107,8 +107,7 @@ def _coder(job: Job) -> Coder | None:
     decode = text_reader(reference, digest)
     if decode is None:
         return None
-    tokenizer = tokenizer_of(reference, digest)
-    return Coder(lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids), decode)
+    return Coder.of(tokenizer_of(reference, digest), decode)
 
 
 def _content_key(of_one: Sequence[ContrastWindow]) -> str:

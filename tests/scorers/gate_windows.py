@@ -71,18 +71,10 @@ class Measured(NamedTuple):
     """Of each window, the columns of the text by name."""
 
 
-def coder_of(model: ResolvedModel) -> Coder:
-    """The model's tokenizer."""
-    tokenizer = load_tokenizer(model)
-    return Coder(
-        lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
-        decoder_of(tokenizer),
-    )
-
-
 def texts(model: ResolvedModel) -> list[Text]:
     """The real windows, and the junk."""
-    tokenizer, coder = load_tokenizer(model), coder_of(model)
+    tokenizer = load_tokenizer(model)
+    coder = Coder.of(tokenizer)
     real = []
     for path in sorted(Path(ladm.flows.sample.__file__).parent.glob("*.jsonl.zst")):
         with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
@@ -126,7 +118,7 @@ def measure(model: ResolvedModel, windows: list[Text]) -> list[tuple[Any, Any, d
     from ladm.tasks.scorers.vocabulary import vocabulary_features
 
     calculator = load_calculator(model.path, LadmConfig(dtype="float32", device="cpu"))
-    plan, decode, found = profile_plan(LENGTH), coder_of(model).decode, []
+    plan, decode, found = profile_plan(LENGTH), decoder_of(load_tokenizer(model)), []
     coherence = shipped().coherence
     assert coherence is not None
     layers = coherence.pairs.layers
