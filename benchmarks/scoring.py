@@ -2,7 +2,8 @@
 
 The competitor is transformers' own forward pass (`attn_implementation="sdpa"`, no head, no cache), the floor of any
 score that needs the model's attention. Candidates: the published formula over all layers, exact, and the shipped
-calibration. All of them run by turns in one process; peak memory is that of a process of its own for each.
+calibration of the length, in float32 as the competitor and, on processors that multiply in it, in bfloat16. All of them
+run by turns in one process; peak memory is that of a process of its own for each.
 
     python benchmarks/scoring.py [--lengths 2048 4096 8192] [--rounds 5]
 """
@@ -27,6 +28,7 @@ from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calculator import load_calculator
 from ladm.tasks.scorers.calibration import Calibration, Weights, load_calibration
 from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.processor import multiplies_bfloat16
 from ladm.tasks.scorers.window_scores import score_windows
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 
@@ -35,7 +37,12 @@ PUBLISHED = "published formula, all layers, exact"
 CALIBRATED = "calibrated: dependency and order"
 TOO_SHORT = 2304
 """Windows in which the published strides find no query span of 128 tokens; theirs are of 64."""
-VARIANTS = (PLAIN, PUBLISHED, CALIBRATED)
+IN_BFLOAT16 = ", bfloat16"
+VARIANTS = (
+    *(PLAIN, PUBLISHED, CALIBRATED),
+    *((PUBLISHED + IN_BFLOAT16, CALIBRATED + IN_BFLOAT16) if multiplies_bfloat16() else ()),
+)
+"""In float32 but for those that say so; bfloat16 where the processor multiplies in it, as `dtype: auto` does."""
 
 
 def main() -> None:
@@ -73,11 +80,11 @@ def main() -> None:
             )
             print("  ".join(rows[-1]), flush=True)
     columns = ["tokens", "what", "wall", "CPU", "wall ÷ plain", "CPU ÷ plain", "peak memory", "÷ plain"]
-    chosen = calibration(model)
+    lasts = {calibration(model, length).last_layer for length in options.lengths}
     text = (
-        f"SmolLM2-135M in float32 on the CPU, one window of the bundled sample's text, {options.rounds} rounds by "
-        "turns after one to warm up; ratios are medians of each round's own. The calibration averages layers "
-        f"{min(chosen.layers)}–{max(chosen.layers)} and ends after layer {chosen.last_layer} of 30."
+        "SmolLM2-135M on the CPU, in float32 where nothing else is said, one window of the bundled sample's text, "
+        f"{options.rounds} rounds by turns after one to warm up; ratios are medians of each round's own, against the "
+        f"plain pass in float32. Calibrated scoring ends after layer {' or '.join(map(str, sorted(lasts)))} of 30."
     )
     command = f"python benchmarks/scoring.py --lengths {' '.join(map(str, options.lengths))} --rounds {options.rounds}"
     print(write_section("Scoring", command, ["ladm", "torch", "transformers"], columns, rows, text))
@@ -91,9 +98,9 @@ def sample_tokens(model: ResolvedModel, length: int) -> np.ndarray:
     return np.array(ids[:length], dtype=np.int64)
 
 
-def calibration(model: ResolvedModel) -> Calibration:
-    """The one shipped for windows of 4,096 tokens; its layers are scored by at the other lengths, too."""
-    return load_calibration(None, model.reference, model.digest, 4096)
+def calibration(model: ResolvedModel, length: int) -> Calibration:
+    """The one shipped for windows of the length."""
+    return load_calibration(None, model.reference, model.digest, length)
 
 
 def work(model: ResolvedModel, ids_BL: np.ndarray, variant: str) -> Callable[[], object]:
@@ -106,11 +113,12 @@ def work(model: ResolvedModel, ids_BL: np.ndarray, variant: str) -> Callable[[],
                 return plain(input_ids=torch.as_tensor(ids_BL), use_cache=False)
 
         return forward
-    config, weights = LadmConfig(device="cpu", dtype="float32"), Weights()
-    if variant == CALIBRATED:
-        chosen = calibration(model)
+    dtype = "bfloat16" if variant.endswith(IN_BFLOAT16) else "float32"
+    config, weights = LadmConfig(device="cpu", dtype=dtype), Weights()
+    if variant.startswith(CALIBRATED):
+        chosen = calibration(model, ids_BL.shape[1])
         config, weights = chosen.applied(config), chosen.weights
-    if ids_BL.shape[1] <= TOO_SHORT:
+    elif ids_BL.shape[1] <= TOO_SHORT:
         config = config.model_copy(update={"span": 64})
     calculator = load_calculator(model.path, config)
     return lambda: score_windows(calculator, config, ids_BL, weights)
