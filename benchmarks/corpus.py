@@ -25,6 +25,9 @@ def documents(folder: Path) -> Iterator[dict[str, Any]]:
 
 def records_of(path: Path) -> Iterator[dict[str, Any]]:
     """Every record of one file."""
+    if path.suffix != ".zst":
+        yield from map(json.loads, path.read_bytes().splitlines())
+        return
     with path.open("rb") as file:
         reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         for line in io.TextIOWrapper(reader, encoding="utf-8"):

@@ -41,8 +41,7 @@ def main() -> None:
         f"{options.documents} documents of the corpus in {FILES} source files, windows of 1,024 tokens, the embedded "
         f"model scored by its calibration, {windows} windows, all stages to the export of two formats. The times are "
         f"of the whole command, from starting Python on. Cold ran once; the others are medians of {options.rounds}, "
-        f"in each of which the {options.documents // FILES} documents of another file were changed. Where the changed "
-        "documents lie in more files, all the windows of those files are scored again."
+        f"in each of which the {options.documents // FILES} documents of another file were changed."
     )
     command = f"python benchmarks/refresh.py --documents {options.documents} --rounds {options.rounds}"
     packages = ["ladm", "prefect", "torch", "transformers"]

@@ -1,11 +1,12 @@
 """Benchmark: ingestion, length filter and tokenization against datatrove, which people use for the same.
 
-The competitor is datatrove's pipeline for it, with two workers and a task for every file: `JsonlReader`, a
-`LambdaFilter` that drops what has fewer bytes than a window has tokens, and `DocumentTokenizer`, unshuffled, which
-writes the tokens of every document. The candidate is `ladm run --until tokenize` with `window.count: exact`, which
-counts every document's tokens as well, and writes documents, windows and their account. Both use the same tokenizer and
-find the same documents that fill a window, with the same numbers of tokens (checked). A second candidate is ladm's
-default, which tokenizes only what the windows need. Each runs in a process of its own, by turns.
+The competitor is datatrove's pipeline for it, with two workers: `JsonlReader`, a `LambdaFilter` that drops what has
+fewer bytes than a window has tokens, and `DocumentTokenizer`, unshuffled, which writes the tokens of every document. It
+has a task for every file of the corpus, and with `--files` one for each worker, which costs it least. The candidate is
+`ladm run --until tokenize` with `window.count: exact`, which counts every document's tokens as well, and writes
+documents, windows and their account. Both use the same tokenizer and find the same documents that fill a window, with
+the same numbers of tokens (checked). A second candidate is ladm's default, which tokenizes only what the windows need.
+Each runs in a process of its own, by turns. With `--files N` the text lies in N files, a piece of a document in each.
 
     pip install -c constraints.txt -e '.[test]' -r benchmarks/requirements.txt && python benchmarks/tokenizing.py
 """
@@ -22,14 +23,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from corpus import SHARED, documents, records_of
+from corpus import SHARED, documents, records_of, write_file
 from measure import Answer, call, cells, median_cost, timed
 from results import write_section
 
 # Nothing of ladm is imported here: this module is loaded by datatrove's process, too.
 DATATROVE, EXACT, DEFAULT = "datatrove, 2 workers", "ladm, `count: exact`", "ladm, as by default"
 VARIANTS = (DATATROVE, EXACT, DEFAULT)
-WINDOW = 4096
+WORKERS = 2
+MOST_TASKS = 100
+"""Of datatrove, which has a task for every file where these are not more."""
 Place = tuple[str, int]
 """A source file's name and a line."""
 
@@ -39,6 +42,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--corpus", type=Path, default=SHARED, metavar="FOLDER")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="by turns; the medians are taken")
+    parser.add_argument("--files", type=int, metavar="N", help="lay the text out in so many files")
+    parser.add_argument("--window", type=int, default=4096, metavar="TOKENS")
     parser.add_argument("--work", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--tokenizer", type=Path, help=argparse.SUPPRESS)
@@ -46,17 +51,23 @@ def main() -> None:
     corpus = options.corpus.resolve()
     if options.work:
         if options.work == DATATROVE:
-            said = with_datatrove(corpus, options.folder, options.tokenizer)
+            said = with_datatrove(corpus, options.folder, options.tokenizer, options.window)
         else:
-            said = with_ladm(corpus, options.folder, "exact" if options.work == EXACT else "estimate")
+            count = "exact" if options.work == EXACT else "estimate"
+            said = with_ladm(corpus, options.folder, count, options.window)
         print(json.dumps(said))
         return
     with tempfile.TemporaryDirectory(prefix="ladm-tokenizing-") as name:
-        rows = measured(corpus, Path(name), options.rounds)
+        if options.files:
+            pieces = Path(name) / "files"
+            write_pieces(pieces, corpus, options.files)
+            corpus = pieces
+        rows = measured(corpus, Path(name), options.rounds, options.window)
+        paths = sources(corpus)
+        size = sum(len(record["text"].encode()) for path in paths for record in records_of(path))
     columns = ["what", "wall", "text a second", "CPU", "peak memory", "× datatrove", "work alone, wall", "× datatrove"]
-    size = sum(len(record["text"].encode()) for record in documents(corpus))
     text = (
-        f"{size / 1e6:.1f} MB of text in {len(list(corpus.glob('*.jsonl.zst')))} files, windows of {WINDOW:,} tokens, "
+        f"{size / 1e6:.1f} MB of text in {len(paths):,} files, windows of {options.window:,} tokens, "
         f"SmolLM2's tokenizer; {options.rounds} rounds, medians, ratios of throughput are medians of each round's own. "
         "Wall and CPU time are of the whole process, from starting Python to its end, with its workers and, for ladm, "
         "Prefect's server; the work alone begins when the pipeline does and leaves starting and importing out."
@@ -64,11 +75,36 @@ def main() -> None:
     for row in rows:
         row.insert(2, f"{size / 1e6 / float(row[1].split()[0]):.2f} MB")
     command = f"python benchmarks/tokenizing.py --rounds {options.rounds}"
+    title = "Ingest, filter, tokenize"
+    if options.files:
+        command += f" --files {options.files} --window {options.window}"
+        title += f", {options.files:,} files"
     packages = ["ladm", "datatrove", "tokenizers", "prefect"]
-    print(write_section("Ingest, filter, tokenize", command, packages, columns, rows, text))
+    print(write_section(title, command, packages, columns, rows, text))
 
 
-def measured(corpus: Path, folder: Path, rounds: int) -> list[list[str]]:
+def sources(corpus: Path) -> list[Path]:
+    """The source files, in their order."""
+    return sorted([*corpus.glob("*.jsonl.zst"), *corpus.glob("*.jsonl")])
+
+
+def write_pieces(folder: Path, corpus: Path, files: int) -> None:
+    """Cut the documents into so many pieces of about the same size, each a file; short documents are put together."""
+    records = list(documents(corpus))
+    total = sum(len(record["text"]) for record in records)
+    folder.mkdir()
+    before, written, text = 0, 0, ""
+    for record in records:
+        before += len(record["text"])
+        text += record["text"]
+        due = round(files * before / total) - written
+        for number in range(due):
+            piece = text[len(text) * number // due : len(text) * (number + 1) // due]
+            write_file(folder / f"{written + number:06d}.jsonl", [{**record, "text": piece}])
+        written, text = written + due, "" if due else text
+
+
+def measured(corpus: Path, folder: Path, rounds: int, window: int) -> list[list[str]]:
     """The table's lines."""
     from ladm.tasks.models.resolve import resolve_model  # noqa: PLC0415
 
@@ -84,9 +120,9 @@ def measured(corpus: Path, folder: Path, rounds: int) -> list[list[str]]:
             with tempfile.TemporaryDirectory(dir=folder) as name:
                 place = Path(name)
                 options = ["--corpus", corpus, "--folder", place, "--tokenizer", tokenizer, "--work", variant]
+                options += ["--window", window]
                 answers[variant].append(call(__file__, options))
-                count = datatrove_tokens if variant == DATATROVE else ladm_tokens
-                found = count(corpus, place)
+                found = datatrove_tokens(corpus, place, window) if variant == DATATROVE else ladm_tokens(place)
             assert tokens.setdefault(variant, found) == found, f"{variant} differs from round to round"
             print(f"{variant}: {'  '.join(cells(answers[variant][-1].whole))}", file=sys.stderr, flush=True)
     assert tokens[EXACT] == tokens[DATATROVE], differences(tokens[EXACT], tokens[DATATROVE])
@@ -112,15 +148,13 @@ def differences(ours: dict[Place, int], theirs: dict[Place, int]) -> str:
 # -- the work ------------------------------------------------------------------------------------------------
 
 
-def with_ladm(corpus: Path, folder: Path, count: str) -> dict[str, float]:
+def with_ladm(corpus: Path, folder: Path, count: str, window: int) -> dict[str, float]:
     """The stages up to tokenization, as `ladm run` does them; says how long the run took by its own record."""
     from ladm.flows.cli import main as ladm  # noqa: PLC0415
 
     config = folder / "config.yaml"
     config.write_text(
-        f"sources: ['{corpus}/*.jsonl.zst']\n"
-        f"window: {{length: {WINDOW}, count: {count}}}\n"
-        "scorer: {model: embedded}\n"
+        f"sources: ['{corpus}/*.jsonl*']\nwindow: {{length: {window}, count: {count}}}\nscorer: {{model: embedded}}\n"
     )
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -129,24 +163,23 @@ def with_ladm(corpus: Path, folder: Path, count: str) -> dict[str, float]:
     return {"wall": json.loads(out.getvalue())["seconds"]}
 
 
-def with_datatrove(corpus: Path, folder: Path, tokenizer: Path) -> dict[str, float]:
+def with_datatrove(corpus: Path, folder: Path, tokenizer: Path, window: int) -> dict[str, float]:
     """The pipeline of datatrove; says how long it ran."""
     from datatrove.executor import LocalPipelineExecutor  # noqa: PLC0415
     from datatrove.pipeline.filters import LambdaFilter  # noqa: PLC0415
     from datatrove.pipeline.readers import JsonlReader  # noqa: PLC0415
     from datatrove.pipeline.tokens import DocumentTokenizer  # noqa: PLC0415
 
-    window = WINDOW
     executor = LocalPipelineExecutor(
         pipeline=[
-            JsonlReader(str(corpus), glob_pattern="*.jsonl.zst"),
+            JsonlReader(str(corpus), glob_pattern="*.jsonl*"),
             LambdaFilter(lambda document: len(document.text.encode()) >= window),
             DocumentTokenizer(
                 str(folder / "tokens"), tokenizer_name_or_path=str(tokenizer), eos_token=None, shuffle_documents=False
             ),
         ],
-        tasks=len(list(corpus.glob("*.jsonl.zst"))),
-        workers=2,
+        tasks=tasks_over(sources(corpus)),
+        workers=WORKERS,
         logging_dir=str(folder / "logs"),
     )
     with timed() as seconds, contextlib.redirect_stdout(sys.stderr):
@@ -154,10 +187,15 @@ def with_datatrove(corpus: Path, folder: Path, tokenizer: Path) -> dict[str, flo
     return {"wall": seconds["wall"]}
 
 
+def tasks_over(paths: list[Path]) -> int:
+    """How many tasks of datatrove read the files; each takes every so-manieth."""
+    return len(paths) if len(paths) <= MOST_TASKS else WORKERS
+
+
 # -- what came of it -----------------------------------------------------------------------------------------
 
 
-def ladm_tokens(corpus: Path, folder: Path) -> dict[Place, int]:
+def ladm_tokens(folder: Path) -> dict[Place, int]:
     """(file, line) → tokens of every document that ladm cut a window from."""
     from ladm.flows.runs.read import read_record  # noqa: PLC0415
     from ladm.flows.runs.record import shards_of  # noqa: PLC0415
@@ -177,14 +215,21 @@ def ladm_tokens(corpus: Path, folder: Path) -> dict[Place, int]:
     return tokens
 
 
-def datatrove_tokens(corpus: Path, folder: Path) -> dict[Place, int]:
-    """The same of datatrove's files: one index a source file, where each document ends."""
+def datatrove_tokens(corpus: Path, folder: Path, window: int) -> dict[Place, int]:
+    """The same of datatrove's files: one index a task, where each document ends."""
     tokens: dict[Place, int] = {}
-    for rank, path in enumerate(sorted(corpus.glob("*.jsonl.zst"))):
+    paths = sources(corpus)
+    tasks = tasks_over(paths)
+    for rank in range(tasks):
         (index,) = (folder / "tokens").glob(f"{rank:05d}_*.index")
         lengths = np.diff(np.fromfile(index, np.uint64).astype(np.int64), prepend=0).tolist()
-        lines = [line for line, record in enumerate(records_of(path), 1) if len(record["text"].encode()) >= WINDOW]
-        tokens |= {(path.name, line): n for line, n in zip(lines, lengths, strict=True) if n >= WINDOW}
+        places = [
+            (path.name, line)
+            for path in paths[rank::tasks]
+            for line, record in enumerate(records_of(path), 1)
+            if len(record["text"].encode()) >= window
+        ]
+        tokens |= {place: n for place, n in zip(places, lengths, strict=True) if n >= window}
     return tokens
 
 

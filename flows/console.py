@@ -27,6 +27,7 @@ from ladm.flows.runs.changes import in_words
 from ladm.flows.runs.outcomes import Done
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Counts
+from ladm.tasks.scorers.known_windows import REUSED
 
 SHOWN = {row.stage.name: row.shown for row in TABLE if row.shown}
 """Stage → what its bar counts."""
@@ -138,7 +139,9 @@ class Console:
         windows = manifest.measures.get("windows", 0)
         if self._plain:
             state = "cached" if done.cached else "done"
-            self.say(f"{manifest.stage:<9} {state:<7} {manifest.label}  {account(manifest.counts)}")
+            known = manifest.measures.get(REUSED, 0)
+            taken_over = f", {known:,} of them known from an earlier run" if known and not done.cached else ""
+            self.say(f"{manifest.stage:<9} {state:<7} {manifest.label}  {account(manifest.counts)}{taken_over}")
         if not self._progress or manifest.stage not in SHOWN:
             return
         if SHOWN[manifest.stage] == "windows":

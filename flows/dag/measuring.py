@@ -33,5 +33,6 @@ def measuring(
         named=named,
         along_with="score",
         shares_pass_of="score" if by_model else "",
+        takes_over=True,
         shown="windows" if by_model else "shards",
     )

@@ -80,6 +80,7 @@ class Row:
         named: Its own name, where its stage has several rows.
         along_with: A run has it if it has that stage, and nobody can ask for it as the last one.
         shares_pass_of: Its jobs are begun after those of that row for the same shard, which may do them in one pass.
+        takes_over: What an earlier job of the same settings found of the same windows is taken over from it.
         folder: Where its data lies in the store; the stage's name when not given.
         shown: What a terminal's bar counts; nothing: no bar.
         views: What `ladm sql` shows of it.
@@ -108,6 +109,7 @@ class Row:
     named: str = ""
     along_with: str = ""
     shares_pass_of: str = ""
+    takes_over: bool = False
     folder: str = ""
     shown: Literal["", "shards", "jobs", "windows"] = "shards"
     views: tuple[View, ...] = ()

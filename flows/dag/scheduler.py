@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladm.flows.console import Console
 from ladm.flows.dag.crew import Crew, error_of, failure
+from ladm.flows.dag.earlier import EarlierResults
 from ladm.flows.dag.inputs import Taker
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.lineage import Lineage, Request, lineages_of
@@ -54,6 +55,7 @@ class Dag:
         self.rows = {row.name: row for row in rows_of(plan)}
         self.inputs = Taker(plan, record)
         self.requests = Requester(plan, self.rows, self.inputs, inventory)
+        self.earlier = EarlierResults(record, inventory)
         self.parting = Parting(self.requests, inventory)
         self.ready = {row.name: Waiting(share_of_array()) for row in TABLE}
         self.there: deque[tuple[Request, Manifest]] = deque()
@@ -178,7 +180,8 @@ class Dag:
                     self.note(notice)
                 (windows,) = self.inputs.primary(row, lineage)
                 self.console.expect_windows(row.stage.name, windows.rows)
-            self.offer(self.requests.with_what_shares_its_pass(request))
+            request = self.requests.with_what_shares_its_pass(request)  # noqa: PLW2901
+            self.offer(self.earlier.added_to(request) if row.takes_over else request)
 
     def offer(self, request: Request, *, look: bool = True) -> None:
         """Put a job in the queue of its row, or among those that the store has, unless it is not to `look` there."""

@@ -168,6 +168,7 @@ TABLE: tuple[Row, ...] = (
         receives=("dedup", "tokenize"),
         needs="weights",
         holds_model=True,
+        takes_over=True,
         shown="windows",
         views=(View("score_shards", SCORES),),
     ),
@@ -274,6 +275,7 @@ PRODUCTS = tuple(dict.fromkeys(row.stage.name for row in TABLE if row.is_result 
 """Stages whose files are read or published when no job is left."""
 UNTOLD = (cut.STAGE.name, card.STAGE.name)
 """Stages of which the record of a run names the jobs, and makes no account."""
+TAKING_OVER = frozenset(row.stage.name for row in TABLE if row.takes_over)
 MODEL_STAGES = frozenset(row.stage.name for row in TABLE if row.holds_model)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from ladm.flows.config import RunConfig
 from ladm.flows.dag import asked
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import preflight
-from ladm.flows.dag.stages import MODEL_STAGES, rows_of_stage
+from ladm.flows.dag.stages import MODEL_STAGES, TAKING_OVER, rows_of_stage
 from ladm.flows.forecast.by_hand import done_by_hand
 from ladm.flows.forecast.reasons import reasons_of
 from ladm.flows.forecast.sample import Sampled, sample_of_files, sample_of_shards, smaller
@@ -132,14 +131,16 @@ def put_together(
         probed: Stage → seconds a record, where no past run tells it.
         rate: The price of an hour.
     """
-    known = Counter(windows=sum(shard.rows for shard in found.unscored))
-    windows = known["windows"] + sampled.amounts["windows"]
+    unscored = sum(shard.rows for shard in found.unscored)
+    cut = unscored + sampled.amounts["windows"]
+    windows = unscored + max(0, sampled.amounts["windows"] - found.known)
     there = sum(done.manifest.measures.get("windows", 0) for done in found.record.of("score"))
     stages: list[StageForecast] = []
     for stage in plan.stages:
         todo = found.todo[stage]
-        records = _records(stage, todo, sampled, windows, there) if todo else 0
-        seconds = records * _seconds(stage, sampled, speeds, probed)
+        records = _records(stage, todo, sampled, cut, there) if todo else 0
+        taken_over = 1 - windows / cut if cut and stage in TAKING_OVER else 0.0
+        seconds = records * (1 - taken_over) * _seconds(stage, sampled, speeds, probed)
         if stage == "scan" and not seconds:
             seconds = records * _seconds("score", sampled, speeds, probed)  # a pass of as many layers
         size = round(records * _written(stage, sampled, speeds))
@@ -155,7 +156,7 @@ def put_together(
         stages=stages,
         documents=sampled.amounts["documents"],
         windows=windows if "score" in plan.stages else 0,
-        tokens=sampled.amounts["tokens"] + known["windows"] * plan.config.window.length,
+        tokens=windows * plan.config.window.length,
         seconds=round(total, 1),
         gpu_hours=round(scoring * share / 3600, 4) if on_gpu else None,
         cost=None if rate is None else round(rate * total / 3600, 2),

@@ -10,6 +10,7 @@ from typing import Any
 from ladm.flows.runs.read import read_record, run_ids
 from ladm.flows.runs.stored_rows import jobs_where
 from ladm.tasks.errors import RecordError
+from ladm.tasks.scorers.known_windows import REUSED
 from ladm.tasks.storage.store import Store
 
 LOOKED_AT = 5
@@ -57,7 +58,7 @@ def speeds_of(records: Iterable[Mapping[str, Any]]) -> Speeds:
             files = [*job["shards"], *job["files"]]
             written[job["stage"]] += sum(file["bytes"] for file in files)
             records_written[job["stage"]] += job["in"]
-            if not job["cached"]:
+            if not job["cached"] and not job.get(REUSED):  # else the time is that of starting, not of its windows
                 busy += job["seconds"]
                 seconds[job["stage"]] += job["seconds"]
                 records_in[job["stage"]] += job["in"]

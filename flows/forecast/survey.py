@@ -48,6 +48,8 @@ class Survey:
     """Shards of documents that are read, and not cut into windows."""
     unscored: list[Shard] = field(default_factory=list)
     """Shards of windows that are to be scored."""
+    known: int = 0
+    """Windows of the files to be read whose scores are taken over: those of files that are read for others' sake."""
     held: list[Done] = field(default_factory=list)
     """Parts of large files that are read, while others are not."""
     changed: list[list[str]] = field(default_factory=list)
@@ -101,6 +103,7 @@ def _count(found: Survey, dag: Dag) -> None:
     found.todo[begins.stage.name] += sum(
         max(1, round(_files(request)[0].size / dag.plan.config.ingest.part_bytes)) for request in dag.ready[CUT.name]
     )
+    found.known = _known_windows(found)
     kept = {shard["key"] for job in _previous(found, "ingest") for shard in job["shards"]}
     _count_held(found, dag, kept)
     for lineage in dag.lineages:
@@ -118,6 +121,16 @@ def _count(found: Survey, dag: Dag) -> None:
     for row in dag.rows.values():
         if row.scope == "shard" and row.serves and not found.record.was_made_before(row):
             found.todo[row.stage.name] += -(-dag.plan.config.calibrate.windows // DOCUMENTS_A_SHARD)
+
+
+def _known_windows(found: Survey) -> int:
+    """The windows of files that did not change, and are read again with one of their group that did."""
+    previous = found.record.previous
+    if not previous or not found.unread or any(name.startswith(OF_SCORES) for name, _, _ in found.changed):
+        return 0
+    groups = {(one.uri, one.size, one.version) for files in found.unread if len(files) > 1 for one in files}
+    same = (one for one in previous["sources"] if one.get("group")) if groups else ()
+    return sum(one["windows"] for one in same if (one["uri"], one["size"], one["version"]) in groups)
 
 
 def _count_held(found: Survey, dag: Dag, kept: set[str]) -> None:

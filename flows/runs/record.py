@@ -24,6 +24,7 @@ from ladm.flows.runs.stored_rows import jobs_of
 from ladm.tasks.errors import AccountError
 from ladm.tasks.manifest import Counts, Shard, add_counts
 from ladm.tasks.printable import printable
+from ladm.tasks.scorers.known_windows import REUSED
 from ladm.tasks.stages.calibrate import told
 from ladm.tasks.storage.store import Store
 
@@ -106,7 +107,8 @@ class RunRecord:
 
     def windows_scored(self) -> int:
         """Windows that this run itself put through the model."""
-        return sum(done.manifest.measures["windows"] for done in self.of("score") if not done.cached)
+        measures = [done.manifest.measures for done in self.of("score") if not done.cached]
+        return sum(one["windows"] - one.get(REUSED, 0) for one in measures)
 
     def quarantined_files(self) -> int:
         """Source files that were quarantined whole."""

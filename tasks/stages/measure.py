@@ -8,6 +8,7 @@ job of the score then holds these jobs (`environment["together"]`), and gives wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import MEASURED
 from ladm.tasks.scorers.evidence import Needs
+from ladm.tasks.scorers.known_windows import OF_THE_PASS, KnownWindows
 from ladm.tasks.scorers.ladm import LadmConfig
 from ladm.tasks.scorers.loaded_model import calculator_for, text_reader
 from ladm.tasks.scorers.registry import columns_of, distribution_of, gather_without_model, version_of
@@ -49,7 +51,7 @@ def scorer_of(job: Job) -> LadmConfig:
     own = {"scorer", "settings", "version", "distribution"}
     settings = {name: value for name, value in job.config.items() if name not in own}
     beside = {job.config["scorer"]: job.config["settings"]}
-    environment = {name: value for name, value in job.environment.items() if name != "together"}
+    environment = {name: value for name, value in job.environment.items() if name not in OF_THE_PASS}
     return LadmConfig.model_validate({**settings, **environment, "beside": beside})
 
 
@@ -58,6 +60,7 @@ class Columns:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.key = STAGE.key(job)
         self.name = str(job.config["scorer"])
         self.fields = columns_of(self.name)
         self.ids: dict[str, list[Any]] = {name: [] for name in MEASURED.names}
@@ -86,17 +89,20 @@ class Columns:
             for name, column in self.values.items():
                 column.append(values[name])
 
-    def outcome(self, store: Store) -> Outcome:
-        """Write the shard, and tell what became of the windows."""
+    def outcome(self, store: Store, known: KnownWindows | None = None) -> Outcome:
+        """Write the shard, and tell what became of the windows; of those that are `known`, from an earlier shard."""
         schema = pa.schema([*MEASURED, *self.fields])
         columns = {**self.ids, **self.values}
         table = pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema)
-        written = store.write_shard("measure", STAGE.key(self.job), table)
+        if known:
+            table = known.completed(self.key, table)
+        written = store.write_shard("measure", self.key, table)
+        windows = self.windows + len(known or ())
         return Outcome(
-            counts=Counts(received=self.windows, kept=written.rows, quarantined=len(self.quarantine)),
+            counts=Counts(received=windows, kept=written.rows, quarantined=len(self.quarantine)),
             shards=store.kept(written),
             quarantine=self.quarantine,
-            measures={"windows": self.windows},
+            measures={"windows": windows, **(known.measures() if known else {})},
         )
 
 
@@ -104,28 +110,31 @@ def measure(job: Job, store: Store, key: str) -> Outcome:
     """Measure every window of one shard by one scorer.
 
     Inputs: the shard of windows and, if any of its documents are not to be scored, their list. Counts are of windows.
+    Those that `environment["earlier"]` knows are taken from there.
     """
     config = scorer_of(job)
     columns = Columns(job)
+    known = KnownWindows(store, job, [key])
+    progress.report("measure", len(known))
     tokenizer_digest = job.identity[-1] if config.beside.reads_text else None
     text_of = text_reader(config.model, tokenizer_digest)
     if not config.beside.model:
-        for batch, ids_BL in batches_to_score(store, job, ROWS_WITHOUT_MODEL):
+        for batch, ids_BL in batches_to_score(store, job, ROWS_WITHOUT_MODEL, known.ids):
             found = [
                 config.beside.measured(evidence) for evidence in gather_without_model(config.beside, ids_BL, text_of)
             ]
             columns.add(_carried(batch), [one[columns.name] for one in found])
-        return columns.outcome(store)
+        return columns.outcome(store, known)
+    if not known.left:
+        return columns.outcome(store, known)
     from ladm.tasks.scorers.window_scores import measure_windows  # noqa: PLC0415  (torch)
 
     calculator, turns = calculator_for(config, job.identity[0], head=config.beside.head)
-    passes = in_passes(
-        store, job, calculator, turns, config, lambda ids_BL: measure_windows(calculator, config, ids_BL, text_of)
-    )
-    for batch, found in passes:
+    work = partial(measure_windows, calculator, config, text_of=text_of)
+    for batch, found in in_passes(store, job, calculator, turns, config, work, known.ids):
         columns.add(_carried(batch), [one[columns.name] for one in found])
         progress.report("measure", len(found))
-    return columns.outcome(store)
+    return columns.outcome(store, known)
 
 
 def _carried(batch: pa.RecordBatch) -> dict[str, list[Any]]:

@@ -7,15 +7,20 @@ finite is quarantined by name: it must never be ranked.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ladm.tasks import progress
 from ladm.tasks.job import Job, Outcome, QuarantineEntry, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.schema import MEASURED, SCORES
 from ladm.tasks.scorers.calibration import Weights
+from ladm.tasks.scorers.known_windows import OF_THE_PASS, KnownWindows
 from ladm.tasks.scorers.ladm import LadmConfig, WindowScore
 from ladm.tasks.scorers.loaded_model import calculator_for, resolved_scorer, text_reader
 from ladm.tasks.scorers.registry import BesideConfig
@@ -41,31 +46,17 @@ def score(job: Job, store: Store, key: str) -> Outcome:
 
     Inputs: the shard of windows, if any of its documents are not to be scored, their list (`dedup.py`), and the file
     with a calibration's weights, if there is one. Counts are of the windows that are to be scored. The jobs of
-    `environment["together"]` are done in the same pass.
+    `environment["together"]` are done in the same pass. Windows that `environment["earlier"]` knows are taken from
+    there, and no model is loaded where these are all.
     """
-    from ladm.tasks.scorers.window_scores import score_windows  # noqa: PLC0415
-
     others = [Job.from_dict(one) for one in job.environment.get("together", [])]
-    beside = {other.config["scorer"]: other.config["settings"] for other in others}
-    environment = {name: value for name, value in job.environment.items() if name != "together"}
-    config = LadmConfig.model_validate({**job.config, **environment, "beside": beside})
-    given = [Weights.model_validate(orjson.loads(store.read_bytes(one.path))) for one in job.all("weights")]
-    weights = given[0] if given else Weights()
-    calculator, turns = calculator_for(config, job.identity[0], head=config.beside.head)
-    text_of = _text_of(config.beside, config.model, others)
     measured = [measure.Columns(other) for other in others]
+    known = KnownWindows(store, job, [key, *(columns.key for columns in measured)])
+    progress.report("score", len(known))
     rows: dict[str, list[Any]] = {name: [] for name in SCORES.names}
     quarantine: list[QuarantineEntry] = []
-    windows = 0
-    passes = in_passes(
-        store,
-        job,
-        calculator,
-        turns,
-        config,
-        lambda ids_BL: score_windows(calculator, config, ids_BL, weights, text_of),
-    )
-    for batch, scores in passes:
+    windows = len(known)
+    for batch, scores in _scored(job, store, others, known) if known.left else ():
         windows += batch.num_rows
         carried = {name: batch[name].to_pylist() for name in dict.fromkeys([*CARRIED, *MEASURED.names])}
         for number, result in enumerate(scores):
@@ -73,14 +64,32 @@ def score(job: Job, store: Store, key: str) -> Outcome:
         for columns in measured:
             columns.add(carried, [result.beside[columns.name] for result in scores])
         progress.report("score", len(scores))
-    written = store.write_shard("score", key, table_of(rows, SCORES))
+    table = known.completed(key, table_of(rows, SCORES))
+    written = store.write_shard("score", key, table)
     return Outcome(
         counts=Counts(received=windows, kept=written.rows, quarantined=len(quarantine)),
         shards=store.kept(written),
         quarantine=quarantine,
-        measures={"windows": windows, "tokens": sum(rows["n_tokens"])},
-        together=[(measure.STAGE, columns.job, columns.outcome(store)) for columns in measured],
+        measures={"windows": windows, "tokens": pc.sum(table["n_tokens"]).as_py() or 0, **known.measures()},
+        together=[(measure.STAGE, columns.job, columns.outcome(store, known)) for columns in measured],
     )
+
+
+def _scored(
+    job: Job, store: Store, others: list[Job], known: KnownWindows
+) -> Iterator[tuple[pa.RecordBatch, list[WindowScore]]]:
+    """The windows that are not known yet, and the scores of each, and what the others find."""
+    from ladm.tasks.scorers.window_scores import score_windows  # noqa: PLC0415  (torch)
+
+    beside = {other.config["scorer"]: other.config["settings"] for other in others}
+    environment = {name: value for name, value in job.environment.items() if name not in OF_THE_PASS}
+    config = LadmConfig.model_validate({**job.config, **environment, "beside": beside})
+    given = [Weights.model_validate(orjson.loads(store.read_bytes(one.path))) for one in job.all("weights")]
+    weights = given[0] if given else Weights()
+    calculator, turns = calculator_for(config, job.identity[0], head=config.beside.head)
+    text_of = _text_of(config.beside, config.model, others)
+    work = partial(score_windows, calculator, config, weights=weights, text_of=text_of)
+    return in_passes(store, job, calculator, turns, config, work, known.ids)
 
 
 def _text_of(beside: BesideConfig, model: str, others: list[Job]) -> Any:
