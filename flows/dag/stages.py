@@ -40,7 +40,6 @@ TEXTS = (
 )
 """The documents of a selection. What is replayed is too short for the length filter; ingestion holds everything."""
 
-
 TABLE: tuple[Row, ...] = (
     Row(
         cut.STAGE,
@@ -275,7 +274,6 @@ PRODUCTS = tuple(dict.fromkeys(row.stage.name for row in TABLE if row.is_result 
 """Stages whose files are read or published when no job is left."""
 UNTOLD = (cut.STAGE.name, card.STAGE.name)
 """Stages of which the record of a run names the jobs, and makes no account."""
-TAKING_OVER = frozenset(row.stage.name for row in TABLE if row.takes_over)
 MODEL_STAGES = frozenset(row.stage.name for row in TABLE if row.holds_model)
 
 

@@ -16,7 +16,7 @@ from ladm.flows.config import RunConfig
 from ladm.flows.dag import asked
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import preflight
-from ladm.flows.dag.stages import MODEL_STAGES, TAKING_OVER, rows_of_stage
+from ladm.flows.dag.stages import MODEL_STAGES, TABLE, rows_of_stage
 from ladm.flows.forecast.by_hand import done_by_hand
 from ladm.flows.forecast.reasons import reasons_of
 from ladm.flows.forecast.sample import Sampled, sample_of_files, sample_of_shards, smaller
@@ -32,6 +32,8 @@ PROBED_WINDOWS = 3
 """Windows that are scored for a speed where no past run tells one."""
 WINDOWS_A_DOCUMENT = 5.5
 """That a document gives to calibrate by: a whole one, four broken ones, and of the sample one of junk."""
+TAKING_OVER = frozenset(row.stage.name for row in TABLE if row.takes_over)
+"""Stages that do not find once more what an earlier run found of a window."""
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,12 @@ def test_a_run_of_packed_files_and_what_changes(tmp_path: Path, many: Corpus, la
     assert refresh["removed"]["uris"] == [str(gone)]
     assert refresh["changed"]["uris"] == [str(many.folder / "006.jsonl")]
 
-    # one file changed: its group alone
+    # one file changed: its group alone, and of that one window alone, as is told beforehand
     write_jsonl(many.folder / "031.jsonl", "D0", 1031, [333])
+    told = json.loads(ladm("plan", *run_arguments(many, store, *PACKED)[1:]).out)
     third = ladm(*run_arguments(many, store, *PACKED)).record
     assert did(third, "ingest")[0] == did(third, "score")[0] == 1
+    assert (told["windows"], third["windows_scored"]) == (1, 1)
     # nothing changed: nothing done, and the same is told of every file
     fourth = ladm(*run_arguments(many, store, *PACKED)).record
     assert did(fourth, "ingest")[0] == did(fourth, "score")[0] == 0
