@@ -13,6 +13,12 @@ from pydantic import BaseModel, ValidationError
 from ladm.tasks.printable import printable
 
 MOST_COMPLAINTS = 50
+IN_YAMLS_WORDS = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "dict_attributes_type"), "a mapping of keys"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list (each entry after a dash, or [a, b])"),
+    "string_type": "a text; write it in quotes",
+}
+"""What pydantic calls by the names of Python's types."""
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -30,6 +36,8 @@ def _explain_one(complaint: Any, model: type[BaseModel]) -> str:
     parts = [*(part for part in tried if not (isinstance(part, str) and part[:1].isupper())), *own]
     field = printable(".".join(str(part) for part in parts)) or "configuration"
     message = str(complaint["msg"]).removeprefix("Value error, ")
+    if wanted := IN_YAMLS_WORDS.get(complaint["type"]):
+        message = f"should be {wanted}"
     if complaint["type"] == "extra_forbidden":
         known = _known_fields(model, complaint["loc"][:-1])
         close = difflib.get_close_matches(str(parts[-1]), known, n=1)

@@ -35,7 +35,7 @@ from ladm.flows.runs.outcomes import Failure
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks import progress, stopping
 from ladm.tasks.stage import StoreRecords, stage_task
-from ladm.tasks.storage.file_systems import reason_of
+from ladm.tasks.storage.file_systems import reason_and_place
 from ladm.tasks.storage.store import Store
 
 __all__ = ["RunFailedError", "curate", "stage_tasks"]
@@ -113,7 +113,7 @@ def do(plan: Plan, console: Console) -> RunRecord:
             record.cancelled = True
             cancelling.end_soon(run, error)
         if read.latest_run_id(store) != record.run_id:  # else it was just done
-            reason = f"{type(error).__name__}: {reason_of(error) or 'no message'}"
+            reason = f"{type(error).__name__}: {reason_and_place(error) or 'no message'}"
             record.failures.append(Failure("run", "all shards", reason, remedy=remedy_of(error)))
             publish_what_there_is(record, console)
         if isinstance(error, cancelling.Stop):

@@ -23,7 +23,7 @@ from ladm.flows.runs.outcomes import Failure
 from ladm.flows.runs.record import RunRecord
 from ladm.flows.runs.shortfalls import find_shortfalls
 from ladm.tasks.addresses import write_addresses
-from ladm.tasks.storage.file_systems import io_errors, reason_of
+from ladm.tasks.storage.file_systems import io_errors, reason_and_place
 from ladm.tasks.storage.store import Store
 
 
@@ -108,7 +108,7 @@ def publish_what_there_is(record: RunRecord, console: Console) -> None:
         record.plan = dataclasses.replace(record.plan, addresses=[])
         publish.publish(record)
     except io_errors() as error:
-        reason = f"{type(error).__name__}: {reason_of(error)}"
+        reason = f"{type(error).__name__}: {reason_and_place(error)}"
         failure = Failure("publish", "results", reason, remedy=remedy_of(error))
         record.failures.append(failure)
         console.failed(failure.stage, failure.label, failure.error)

@@ -16,6 +16,7 @@ import orjson
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.interface import Part
 from ladm.tasks.exporters.tokens import Row, TokenExport, TokenExporter
+from ladm.tasks.storage.file_systems import naming
 
 ITEMS = {"doc_ids": "json", "lengths": "ndarray:int32", "starts": "ndarray:int64", "tokens": "ndarray:int32"}
 """Column → encoding, for rows of any length; `tokens` is the column that LLM Foundry looks for."""
@@ -49,8 +50,11 @@ class MdsExporter(TokenExporter[MdsExport]):
         sizes: list[int] = []
         with tempfile.TemporaryFile(prefix="ladm-mds-") as samples:
             for row in rows:
-                sizes.append(samples.write(self._sample(row)))
-            samples.seek(0)
+                sample = self._sample(row)
+                with naming(tempfile.gettempdir()):
+                    sizes.append(samples.write(sample))
+            with naming(tempfile.gettempdir()):
+                samples.seek(0)
             offsets = np.cumsum([4 + 4 * (len(sizes) + 1) + len(head), *sizes])
             if offsets[-1] >= 2**32:
                 raise AccountError(f"{part.stem}: {offsets[-1]} bytes are too many for a shard of MDS")

@@ -31,6 +31,7 @@ from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.schema import RANKING
 from ladm.tasks.storage import duck
+from ladm.tasks.storage.file_systems import naming
 from ladm.tasks.storage.store import Store
 
 NOT_SELECTED = "not selected"
@@ -147,8 +148,9 @@ def _distribute(connection: duckdb.DuckDBPyConnection, texts: _Texts, files: dic
             if places.num_rows:
                 _distribute_shard(texts, shard, places, writers)
     finally:
-        for writer in writers.values():
-            writer.close()
+        for part, writer in writers.items():
+            with naming(str(files[part])):
+                writer.close()
 
 
 def _distribute_shard(texts: _Texts, shard: Shard, places: pa.Table, writers: dict[int, Any]) -> None:
@@ -162,7 +164,8 @@ def _distribute_shard(texts: _Texts, shard: Shard, places: pa.Table, writers: di
         columns = [(here if name in ("position", *FROM_PLAN) else wanted)[name] for name in SPILL.names]
         rows = with_addresses(pa.table(columns, schema=SPILL), texts.addresses)
         for part in pc.unique(here["part"]).to_pylist():
-            writers[part].write_table(rows.filter(pc.equal(here["part"], part)))
+            with naming(tempfile.gettempdir()):
+                writers[part].write_table(rows.filter(pc.equal(here["part"], part)))
         first += batch.num_rows
 
 

@@ -202,9 +202,22 @@ def opened(uri: str) -> BinaryIO:
     whole = tempfile.TemporaryFile(prefix="ladm-")  # noqa: SIM115  # closed by whoever reads it
     with fs.open(path, "rb", block_size=0) as sent:
         while block := sent.read(2**20):
-            whole.write(block)
-    whole.seek(0)
+            with naming(tempfile.gettempdir()):
+                whole.write(block)
+    with naming(tempfile.gettempdir()):
+        whole.seek(0)
     return cast(BinaryIO, whole)
+
+
+@contextlib.contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Have an error that the system raises meanwhile, such as a full disk's, say which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = place
+        raise
 
 
 def io_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
@@ -219,6 +232,12 @@ def reason_of(error: BaseException) -> str:
     if text == "Forbidden":  # all that an answer without a body can say
         return "forbidden: check the credentials and what they allow"
     return one_line(str(text)) or type(error).__name__
+
+
+def reason_and_place(error: BaseException) -> str:
+    """`reason_of`, with the file that the error is about, where it says so."""
+    reason, place = reason_of(error), getattr(error, "filename", None)
+    return f"{reason}: {one_line(repr(place))}" if place and str(place) not in reason else reason
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 
 from fsspec.spec import AbstractBufferedFile
 
-from ladm.tasks.storage.file_systems import is_s3
+from ladm.tasks.storage.file_systems import is_s3, naming
 from ladm.tasks.storage.listing import Listing
 
 REMOVE_AT_ONCE = 1000
@@ -42,16 +42,18 @@ def remove_unfinished() -> None:
 class HashingFile(io.RawIOBase):
     """A file being written, in order, that knows the number of bytes and the sha256 of what it got."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], name: str) -> None:
         super().__init__()
         self._file = file
+        self._name = name
         self._hash = hashlib.sha256()
         self.bytes = 0
 
     def write(self, data: Any) -> int:
         """Write all of the bytes."""
         self._hash.update(data)
-        self._file.write(data)
+        with naming(self._name):
+            self._file.write(data)
         written = memoryview(data).nbytes
         self.bytes += written
         return written
@@ -89,8 +91,14 @@ class Files(Listing):
                 with _beginning:
                     _unfinished.add(temporary)
                     opened = temporary.open("wb")
-                with opened as file:
-                    yield (hashing := HashingFile(file))
+                try:
+                    yield (hashing := HashingFile(opened, target))
+                    with naming(target):
+                        opened.close()
+                except BaseException:
+                    with contextlib.suppress(OSError):  # the same error again, for what was not yet written
+                        opened.close()
+                    raise
                 temporary.replace(target)
                 self.written[path] = hashing.bytes, hashing.sha256
             except BaseException:
@@ -101,7 +109,7 @@ class Files(Listing):
             return
         file = self.fs.open(target, "wb")
         try:
-            yield (hashing := HashingFile(file))
+            yield (hashing := HashingFile(file, self.full(path)))
         except BaseException:
             # Closing would complete the upload: an object store must never show half a file.
             with contextlib.suppress(Exception):
