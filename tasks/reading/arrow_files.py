@@ -28,6 +28,8 @@ from ladm.tasks.reading.records import (
 from ladm.tasks.reading.rows import UnreadableValue, rows_of, told_apart
 from ladm.tasks.reading.streams import compression_of
 
+TOO_DEEP = ("too deeply nested", "Max recursion depth")
+"""What Arrow says of columns beyond some 64 to 100 levels."""
 BATCH_ROWS = 64  # a document of 128K tokens is about half a megabyte
 COLUMNS_CHARACTERS = 200  # of a refused file's columns, in the reason
 
@@ -178,6 +180,8 @@ def _decoded(watched: WatchedFile, what: str, read: Callable[[], _T], row: int |
         return read()
     except (OSError, ValueError, pa.ArrowException) as error:
         watched.raise_own_error()
+        if any(words in str(error) for words in TOO_DEEP):
+            what = "whole, but with columns nested too deeply for Arrow to read; write them flat"
         raise UnreadableFile(f"{what}: {error}", None if row is None else row + 1) from error
 
 

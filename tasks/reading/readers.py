@@ -66,6 +66,7 @@ _ARRAY = re.compile(rb"\s*\[\s*(?:\{|$)")
 _OBJECT = re.compile(rb"\s*\{\s*$")
 
 # A number of 19 digits or more, as `orjson` writes what it has rounded; it may as well stand in a string.
+_NO_NUMBER = re.compile(r"NaN|Infinity")
 _ROUNDED = re.compile(r"\de\+?(?:1[89]|[2-9]\d|[1-3]\d\d)")
 
 _JSON_KINDS = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
@@ -223,4 +224,6 @@ def _json_reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
         raw.decode("utf-8")
     except UnicodeDecodeError as wrong:
         return f"not UTF-8: byte {raw[wrong.start]:#04x} at byte {wrong.start} of the line"
+    if found := _NO_NUMBER.match(error.doc, error.pos):  # as Python writes it
+        return f"not JSON: {found[0]} at character {found.start() + 1} of the line is no JSON; write null"
     return printable(f"not JSON: {error.msg} at character {error.pos + 1} of the line")

@@ -398,3 +398,11 @@ def test_a_damaged_name_deep_in_the_schema_is_damage(stream: bool) -> None:
     content = arrow(table, stream).replace(b"theNameOfAField", b"the\xffameOfAField")
     with pytest.raises(UnreadableFile, match="damaged Arrow schema"):
         list(read_records(io.BytesIO(content), "x.arrow", SourceConfig(uri="x.arrow")))
+
+
+def test_columns_nested_too_deeply_are_no_damage() -> None:
+    deep = pa.array([1])
+    for _ in range(110):
+        deep = pa.StructArray.from_arrays([deep], ["n"])
+    with pytest.raises(UnreadableFile, match=r"^whole, but with columns nested too deeply for Arrow to read; write"):
+        read(parquet(pa.table({"text": ["x"], "deep": deep})))

@@ -111,7 +111,8 @@ def test_domain(fields: dict[str, Any], domain: str) -> None:
     [
         (b"nonsense", "not JSON: invalid literal"),
         (b'{"text": "a"} {"text": "b"}', "not JSON: unexpected content after document at character 15"),
-        (b'{"text": "x", "score": NaN}', "not JSON: "),
+        (b'{"text": "x", "score": NaN}', "not JSON: NaN at character 24 of the line is no JSON; write null"),
+        (b'{"text": "x", "score": [-Infinity]}', "not JSON: Infinity at character 26 of the line is no JSON"),
         (b'{"text": "\\ud800"}', "not JSON: no low surrogate"),
         (b'{"text": "a\tb"}', "not JSON: "),
         (b'{"text": "\xed\xa0\x80"}', "not UTF-8: byte 0xed at byte 10 of the line"),
