@@ -72,12 +72,18 @@ def anywhere(config: RunConfig) -> RunConfig:
         scorer["calibration"] = _absolute(config.scorer.calibration)
     if (model := _model_from_anywhere(config.scorer.model)) != config.scorer.model:
         scorer["model"] = model
-    changes["export"] = [
-        one.model_copy(update={"tokenizer": _model_from_anywhere(one.tokenizer)})
-        if isinstance(one, TokenExport) and one.tokenizer is not None
-        else one
-        for one in config.export
-    ]
+    if "export" in config.model_fields_set:  # or else what no user has written would be deployed as entries of nothing
+        changes["export"] = [
+            one.model_copy(
+                update={"format": one.format}
+                | (
+                    {"tokenizer": _model_from_anywhere(one.tokenizer)}
+                    if isinstance(one, TokenExport) and one.tokenizer is not None
+                    else {}
+                )
+            )
+            for one in config.export
+        ]
     if scorer:
         changes["scorer"] = config.scorer.model_copy(update=scorer)
     return config.model_copy(update=changes)

@@ -25,6 +25,8 @@ from ladm.flows.dag.curate import curate
 from ladm.flows.dag.stages import NAMES
 from ladm.flows.orchestration.deploy import anywhere, deploy, nightly
 from ladm.flows.orchestration.environment import prefect_server
+from ladm.tasks.exporters.jsonl import JsonlExport
+from ladm.tasks.exporters.mds import MdsExport
 from ladm.tasks.models.cache import cache_root
 from ladm.tasks.scorers.made_with import MADE_WITH
 
@@ -143,6 +145,17 @@ def test_what_was_left_out_is_left_out_of_a_deployment_too() -> None:
     again = RunConfig.model_validate(given)
     assert again == config
     assert again.scorer.model_fields_set == {"layers", "beside"}
+
+
+@pytest.mark.parametrize("export", [None, [], [JsonlExport(), MdsExport(tokenizer="org/model")]])
+def test_a_deployment_of_a_configuration_that_names_no_export(export: Any, tmp_path: Path) -> None:
+    """As most are: the formats that stand for none are deployed as none, and one given in Python by its name."""
+    written = tmp_path / "config.yaml"
+    written.write_text("sources: /a.jsonl\nselect: {budget_tokens: 5}\n")
+    config = load_config(str(written), {} if export is None else {"export": export}, "/store")
+    given = nightly(config, DAILY, "UTC", "nightly", "pool").parameters["config"]
+    assert RunConfig.model_validate(given) == config
+    assert [one["format"] for one in given.get("export", [])] == [one.format for one in export or []]
 
 
 def filled_in(schema: dict[str, Any], definitions: dict[str, Any], given: Any) -> Any:
