@@ -54,8 +54,8 @@ OF_THE_TEXT: dict[str, Callable[[float], float]] = {
 """Columns of the text (`text.py`) that the gate reads, each with what makes it spread evenly over real windows."""
 COLUMNS = tuple(OF_THE_TEXT)
 
-START = 0.5
-"""Unlikeness up to this costs little: some three real windows in four."""
+START = 0.3
+"""Unlikeness up to this costs little: some two real windows in three."""
 PENALTY = 0.5
 """What the square of one unit of unlikeness beyond `START` costs, in standard deviations of real dependency: little
 where some real windows lie, more than any dependency where none do."""
