@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,7 +89,10 @@ def _scored(
     weights = given[0] if given else Weights()
     calculator, turns = calculator_for(config, job.identity[0], head=config.beside.head)
     text_of = _text_of(config.beside, config.model, others)
-    work = partial(score_windows, calculator, config, weights=weights, text_of=text_of)
+
+    def work(ids_BL: npt.NDArray[np.int64]) -> list[WindowScore]:
+        return score_windows(calculator, config, ids_BL, weights, text_of)
+
     return in_passes(store, job, calculator, turns, config, work, known.ids)
 
 

@@ -379,8 +379,9 @@ def test_duplicates_are_not_scored_and_only_what_changed_is(tmp_path: Path, repe
     assert answer.code == 0, answer.err
     record = answer.record
     assert scored(record) == {"b.jsonl": False, "c.jsonl": True, "d.jsonl": False}
-    assert record["windows_scored"] == 1
+    assert record["windows_scored"] == 0, "what was scored before is taken over"
     stages = record["stages"]
+    assert stages["score"]["windows_reused"] == 1
     assert (stages["dedup"]["in"], stages["dedup"]["kept"]) == (8, 6)
     assert stages["dedup"]["dropped"] == {"exact duplicate": 1, "near duplicate": 1}
     assert (stages["signatures"]["in"], stages["score"]["in"], stages["rank"]["documents"]) == (8, 6, 6)
