@@ -130,24 +130,18 @@ class Console:
                 self._grow(READ, 0, "MB")
                 read, expected = (round(size / 1e6) for size in (self.read.read, self.read.expected))
                 self._progress.update(self._bars[READ], completed=read, total=expected)
-        elif self._progress:
+        elif self._progress and stage in self._bars:
             self._progress.advance(self._bars[stage], units)
 
     def finished(self, done: Done) -> None:
-        """A job is done."""
+        """A job is done. Its windows are not counted here: `advance` tells of them."""
         manifest = done.manifest
-        windows = manifest.measures.get("windows", 0)
         if self._plain:
             state = "cached" if done.cached else "done"
             known = manifest.measures.get(REUSED, 0)
             taken_over = f", {known:,} of them known from an earlier run" if known and not done.cached else ""
             self.say(f"{manifest.stage:<9} {state:<7} {manifest.label}  {account(manifest.counts)}{taken_over}")
-        if not self._progress or manifest.stage not in SHOWN:
-            return
-        if SHOWN[manifest.stage] == "windows":
-            if done.cached:
-                self._progress.advance(self._bars[manifest.stage], windows)
-        else:
+        if self._progress and SHOWN.get(manifest.stage, "windows") != "windows":
             self._progress.advance(self._bars[manifest.stage], 1)
 
     def failed(self, stage: str, label: str, reason: str) -> None:
@@ -180,6 +174,10 @@ class HeldConsole(Console):
     def expect_windows(self, stage: str, windows: int) -> None:
         """Keep that windows are to go through the model."""
         self._told.append(("expect_windows", (stage, windows)))
+
+    def advance(self, stage: str, units: int) -> None:
+        """Keep that windows are done."""
+        self._told.append(("advance", (stage, units)))
 
     def finished(self, done: Done) -> None:
         """Keep that a job is done."""

@@ -40,6 +40,8 @@ def test_windows_are_counted_where_a_model_works(stage: str) -> None:
         console.finished(Done("a", manifest(stage, 3), cached=False))
         assert bars(console) == {stage: (3, 8)}
         console.finished(Done("a", manifest(stage, 5), cached=True))
+        assert bars(console) == {stage: (3, 8)}
+        console.advance(stage, 5)
         assert bars(console) == {stage: (8, 8)}
 
 
@@ -50,6 +52,19 @@ def test_shards_are_counted_elsewhere_and_what_is_not_shown_does_no_harm() -> No
         console.finished(Done("a", manifest("tokenize", 5), cached=False))
         console.finished(Done("", manifest("contrast", 5), cached=False))
         assert bars(console) == {"tokenize": (1, 2)}
+
+
+def test_no_bar_is_asked_of_what_the_text_alone_tells() -> None:
+    """Its stage is that of what the model measures, and windows are expected of the model alone."""
+    with Console(Terminal()) as console:
+        console.expect("measure")
+        console.advance("measure", 0)
+        console.finished(Done("a", manifest("measure", 5), cached=False))
+        console.finished(Done("a", manifest("measure", 5), cached=True))
+        assert bars(console) == {}
+        console.expect_windows("measure", 5)
+        console.finished(Done("a", manifest("measure", 5), cached=True))
+        assert bars(console) == {"measure": (0, 5)}
 
 
 def test_piped_output_is_plain_lines() -> None:

@@ -257,7 +257,7 @@ class Dag:
     def tell(self, request: Request, done: Done) -> None:
         """Tell the console of a finished job."""
         tell_done(self.console, self.store, self.inputs, request, done)
-        if BY_NAME[request.row].holds_model and not done.cached and not self.start().runner.same_process:
+        if BY_NAME[request.row].holds_model and (done.cached or not self.start().runner.same_process):
             self.console.advance(request.job.stage, int(done.manifest.measures.get("windows", 0)))
 
     def fail(self, failure: Failure) -> None:

@@ -22,11 +22,9 @@ from prefect.logging import get_logger, get_run_logger
 
 from ladm.flows.console import READING, Console
 from ladm.flows.console import account as in_words_of
-from ladm.flows.dag.stages import MODEL_STAGES
 from ladm.flows.ending import ending
 from ladm.flows.orchestration.report_links import BASE, report_link
 from ladm.flows.runs.changes import CHANGES, in_words
-from ladm.flows.runs.outcomes import Done
 from ladm.flows.runs.record import RunRecord
 from ladm.tasks.manifest import Counts
 from ladm.tasks.printable import printable
@@ -75,11 +73,6 @@ class ArtifactConsole(Console):
 
     def _say_read(self, text: str) -> None:
         self._log.info(text)
-
-    def finished(self, done: Done) -> None:
-        """A job is done; what the store had counts as scored."""
-        if done.manifest.stage in MODEL_STAGES and done.cached:
-            self._tell(done.manifest.measures.get("windows", 0))
 
     def _tell(self, windows: int) -> None:
         with self._lock:

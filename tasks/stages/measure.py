@@ -115,7 +115,6 @@ def measure(job: Job, store: Store, key: str) -> Outcome:
     config = scorer_of(job)
     columns = Columns(job)
     known = KnownWindows(store, job, [key])
-    progress.report("measure", len(known))
     tokenizer_digest = job.identity[-1] if config.beside.reads_text else None
     text_of = text_reader(config.model, tokenizer_digest)
     if not config.beside.model:
@@ -125,6 +124,7 @@ def measure(job: Job, store: Store, key: str) -> Outcome:
             ]
             columns.add(_carried(batch), [one[columns.name] for one in found])
         return columns.outcome(store, known)
+    progress.report("measure", len(known))  # only of what the model measures are windows expected
     if not known.left:
         return columns.outcome(store, known)
     from ladm.tasks.scorers.window_scores import measure_windows  # noqa: PLC0415  (torch)
