@@ -1,12 +1,15 @@
 """Which windows of a corpus are real text, so that a calibration may be made from them.
 
 A corpus may be half junk, and must not teach the gate that junk is normal. So what is trusted is the bundled sample: a
-gate is fitted on its windows alone, and windows of the corpus are let in as far as that gate does not hold them back.
+gate is fitted on its windows alone, and windows of the corpus that are like them are let in.
 Once more with those that were let in, so that a language or a kind of text that the sample lacks is not shut out
 because it was met first.
 
 Where the sample is too short for the window, nothing is trusted beforehand: the gate is fitted on the half of the
 corpus's windows that lie nearest to its median, and lets in the others in the same way.
+
+What is let in is what the gate would hardly penalise, which is far less than what it would let pass: beyond, one kind of
+junk that a corpus is half of would be let in and then be normal.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 Chosen = npt.NDArray[np.bool_]
 
 ROUNDS = 3
+LET_IN = 2.5
+"""Windows of more unlikeness are not let in: two and a half times as far from the middle as nine in ten of those trusted."""
 
 
 def real_text(layers: Sequence[int], windows: Windows, trusted_W: Chosen) -> Chosen:
@@ -43,7 +48,7 @@ def real_text(layers: Sequence[int], windows: Windows, trusted_W: Chosen) -> Cho
         gate = fit_gate(layers, some_windows(windows, real_W))
         if gate is None:
             return np.ones(len(windows.features), bool)
-        let_in_W = trusted_W | (gate_distances(gate, windows.features) <= gate.threshold)
+        let_in_W = trusted_W | (gate_distances(gate, windows.features) <= min(LET_IN, gate.threshold))
         if np.array_equal(let_in_W, real_W):
             break
         real_W = let_in_W

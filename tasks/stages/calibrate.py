@@ -174,4 +174,4 @@ def _left_out(setting: Setting, config: ContrastConfig, used: Sequence[Measureme
     return {Choice("ladm", formula, named, last): values for formula, values in scores.items()}
 
 
-STAGE = Stage(name="calibrate", version="2", compute=calibrate, unkeyed=("measurements",))
+STAGE = Stage(name="calibrate", version="3", compute=calibrate, unkeyed=("measurements",))

@@ -11,6 +11,7 @@ from gate_windows import LAYERS, REAL, Measured, digest_of, shipped, stored
 
 from ladm.tasks.evaluation.contrast_set import JUNK
 from ladm.tasks.evaluation.gate import FEWEST_WINDOWS, Windows, fit_gate
+from ladm.tasks.evaluation.reference import real_text
 from ladm.tasks.scorers.calibration import profile_score
 from ladm.tasks.scorers.gate import Gate, gate_distances, gate_features, ranking_score, soft_minimum
 
@@ -108,3 +109,27 @@ def test_a_gate_fitted_on_the_real_texts_alone_knows_junk_from_texts_it_has_not_
     assert [named(place) for place in places(real=False) if unlike[place] <= middle] == []
     above = [unlike[place] > unlike[one] for place in places(real=False) for one in real]
     assert np.mean(above) > 0.95
+
+
+def test_a_corpus_that_is_half_one_kind_of_junk_does_not_teach_that_it_is_real() -> None:
+    real, rng = places(real=True), np.random.default_rng(0)
+    corpus = real[::7]
+    trusted = [place for place in real if place not in corpus]
+    assert len(trusted) >= FEWEST_WINDOWS
+    texts = np.stack([features_of(MEASURED, place, coherent=False) for place in trusted + corpus])
+    spread_G = texts.std(axis=0)
+    let_in, kept = {}, []
+    for place in places(real=False):
+        junk = features_of(MEASURED, place, coherent=False) + 0.2 * spread_G * rng.normal(size=(30, len(spread_G)))
+        documents = [MEASURED.names[one] for one in trusted + corpus]
+        windows = Windows(
+            np.concatenate([texts, junk]),
+            [MEASURED.domains[one] for one in trusted + corpus] + ["Web"] * len(junk),
+            documents + [f"junk {number}" for number in range(len(junk))],
+        )
+        real_W = real_text(LAYERS, windows, np.arange(len(windows.features)) < len(trusted))
+        let_in[named(place)] = float(real_W[len(texts) :].mean())
+        kept.append(float(real_W[len(trusted) : len(texts)].mean()))
+    assert len(let_in) == len(JUNK)
+    assert sum(share > 0.1 for share in let_in.values()) <= 2, let_in
+    assert np.mean(kept) >= 0.75, "real texts of the corpus are let in"
