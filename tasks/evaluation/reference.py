@@ -8,8 +8,8 @@ because it was met first.
 Where the sample is too short for the window, nothing is trusted beforehand: the gate is fitted on the half of the
 corpus's windows that lie nearest to its median, and lets in the others in the same way.
 
-What is let in is what the gate would hardly penalise, which is far less than what it would let pass: beyond, one kind of
-junk that a corpus is half of would be let in and then be normal.
+What is let in is far less than what a gate lets pass: else one kind of junk that a corpus is half of would be let in,
+and then be normal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Chosen = npt.NDArray[np.bool_]
 
 ROUNDS = 3
 LET_IN = 2.5
-"""Windows of more unlikeness are not let in: two and a half times as far from the middle as nine in ten of those trusted."""
+"""Windows of more unlikeness are not let in: the unit is how far from the middle nine in ten of those
+trusted are."""
 
 
 def real_text(layers: Sequence[int], windows: Windows, trusted_W: Chosen) -> Chosen:
