@@ -225,9 +225,8 @@ class Dag:
         state, job = future.state, request.job
         if not state.is_completed():
             error = error_of(future)
-            if isinstance(error, DamagedFileError) and self.make_again(error, request):
-                return
-            self.fail(failure(request, error))
+            if not (isinstance(error, DamagedFileError) and self.make_again(error, request)):
+                self.fail(failure(request, error))
             return
         manifest = Manifest.from_dict(future.result())
         self.inventory.add(manifest)
@@ -257,7 +256,8 @@ class Dag:
     def tell(self, request: Request, done: Done) -> None:
         """Tell the console of a finished job."""
         tell_done(self.console, self.store, self.inputs, request, done)
-        if BY_NAME[request.row].holds_model and (done.cached or not self.start().runner.same_process):
+        untold = done.cached or done.manifest.key in self.requests.together or not self.start().runner.same_process
+        if BY_NAME[request.row].holds_model and untold:
             self.console.advance(request.job.stage, int(done.manifest.measures.get("windows", 0)))
 
     def fail(self, failure: Failure) -> None:

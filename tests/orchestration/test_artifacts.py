@@ -54,7 +54,8 @@ def deployed(corpus: Corpus, store: Path, *more: str, until: str = "export") -> 
         run = next(run for run in client.read_flow_runs(limit=200) if run.name.startswith(run_id))
         asked = {"flow_runs": {"id": {"any_": [str(run.id)]}}}
         found: list[Any] = client.request("POST", "/artifacts/filter", json=asked).json()
-        return {"name": run.name, **{one["key"]: one["data"] for one in found}}
+        scored = [one["description"] for one in found if one["key"] == "ladm-scoring"]
+        return {"name": run.name, "scored": "".join(scored), **{one["key"]: one["data"] for one in found}}
 
 
 def the_record(store: Path) -> dict[str, Any]:
@@ -85,6 +86,15 @@ def test_notices_reach_the_log_and_the_artifacts(
     for kind in ("is scored again", "damaged or missing in the store"):
         assert any(kind in line for line in said), said
         assert kind in shown["ladm-run"]
+
+
+@pytest.mark.parametrize("more", [["scorer.layers=all"], ["scorer.beside=[gzip, longattn]"]])
+def test_each_window_is_counted_once_whether_the_store_has_it_or_not(
+    more: list[str], tmp_path: Path, corpus: Corpus
+) -> None:
+    told = [deployed(corpus, tmp_path / "store", *more)["scored"] for _ in range(2)]
+    for done, _, of, *rest in map(str.split, told):
+        assert (done, rest) == (of, ["windows", "scored"]), told
 
 
 def test_failures_reach_the_log_and_the_artifacts(
