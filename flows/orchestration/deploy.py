@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -24,6 +26,9 @@ from ladm.tasks.reading.readers import SourceConfig
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
+
+PATIENCE = 10.0
+"""Seconds that a process which was told to stop gives Prefect's server to pause its schedule."""
 
 
 def nightly(config: RunConfig, cron: str | None, timezone: str, name: str, pool: str | None = None) -> RunnerDeployment:
@@ -140,6 +145,10 @@ def serve(deployment: RunnerDeployment) -> None:
         def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
             ending[0]()
 
+        async def _pause_schedules(self) -> None:
+            logging.disable()  # of a server that is gone Prefect logs tracebacks; `pausing` says it in a line
+            await pausing(super()._pause_schedules(), PATIENCE)  # type: ignore[no-untyped-call]
+
     runner = Served(limit=1, pause_on_shutdown=True)
     runner.add_deployment(deployment)
     for number in hangup():
@@ -154,6 +163,16 @@ def serve(deployment: RunnerDeployment) -> None:
 
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(until_ended())
+
+
+async def pausing(paused: Awaitable[None], patience: float) -> None:
+    """Pause schedules, or say why they are not: the server may be gone, and Prefect would wait for it for minutes."""
+    try:
+        await asyncio.wait_for(paused, patience)
+    except Exception as error:
+        why = f"its server did not answer for {patience:g} s" if isinstance(error, TimeoutError) else str(error)
+        note = "the next start of ladm serve goes on with it, and until then it makes runs that are late"
+        print(f"ladm: the schedule was not paused ({why}); {note}", file=sys.stderr)
 
 
 @contextlib.contextmanager

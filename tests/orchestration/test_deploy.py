@@ -5,6 +5,7 @@ That a schedule really starts runs is shown by test_nightly.py.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from ladm.flows.config import RunConfig, ScorerConfig, load_config
 from ladm.flows.dag.curate import curate
 from ladm.flows.dag.stages import NAMES
-from ladm.flows.orchestration.deploy import anywhere, deploy, nightly
+from ladm.flows.orchestration.deploy import anywhere, deploy, nightly, pausing
 from ladm.flows.orchestration.environment import prefect_server
 from ladm.tasks.exporters.jsonl import JsonlExport
 from ladm.tasks.exporters.mds import MdsExport
@@ -217,6 +218,18 @@ def test_sigterm_ends_serving_where_sigint_is_ignored(corpus: Corpus, tmp_path: 
         finally:
             serving.kill()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_server_that_is_gone_does_not_keep_a_process_from_ending(capsys: pytest.CaptureFixture[str]) -> None:
+    async def refused() -> None:
+        raise ConnectionError("all connection attempts failed")
+
+    for paused, reason in ((asyncio.sleep(60), "its server did not answer for 0.1 s"), (refused(), "attempts failed")):
+        asyncio.run(pausing(paused, 0.1))
+        told = capsys.readouterr().err
+        assert told.startswith("ladm: the schedule was not paused (")
+        assert told.count("\n") == 1
+        assert reason in told
 
 
 def test_a_deployment_that_is_paused_stays_paused(corpus: Corpus, tmp_path: Path) -> None:
