@@ -188,7 +188,7 @@ def with_datatrove(corpus: Path, folder: Path, tokenizer: Path, window: int) -> 
 
 
 def tasks_over(paths: list[Path]) -> int:
-    """How many tasks of datatrove read the files; each takes every so-manieth."""
+    """How many tasks of datatrove share the files."""
     return len(paths) if len(paths) <= MOST_TASKS else WORKERS
 
 

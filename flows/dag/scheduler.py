@@ -256,8 +256,8 @@ class Dag:
     def tell(self, request: Request, done: Done) -> None:
         """Tell the console of a finished job."""
         tell_done(self.console, self.store, self.inputs, request, done)
-        untold = done.cached or done.manifest.key in self.requests.together or not self.start().runner.same_process
-        if BY_NAME[request.row].holds_model and untold:
+        came_at_once = done.cached or done.manifest.key in self.requests.together
+        if BY_NAME[request.row].holds_model and (came_at_once or not self.start().runner.same_process):
             self.console.advance(request.job.stage, int(done.manifest.measures.get("windows", 0)))
 
     def fail(self, failure: Failure) -> None:

@@ -78,20 +78,18 @@ def anywhere(config: RunConfig) -> RunConfig:
     if (model := _model_from_anywhere(config.scorer.model)) != config.scorer.model:
         scorer["model"] = model
     if "export" in config.model_fields_set:  # or else what no user has written would be deployed as entries of nothing
-        changes["export"] = [
-            one.model_copy(
-                update={"format": one.format}
-                | (
-                    {"tokenizer": _model_from_anywhere(one.tokenizer)}
-                    if isinstance(one, TokenExport) and one.tokenizer is not None
-                    else {}
-                )
-            )
-            for one in config.export
-        ]
+        changes["export"] = list(map(_export_from_anywhere, config.export))
     if scorer:
         changes["scorer"] = config.scorer.model_copy(update=scorer)
     return config.model_copy(update=changes)
+
+
+def _export_from_anywhere(one: Any) -> Any:
+    """An entry of `export` that says its format, also where none was written, and a tokenizer found from anywhere."""
+    changes = {"format": one.format}
+    if isinstance(one, TokenExport) and one.tokenizer is not None:
+        changes["tokenizer"] = _model_from_anywhere(one.tokenizer)
+    return one.model_copy(update=changes)
 
 
 def _model_from_anywhere(reference: str) -> str:

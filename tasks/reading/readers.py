@@ -65,8 +65,8 @@ FORMATS = {
 _ARRAY = re.compile(rb"\s*\[\s*(?:\{|$)")
 _OBJECT = re.compile(rb"\s*\{\s*$")
 
-# A number of 19 digits or more, as `orjson` writes what it has rounded; it may as well stand in a string.
 _NO_NUMBER = re.compile(r"NaN|Infinity")
+# A number of 19 digits or more, as `orjson` writes what it has rounded; it may as well stand in a string.
 _ROUNDED = re.compile(r"\de\+?(?:1[89]|[2-9]\d|[1-3]\d\d)")
 
 _JSON_KINDS = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
