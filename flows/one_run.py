@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ladm.flows.imports import without_collection
@@ -46,19 +47,34 @@ def do_run(
             check_prefect_settings()
     plan = preflight(config, until, console.say)
     if unseen and (record := do_without_work(plan, console)):  # nobody would look at it in Prefect
-        return record.as_json()
+        return record.account or record.as_json()
     begin_server(cache_root())
     with without_collection():  # Prefect
         check_prefect_settings()
         from ladm.flows.dag import prepared  # noqa: PLC0415
         from ladm.flows.dag.curate import RunFailedError, curate  # noqa: PLC0415
+        from ladm.flows.orchestration.readers import started_ahead  # noqa: PLC0415
 
+    reading = contextlib.nullcontext() if may_have_everything(config.store) else started_ahead(plan)
     try:
         with (
-            prepared.give_plan(config, until, plan, console),
-            prefect_server(cache_root()),
+            prepared.give_plan(config, until, plan, console) as ready,
+            reading,
+            _served(),
             meanwhile or contextlib.nullcontext(),
         ):
-            return curate(config, until)
+            curate(config, until)
+            assert ready.account is not None
+            return ready.account
     except RunFailedError as failure:
         return failure.record.as_json()
+
+
+@contextlib.contextmanager
+def _served() -> Iterator[None]:
+    """While open, Prefect has a server; while that comes up, what would be imported at the first flow and list is."""
+    with without_collection():
+        import pandas as pd  # noqa: F401, PLC0415  (for which Arrow looks)
+        from prefect import flow_engine, task_engine  # noqa: F401, PLC0415
+    with prefect_server(cache_root()):
+        yield

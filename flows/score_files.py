@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ladm.tasks.errors import ConfigError, ModelError, SourceError
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, check_content, resolve_model
-from ladm.tasks.scorers.calibration import Weights, load_calibration
+from ladm.tasks.scorers.calibration import Weights
 from ladm.tasks.scorers.ladm import (
     CALIBRATED,
     LadmConfig,
@@ -32,6 +32,7 @@ from ladm.tasks.scorers.ladm import (
     min_window_length,
     wanted_layers,
 )
+from ladm.tasks.scorers.loaded_calibration import load_calibration
 from ladm.tasks.scorers.loaded_model import check_device, in_fast_precision, resolved_scorer
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents

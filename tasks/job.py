@@ -142,7 +142,7 @@ def run_jobs(stage: Stage, job: Job) -> list[Manifest]:
         The job's manifest, and those of the jobs that were done in the same pass.
 
     Raises:
-        DamagedFileError: An input is not what was written; nothing was done, and it was deleted.
+        DamagedFileError: An input is not what was written; nothing was done.
         AccountError: A record was lost or doubled.
     """
     stopping.check()

@@ -20,6 +20,8 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+import pyarrow as pa
+
 from ladm.tasks import progress, stopping
 from ladm.tasks.job import Job, Stage, run_jobs
 from ladm.tasks.manifest import Manifest
@@ -49,6 +51,12 @@ class JobProcesses:
 
     def __len__(self) -> int:
         return len(self._processes)
+
+    def start(self, number: int, stage: Stage) -> None:
+        """Start so many of them ahead of their first job, and have them import what jobs of a stage need."""
+        with contextlib.suppress(OSError):  # no process to be had: the first job tells of it
+            for process in self._processes[:number]:
+                process.start(stage)
 
     def run_jobs(self, stage: Stage, job: Job) -> list[Manifest]:
         """Do a job, and those that go along with it, in the process that has the fewest; see `job.run_jobs`.
@@ -86,10 +94,7 @@ class _JobProcess:
 
     def run_jobs(self, stage: Stage, job: Job) -> list[Manifest]:
         """Do a job there, and pass on what it tells of its progress."""
-        with self._lock:
-            if self._now is None or self._now.lost:
-                self._now = _Running(self.name, self._environment, self._threads)
-            running = self._now
+        running = self._running()
         with stopping.telling(running.end):
             answers = running.ask(stage, job)
             while True:
@@ -103,6 +108,9 @@ class _JobProcess:
                     stopping.check()  # it may have ended because it was told to
                     raise said[0]
 
+    def start(self, stage: Stage) -> None:
+        self._running().get_ready(stage)
+
     def end(self) -> None:
         if self._now:
             self._now.end()
@@ -110,6 +118,12 @@ class _JobProcess:
     def wait(self) -> None:
         if self._now:
             self._now.wait()
+
+    def _running(self) -> _Running:
+        with self._lock:
+            if self._now is None or self._now.lost:
+                self._now = _Running(self.name, self._environment, self._threads)
+            return self._now
 
 
 class _Running:
@@ -144,6 +158,11 @@ class _Running:
             with contextlib.suppress(OSError):  # one that is gone; then `_hear` answers
                 self._link.send((self._asked, stage, job))
         return answers
+
+    def get_ready(self, stage: Stage) -> None:
+        """Have it import what jobs of a stage need."""
+        with self._lock, contextlib.suppress(OSError):
+            self._link.send((0, stage, None))
 
     def end(self) -> None:
         """Tell it to end at once."""
@@ -189,7 +208,10 @@ def serve(number: int) -> None:
         with lock, contextlib.suppress(OSError):
             link.send(what)
 
-    def do(number: int, stage: Stage, job: Job) -> None:
+    def do(number: int, stage: Stage, job: Job | None) -> None:
+        if job is None:  # the stage has come with its module, and Arrow looks for pandas at its first list
+            pa.array([0])
+            return
         progress.listener.set(lambda stage, windows: say(number, "progress", stage, windows))
         try:
             say(number, "done", run_jobs(stage, job))

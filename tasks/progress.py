@@ -6,12 +6,23 @@ In another process (a Ray worker) there is no listener and a report does nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 Listener = Callable[[str, int], None]
 
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def nobody_listening() -> Iterator[None]:
+    """While open, what is begun reports to nobody."""
+    token = listener.set(None)
+    try:
+        yield
+    finally:
+        listener.reset(token)
 
 
 def report(stage: str, units: int) -> None:

@@ -25,10 +25,11 @@ from ladm.tasks.manifest import Manifest, Shard
 from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.loaded_calibration import nearest_calibration
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages import calibrate, contrast, gate, scan, score
-from ladm.tasks.stages.calibrate import FitConfig
+from ladm.tasks.stages.calibrate import FitConfig, Lender
 from ladm.tasks.stages.scan import ScanConfig
 from ladm.tasks.storage.store import Store
 
@@ -58,15 +59,20 @@ def ask_scan(plan: Plan) -> list[Ask]:
 
 
 def ask_calibrate(plan: Plan) -> list[Ask]:
-    """Fit the calibration."""
-    model = model_of(plan)
+    """Make the calibration, with the help of the nearest one that is shipped."""
+    model, length = model_of(plan), plan.config.window.length
+    lender, digest = nearest_calibration(model.digest, length)
     config = FitConfig(
-        scan=_scan(plan), length=plan.config.window.length, n_layers=plan.n_layers, contrast=_contrast(plan)
+        scan=_scan(plan),
+        length=length,
+        n_layers=plan.n_layers,
+        contrast=_contrast(plan),
+        lender=Lender(model_digest=lender.model_digest, window_length=lender.window_length),
     )
     return [
         Ask(
             config.model_dump(mode="json", exclude_none=True),
-            [model.digest, model.tokenizer_digest, sample_digest()],
+            [model.digest, model.tokenizer_digest, sample_digest(), digest],
             {"model": model.reference, "versions": versions()},
             label="this corpus",
         )
@@ -141,14 +147,18 @@ def _contrast(plan: Plan) -> ContrastConfig:
 def _scan(plan: Plan) -> ScanConfig:
     scorer = resolved_scorer(plan.config.scorer)
     setting = Setting(scorer, plan.config.window.length, tuple(plan.layers), plan.n_layers)
+    digest = model_of(plan).digest
+    lender, _ = nearest_calibration(digest, setting.length)
+    paired = paired_layers(setting)
+    states_of = lender.weights.states_of if lender.model_digest == digest else topic_layer(paired)
     return ScanConfig(
         span=scorer.span,
         d_afs=scorer.d_afs,
         d_cds=scorer.d_cds,
         dtype="bfloat16" if scorer.dtype == "bfloat16" else "float32",
         layers=layers_allowed(setting),
-        profile_layers=paired_layers(setting),
-        topic_layer=topic_layer(paired_layers(setting)),
+        profile_layers=paired,
+        topic_layer=states_of,
     )
 
 

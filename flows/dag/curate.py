@@ -55,7 +55,7 @@ Until = Annotated[str, Field(json_schema_extra={"enum": list(NAMES)})]
     validate_parameters=True,
 )
 def curate(config: RunConfig, until: Until = NAMES[-1]) -> dict[str, Any]:
-    """Run the DAG once and return the run record.
+    """Run the DAG once and return the run record; of a run that a command prepared, only which run it was.
 
     Args:
         config: The run's configuration; Prefect's UI shows it as a form.
@@ -66,10 +66,10 @@ def curate(config: RunConfig, until: Until = NAMES[-1]) -> dict[str, Any]:
         RunFailedError: A shard failed for good, or there was nothing to rank.
     """
     ready = prepared.take_plan(config, until)
-    plan, console = ready or _prepared_here(config, until)
+    plan, console = (ready.plan, ready.console) if ready else _prepared_here(config, until)
     with cancelling.cancelled_by_server():
         record = do(plan, console)
-    account = record.as_json()
+    account = record.account or record.as_json()
     if ready is None:
         console.close()
         tell_results(record, account)
@@ -77,6 +77,9 @@ def curate(config: RunConfig, until: Until = NAMES[-1]) -> dict[str, Any]:
             tell_report(record)
     if record.status == "failed":
         raise RunFailedError(record)
+    if ready:
+        ready.account = account
+        return {name: account[name] for name in ("run_id", "status")}
     return account
 
 

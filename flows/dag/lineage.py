@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ladm.flows.dag.stages import STAGES
 from ladm.tasks.job import Job
 from ladm.tasks.manifest import Shard
 
@@ -25,6 +26,8 @@ class Lineage:
     """Row → the shards of its jobs that are done, while others are not."""
     open_jobs: dict[str, int] = field(default_factory=dict)
     """Row → its jobs that are not done; a row that has none is not in it."""
+    early: bool = False
+    """Whether its source file is not read yet (`early.py`): nothing of it counts."""
 
     def take(self, row: str, shards: list[Shard]) -> bool:
         """Note the shards of a finished job of a row, and say whether it was the row's last one."""
@@ -50,6 +53,16 @@ class Request:
     """URI of the source file that the job goes back to, the first of a group's; empty for a job over all shards."""
     job: Job
     lineage: Lineage | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of its job."""
+        return STAGES[self.job.stage].key(self.job)
+
+    @property
+    def early(self) -> bool:
+        """Whether it is asked for before its source file is read: nothing of it counts."""
+        return self.lineage is not None and self.lineage.early
 
 
 def lineages_of(row: str, request: Request, shards: Sequence[Shard]) -> list[Lineage]:

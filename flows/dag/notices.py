@@ -24,6 +24,7 @@ class ScoredAgain:
     def __init__(self, record: RunRecord) -> None:
         self._record = record
         self._previous: dict[str, Any] = record.previous or {}
+        self._looked_at: set[str] = set()
         self._left = LOOKED_AT if "score" in self._previous.get("stages", {}) else 0
 
     @cached_property
@@ -37,8 +38,10 @@ class ScoredAgain:
             lineage: One whose scores are about to be made.
             is_there: Looks up whether the store has them; it is asked of a few whose documents the previous run had.
         """
-        if not self._left or all(shard.key not in self._known for shard in lineage.made.get("ingest", [])):
+        documents = {shard.key for shard in lineage.made.get("ingest", [])} - self._looked_at
+        if not self._left or documents.isdisjoint(self._known):
             return None
+        self._looked_at |= documents
         found = is_there()
         self._left = self._left - 1 if found else 0
         if found:

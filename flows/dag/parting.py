@@ -13,7 +13,7 @@ from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.lineage import Request
 from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
-from ladm.flows.dag.stages import BY_NAME, STAGES
+from ladm.flows.dag.stages import BY_NAME
 from ladm.flows.runs.outcomes import Done
 from ladm.tasks.manifest import Manifest, notes_folder
 from ladm.tasks.stages import cut, ingest
@@ -103,5 +103,6 @@ class Parting:
         for number, part in enumerate(parts, 1):
             label = f"{job.label}, part {number:0{width}} of {len(parts)}"
             of_part = job.replaced(part=part, label=label, environment=environment)
-            found[STAGES[of_part.stage].key(of_part)] = Request(READ.name, file.whole.source, of_part)
+            request = Request(READ.name, file.whole.source, of_part)
+            found[request.key] = request
         return found

@@ -24,7 +24,7 @@ from ladm.tasks.reading.names import named, unsure
 from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.records import ConstDomain
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
-from ladm.tasks.scorers.calibration import Calibration, fitting_calibration, load_calibration
+from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import (
     CALIBRATED,
@@ -34,6 +34,7 @@ from ladm.tasks.scorers.ladm import (
     left_out_line,
     measured_layers,
 )
+from ladm.tasks.scorers.loaded_calibration import fitting_calibration, load_calibration
 from ladm.tasks.scorers.loaded_model import check_device, in_fast_precision
 from ladm.tasks.stages.benchmarks import check_benchmark
 from ladm.tasks.stages.publish import check_publish

@@ -1,8 +1,9 @@
 """Making damaged files of the store again within the run that finds them: who made which file, and who waits for it.
 
-A job that finds an input damaged (`Store.check`) did nothing and deleted the file. The job that made the file is
-offered once more, misses its record, and does its work again; then the job that found the damage is offered again.
-That may go back over several stages, to the source file itself.
+A job that finds an input damaged (`Store.check`) does nothing. The run looks at the file itself, as another job may
+have had it made again meanwhile, and deletes it: only the run does, so that nobody deletes what was just made. The job
+that made the file is offered once more, misses its record, and does its work again; then the job that found the damage
+is offered again. That may go back over several stages, to the source file itself.
 """
 
 from __future__ import annotations
@@ -40,11 +41,15 @@ class _Made(NamedTuple):
 class Repairs:
     """What one run knows of the files its jobs vouch for, and of those that had to be made again."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._done: list[tuple[Manifest, Request]] = []
         """Finished jobs whose files are not in `_found`."""
         self._found: dict[str, _Made] = {}
         self._tries: Counter[str] = Counter()
+        """Path → times that it was made again."""
+        self._late: Counter[str] = Counter()
+        """Key of a job → times that all it found damaged was sound by then."""
         self._under_way: set[str] = set()
         self._waiting: list[_Waiting] = []
 
@@ -60,22 +65,22 @@ class Repairs:
         """Whether the job of this key was offered again and has not finished since."""
         return key in self._under_way
 
-    def made_meanwhile(self, paths: Sequence[str], waiting: Request, store: Store) -> Request | None:
+    def made_meanwhile(self, paths: Sequence[str], waiting: Request) -> Request | None:
         """The job that found the damage, to be offered as it is now, if another job had all of it made again already.
 
-        Such a finding is no new damage, and does not count as a try. None if there still is something to make.
+        Such a finding is no new damage, and does not count as a try. None if there still is something to make, or if
+        the job says so again and again: where it works, the files may look otherwise than here.
         """
-        made = self._made
-        files = [made[path].file for path in paths if path in made]
-        if len(files) < len(paths) or not store.holds(files):
+        if self._damaged(paths) or self._late[waiting.key] >= MOST_TRIES:
             return None
+        self._late[waiting.key] += 1
         return self._with_what_was_made(waiting)
 
     def order(self, paths: Sequence[str], waiting: Request | None = None) -> list[Request] | None:
-        """Say which jobs have to be done again for the sake of damaged files.
+        """Delete damaged files, and say which jobs have to be done again for their sake.
 
         Args:
-            paths: The damaged files.
+            paths: The files that were found damaged. Those that are sound by now are left out, unless all are.
             waiting: The job that found the damage, to be done afterwards.
 
         Returns:
@@ -83,6 +88,10 @@ class Repairs:
             a file was made again too often already, or by no job of this run.
         """
         made = self._made
+        paths = self._damaged(paths) or paths
+        for path in paths:
+            if path not in made or made[path].key not in self._under_way:
+                self._store.remove(path)
         if any(path not in made or self._tries[path] >= MOST_TRIES for path in paths):
             return None
         makers = {made[path].key: made[path].request for path in paths}
@@ -92,6 +101,13 @@ class Repairs:
         self._tries.update(path for path in paths if made[path].key in new)
         self._under_way.update(new)
         return list(new.values())
+
+    def _damaged(self, paths: Sequence[str]) -> list[str]:
+        """Those of the files that are not sound now, or are being made, or that nobody of this run has made."""
+        made = self._made
+        known = [path for path in paths if path in made and made[path].key not in self._under_way]
+        sound = set(known).difference(self._store.damaged([made[path].file for path in known]))
+        return [path for path in paths if path not in sound]
 
     def finished(self, manifest: Manifest, request: Request) -> list[Request]:
         """Note the files of a finished job, and say which jobs waited for it and for nothing else any more."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from ladm.flows.dag.earlier import EarlierResults
 from ladm.flows.dag.inputs import Inputs, Taker
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.jobs import Ask
@@ -11,18 +14,21 @@ from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import STAGES
 from ladm.tasks.job import Job
 from ladm.tasks.printable import printable
-from ladm.tasks.storage.store import DamagedFileError, Store
+from ladm.tasks.storage.store import Store
 
 
 class Requester:
     """Makes the jobs of rows, from the plan and from what is done so far."""
 
-    def __init__(self, plan: Plan, rows: dict[str, Row], inputs: Taker, inventory: Inventory) -> None:
+    def __init__(
+        self, plan: Plan, rows: dict[str, Row], inputs: Taker, inventory: Inventory, earlier: EarlierResults
+    ) -> None:
         self.plan, self.rows, self.inputs, self.inventory = plan, rows, inputs, inventory
+        self._earlier = earlier
         self._asks: dict[str, list[Ask]] = {}
         """Row → what its jobs for a lineage are given, which is the same for all of them."""
-        self.together: set[str] = set()
-        """Keys of jobs that another job does in its pass."""
+        self.made_now: set[str] = set()
+        """Keys of jobs that this run does before it asks for them: in the pass of another, or early."""
 
     def of_files(self, row: Row) -> list[Request]:
         """A job for each of a row's files, or groups of files."""
@@ -41,6 +47,28 @@ class Requester:
         """A row's jobs over all shards."""
         inputs = self.inputs.for_run(row)
         return [Request(row.name, "", self._job(row, ask, ask.label, inputs)) for ask in row.asks(self.plan)]
+
+    def due(self, lineage: Lineage) -> Iterator[Request]:
+        """The jobs that are due for a lineage, each once; where a row has nothing to work on, it is done.
+
+        Rows stand in the order of the data: one look at each is enough.
+        """
+        for row in self.rows.values():
+            if row.scope == "shard" and row.name not in lineage.begun and self._is_due(row, lineage):
+                lineage.begun.add(row.name)
+                requests = self.of_lineage(row, lineage)
+                if not requests:
+                    lineage.made[row.name] = []
+                    continue
+                lineage.open_jobs[row.name] = len(requests)
+                for request in map(self._with_what_shares_its_pass, requests):
+                    yield self._earlier.added_to(request) if row.takes_over else request
+
+    def _is_due(self, row: Row, lineage: Lineage) -> bool:
+        """Whether a row's jobs for a lineage can begin."""
+        if row.shares_pass_of in self.rows and row.shares_pass_of not in lineage.made:
+            return False
+        return self.inputs.are_there(row, lineage)
 
     def of_lineage(self, row: Row, lineage: Lineage) -> list[Request]:
         """A row's jobs for a lineage; none where there is no shard to work on."""
@@ -62,7 +90,7 @@ class Requester:
             self._asks[row.name] = row.asks(self.plan)
         return self._asks[row.name]
 
-    def with_what_shares_its_pass(self, request: Request) -> Request:
+    def _with_what_shares_its_pass(self, request: Request) -> Request:
         """The request together with the jobs that can be done in its pass, unless the store has its result already."""
         followers = [row for row in self.rows.values() if row.shares_pass_of == request.row]
         if not followers or request.lineage is None or self.in_store(request.job):
@@ -71,7 +99,7 @@ class Requester:
         waiting = [job for job in jobs if not self.in_store(job)]
         if not waiting:
             return request
-        self.together.update(STAGES[job.stage].key(job) for job in waiting)
+        self.made_now.update(STAGES[job.stage].key(job) for job in waiting)
         together = {"together": [job.as_dict() for job in waiting]}
         job = request.job.replaced(environment={**request.job.environment, **together})
         return Request(request.row, request.source, job, request.lineage)
@@ -91,12 +119,13 @@ class Requester:
         manifest = self.inventory.find(key)
         if manifest is None:
             return False
-        try:
-            Store(self.plan.config.store).check(manifest.all_files())
-        except DamagedFileError:
+        store = Store(self.plan.config.store)
+        damaged = store.damaged(manifest.all_files())
+        for path in damaged:
+            store.remove(path)
+        if damaged:
             self.inventory.forget(key)
-            return False
-        return True
+        return not damaged
 
     def _job(self, row: Row, ask: Ask, label: str, inputs: Inputs) -> Job:
         return Job(

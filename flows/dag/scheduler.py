@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ladm.flows.console import Console
 from ladm.flows.dag.crew import Crew, error_of, failure
 from ladm.flows.dag.earlier import EarlierResults
+from ladm.flows.dag.early import READ, Early
 from ladm.flows.dag.inputs import Taker
 from ladm.flows.dag.inventory import Inventory
 from ladm.flows.dag.lineage import Lineage, Request, lineages_of
@@ -28,8 +28,9 @@ from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.repair import Repairs
 from ladm.flows.dag.requests import Requester
 from ladm.flows.dag.rows import Row
-from ladm.flows.dag.stages import BY_NAME, STAGES, TABLE, rows_of
+from ladm.flows.dag.stages import BY_NAME, TABLE, rows_of
 from ladm.flows.dag.telling import tell_done, why_nothing_is_ranked
+from ladm.flows.dag.under_way import UnderWay
 from ladm.flows.dag.waiting import Waiting, share_of_array
 from ladm.flows.runs.outcomes import Done, Failure
 from ladm.flows.runs.record import RunRecord
@@ -54,19 +55,18 @@ class Dag:
         self.store = Store(plan.config.store)
         self.rows = {row.name: row for row in rows_of(plan)}
         self.inputs = Taker(plan, record)
-        self.requests = Requester(plan, self.rows, self.inputs, inventory)
-        self.earlier = EarlierResults(record, inventory)
+        self.requests = Requester(plan, self.rows, self.inputs, inventory, EarlierResults(record, inventory))
+        self.early = Early(plan.config.store, self.requests, inventory, self.announce)
         self.parting = Parting(self.requests, inventory)
         self.ready = {row.name: Waiting(share_of_array()) for row in TABLE}
         self.there: deque[tuple[Request, Manifest]] = deque()
         """Jobs that the store has done, and what they gave; to be taken over."""
-        self.running: Counter[str] = Counter()
-        self.repairs = Repairs()
+        self.under_way = UnderWay(start)
+        self.repairs = Repairs(self.store)
         self.lineages: list[Lineage] = []
         self.open_jobs: Counter[str] = Counter()
         """Row of source files or of the whole run → its jobs that are not done."""
         self.scored_again = ScoredAgain(record)
-        self.finished: SimpleQueue[tuple[PrefectFuture[Any], Request]] = SimpleQueue()
 
     def do_shards(self) -> None:
         """Every source file through the stages before ranking, as far as the plan goes."""
@@ -124,7 +124,7 @@ class Dag:
 
     def make_again(self, error: DamagedFileError, waiting: Request | None = None) -> bool:
         """Offer the jobs that made the damaged files once more; False if that cannot help."""
-        if waiting and (again := self.repairs.made_meanwhile(error.paths, waiting, self.store)) is not None:
+        if waiting and (again := self.repairs.made_meanwhile(error.paths, waiting)) is not None:
             self.offer(again, look=False)
             return True
         makers = self.repairs.order(error.paths, waiting)
@@ -134,7 +134,7 @@ class Dag:
             self.note(f"{error}; it is made again")
             self.record.made_again += error.paths
         for request in makers:
-            self.inventory.forget(STAGES[request.job.stage].key(request.job))
+            self.inventory.forget(request.key)
             self.offer(request, look=False)
         return True
 
@@ -154,42 +154,30 @@ class Dag:
             self.offer(request)
 
     def advance(self, lineages: Iterable[Lineage]) -> None:
-        """Offer what is due for some lineages. Rows stand in the order of the data: one look at each is enough."""
+        """Offer what is due for some lineages."""
         for lineage in lineages:
-            for row in self.rows.values():
-                if row.scope == "shard" and row.name not in lineage.begun and self.is_due(row, lineage):
-                    lineage.begun.add(row.name)
-                    self.begin(row, lineage)
+            for request in self.requests.due(lineage):
+                row = self.rows[request.row]
+                self.announce(request)
+                if row.holds_model:
+                    (windows,) = self.inputs.primary(row, lineage)
+                    self.console.expect_windows(row.stage.name, windows.rows)
+                self.offer(request)
 
-    def is_due(self, row: Row, lineage: Lineage) -> bool:
-        """Whether a row's jobs for a lineage can begin."""
-        if row.shares_pass_of in self.rows and row.shares_pass_of not in lineage.made:
-            return False
-        return self.inputs.are_there(row, lineage)
-
-    def begin(self, row: Row, lineage: Lineage) -> None:
-        """Offer a row's jobs for a lineage; where there is nothing to work on, the row is done."""
-        requests = self.requests.of_lineage(row, lineage)
-        if not requests:
-            lineage.made[row.name] = []
-            return
-        lineage.open_jobs[row.name] = len(requests)
-        for request in requests:
-            if row.holds_model:
-                if notice := self.scored_again.notice(lineage, partial(self.requests.in_store, request.job)):
-                    self.note(notice)
-                (windows,) = self.inputs.primary(row, lineage)
-                self.console.expect_windows(row.stage.name, windows.rows)
-            request = self.requests.with_what_shares_its_pass(request)  # noqa: PLW2901
-            self.offer(self.earlier.added_to(request) if row.takes_over else request)
+    def announce(self, request: Request) -> None:
+        """Say it, if a job of a lineage is going to do again what an earlier run did for hours."""
+        if request.lineage and self.rows[request.row].holds_model:
+            is_there = partial(self.requests.in_store, request.job)
+            if notice := self.scored_again.notice(request.lineage, is_there):
+                self.note(notice)
 
     def offer(self, request: Request, *, look: bool = True) -> None:
         """Put a job in the queue of its row, or among those that the store has, unless it is not to `look` there."""
         self.console.expect(request.job.stage)
-        found = self.inventory.find(STAGES[request.job.stage].key(request.job)) if look else None
+        found = self.inventory.find(request.key) if look else None
         if found:
             self.there.append((request, found))
-        else:
+        elif not (look and self.early.takes(request)):
             self.console.expect_bytes(request.job)
             self.ready[request.row].add(request)
 
@@ -198,45 +186,54 @@ class Dag:
         while True:
             self.take_over()
             for row in reversed(TABLE):
-                while self.ready[row.name] and self.running[row.name] < self.start().most(row):
-                    self.submit(self.ready[row.name].next())
-            if not self.running.total():
+                while self.ready[row.name] and self.under_way.has_room(row):
+                    request = self.ready[row.name].next()
+                    self.early.watch(request)
+                    self.under_way.submit(request)
+            self.early.look()
+            self.early.submit(self.under_way)
+            if not self.under_way:
                 return
-            future, request = self.finished.get()
-            self.running[request.row] -= 1
-            self.take_in(future, request)
+            if finished := self.under_way.next(self.early.seconds):
+                self.take_in(*finished)
 
     def take_over(self) -> None:
         """Note what the store has already, and all that follows from it."""
         while self.there:
             request, manifest = self.there.popleft()
-            self.keep(request, manifest, cached=manifest.key not in self.requests.together)
-
-    def submit(self, request: Request) -> None:
-        """Hand a job to Prefect."""
-        runner, tasks = self.start()
-        self.running[request.row] += 1
-        future = runner.submit(tasks[request.job.stage], request.job, holds_model=BY_NAME[request.row].holds_model)
-        future.add_done_callback(lambda done: self.finished.put((done, request)))
+            self.keep(request, manifest, cached=manifest.key not in self.requests.made_now)
 
     def take_in(self, future: PrefectFuture[Any], request: Request) -> None:
         """Note what a finished job did, and offer what is due now."""
-        future.wait()  # or `state` would ask the server, which may not know yet
         state, job = future.state, request.job
+        if request.early:
+            if (asked_for := self.early.take_in(future, request)) is None:
+                return
+            request, job = asked_for, asked_for.job
+            if not state.is_completed():
+                self.ready[request.row].add(request)
+                return
         if not state.is_completed():
             error = error_of(future)
             if not (isinstance(error, DamagedFileError) and self.make_again(error, request)):
                 self.fail(failure(request, error))
+                if request.row == READ.name:
+                    self.early.end(request.source)
             return
         manifest = Manifest.from_dict(future.result())
         self.inventory.add(manifest)
         for key in self.requests.done_with(job):
             self.inventory.look_again(key)
-        self.keep(request, manifest, cached=state.name == "Cached" and manifest.key not in self.requests.together)
+        self.keep(request, manifest, cached=state.name == "Cached" and manifest.key not in self.requests.made_now)
 
     def keep(self, request: Request, manifest: Manifest, *, cached: bool) -> None:
         """Note what a job gave, in this run or, `cached`, in an earlier one, and offer what is due now."""
         settled = self.parting.settle(request, Done(request.source, manifest, cached=cached))
+        if request.row == READ.name:
+            if settled.done or settled.void:
+                self.early.end(request.source)
+            else:
+                self.early.go_on(request, manifest)
         for one in settled.done:
             self.count(*one)
         self.open_jobs[request.row] -= settled.void
@@ -256,7 +253,7 @@ class Dag:
     def tell(self, request: Request, done: Done) -> None:
         """Tell the console of a finished job."""
         tell_done(self.console, self.store, self.inputs, request, done)
-        came_at_once = done.cached or done.manifest.key in self.requests.together
+        came_at_once = done.cached or done.manifest.key in self.requests.made_now
         if BY_NAME[request.row].holds_model and (came_at_once or not self.start().runner.same_process):
             self.console.advance(request.job.stage, int(done.manifest.measures.get("windows", 0)))
 
@@ -285,6 +282,7 @@ class Dag:
             if not self.open_jobs[row.name] and not (row.begins_lineages and self.parting.open):
                 self.inputs.complete.add(row.name)
                 self.advance(self.lineages)
+                self.early.look_again()
 
     def settle(self, plan: Plan) -> None:
         """Go on with the plan as it is now: nothing that depends on the change was asked for before."""

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ladm.flows.dag.lineage import Request
-from ladm.flows.dag.stages import STAGES
 
 DIGITS = 12
 """Of a key, for its place."""
@@ -69,7 +68,7 @@ class Waiting:
     def add(self, request: Request) -> None:
         """One more."""
         self._came += 1
-        ahead = self._share.ahead(STAGES[request.job.stage].key(request.job)) if self._share else 0.0
+        ahead = self._share.ahead(request.key) if self._share else 0.0
         heapq.heappush(self._jobs, (ahead, self._came, request))
 
     def next(self) -> Request:

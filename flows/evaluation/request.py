@@ -18,9 +18,10 @@ from ladm.flows.dag.preflight import check_device_is_here, check_model, prefligh
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.evaluation.contrast_set import TEST, ContrastConfig
 from ladm.tasks.models.facts import model_facts
-from ladm.tasks.scorers.calibration import Calibration, load_calibration
+from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import LadmConfig, check_window_length
+from ladm.tasks.scorers.loaded_calibration import load_calibration
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import SCORES, BesideConfig
 

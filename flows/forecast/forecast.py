@@ -18,6 +18,7 @@ from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.preflight import preflight
 from ladm.flows.dag.stages import MODEL_STAGES, TABLE, rows_of_stage
 from ladm.flows.forecast.by_hand import done_by_hand
+from ladm.flows.forecast.known_texts import KnownTexts
 from ladm.flows.forecast.reasons import reasons_of
 from ladm.flows.forecast.sample import Sampled, sample_of_files, sample_of_shards, smaller
 from ladm.flows.forecast.speeds import Speeds, past_speeds
@@ -111,7 +112,8 @@ def forecast(
 
 def _sampled(plan: Plan, found: Survey) -> Sampled:
     """What is expected of the files that are not read, and of the documents that are not cut."""
-    read, cut = sample_of_files(plan, found.unread), sample_of_shards(plan, found.uncut)
+    known = KnownTexts(Store(plan.config.store), found)
+    read, cut = sample_of_files(plan, found.unread, known), sample_of_shards(plan, found.uncut)
     read.amounts.update(cut.amounts)
     read.texts += cut.texts
     for of_stage, more in ((read.seconds, cut.seconds), (read.written, cut.written)):
@@ -135,7 +137,7 @@ def put_together(
     """
     unscored = sum(shard.rows for shard in found.unscored)
     cut = unscored + sampled.amounts["windows"]
-    windows = unscored + max(0, sampled.amounts["windows"] - found.known)
+    windows = unscored + max(0, sampled.amounts["windows"] - sampled.amounts["known"] - found.known)
     there = sum(done.manifest.measures.get("windows", 0) for done in found.record.of("score"))
     stages: list[StageForecast] = []
     for stage in plan.stages:

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -22,6 +22,8 @@ from ladm.flows.config import RunConfig
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.stages import told_stages
 from ladm.flows.forecast.by_hand import done_by_hand
+from ladm.flows.forecast.known_texts import KnownTexts
+from ladm.flows.runs.record import RunRecord
 from ladm.tasks.manifest import Shard, SourceFile
 from ladm.tasks.reading.expressions import DroppedRecord
 from ladm.tasks.reading.readers import (
@@ -48,7 +50,8 @@ MOST_DOCUMENTS = 400
 """Of shards that are read already, so many documents are looked at."""
 
 Amounts = Counter[str]
-"""`documents` (read), `bytes` (of their text), `long_documents` (that fill a window), `windows`, `tokens`."""
+"""`documents` (read), `bytes` (of their text), `long_documents` (that fill a window), `windows`, `tokens`, and `known`
+(windows whose scores are taken over from the previous run)."""
 
 
 @dataclass
@@ -65,8 +68,9 @@ class Sampled:
     """Stage → bytes that the sample's shards took."""
 
 
-def sample_of_files(plan: Plan, unread: Iterable[Sequence[SourceFile]]) -> Sampled:
-    """What the source files hold that are to be read."""
+def sample_of_files(plan: Plan, unread: Sequence[Sequence[SourceFile]], known: KnownTexts | None = None) -> Sampled:
+    """What the source files hold that are to be read; `known` tells of texts that the previous run read."""
+    alone = {files[0].uri for files in unread if len(files) == 1}  # what is known of groups, the survey counts
     entries = {listed.file.uri: listed.config for listed in plan.files}
     kinds: dict[tuple[str, bool], list[ListedFile]] = {}
     for file in itertools.chain.from_iterable(unread):
@@ -82,7 +86,10 @@ def sample_of_files(plan: Plan, unread: Iterable[Sequence[SourceFile]]) -> Sampl
                 records = Path(folder) / f"{number}.jsonl"
                 stored += _copied(listed, records, TEXT_BYTES)
             total = sum(one.file.size for one in files)
-            _add(found, plan, folder, total / stored if stored else 0.0)
+            texts = known.texts_of(alone & {one.file.uri for one in chosen}) if known else set()
+            here = _add(found, plan, folder, total / stored if stored else 0.0, texts)
+        if known and here["known"]:
+            found.amounts["known"] += min(here["known"], known.windows_of(alone & {one.file.uri for one in files}))
     return found
 
 
@@ -167,12 +174,17 @@ class _Sipped(WrappedFile):
         return super().read(SIP_BYTES if size < 0 else min(size, SIP_BYTES))
 
 
-def _add(found: Sampled, plan: Plan, folder: str, times: float) -> None:
-    """Put the records of a folder through the stages, and count what they give so many times."""
+def _add(found: Sampled, plan: Plan, folder: str, times: float, texts: Collection[str] = ()) -> Amounts:
+    """Put the records of a folder through the stages, and count what they give so many times.
+
+    Returns:
+        What was counted, with the windows of texts that are among those given; these are not added.
+    """
     if not times or not any(path.stat().st_size for path in Path(folder).iterdir()):
-        return
+        return Counter()
     until = "tokenize" if "tokenize" in plan.stages else plan.stages[-1]
-    record = done_by_hand(smaller(plan, folder, until))
+    little = smaller(plan, folder, until)
+    record = done_by_hand(little)
     ingested, cut = record.of("ingest"), record.of("tokenize")
     here = Counter(
         documents=sum(done.manifest.counts.kept for done in ingested),
@@ -181,13 +193,26 @@ def _add(found: Sampled, plan: Plan, folder: str, times: float) -> None:
         windows=sum(done.manifest.measures["windows"] for done in cut),
         tokens=sum(done.manifest.measures["tokens"] for done in cut),
     )
-    found.amounts.update({name: round(times * number) for name, number in here.items()})
     found.texts += here["bytes"]
+    here = Counter({name: round(times * number) for name, number in here.items()})
+    found.amounts.update(here)
+    if texts:
+        here["known"] = round(times * _windows_of(texts, record, Store(little.config.store)))
     for done in record.done:
         stage = done.manifest.stage
         found.seconds[stage] = found.seconds.get(stage, 0.0) + done.manifest.seconds
         size = sum(file.bytes for file in done.manifest.all_files())
         found.written[stage] = found.written.get(stage, 0) + size
+    return here
+
+
+def _windows_of(texts: Collection[str], record: RunRecord, store: Store) -> int:
+    """How many windows were cut from texts of which the sha256 is given."""
+    known: set[str] = set()
+    for shard in record.shards("ingest"):
+        for batch in store.shard_batches(shard, 65_536, ["doc_id", "sha256"]):
+            known.update(row["doc_id"] for row in batch.to_pylist() if row["sha256"] in texts)
+    return sum(doc_id in known for doc_id in store.doc_ids(record.shards("tokenize")))
 
 
 def smaller(plan: Plan, folder: str, until: str) -> Plan:

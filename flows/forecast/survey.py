@@ -56,6 +56,11 @@ class Survey:
     """[setting, before, now], of those that differ from the previous completed run's."""
 
     @property
+    def scored_otherwise(self) -> bool:
+        """Whether the previous completed run scored in another way than this one will."""
+        return any(name.startswith(OF_SCORES) for name, _, _ in self.changed)
+
+    @property
     def cached(self) -> Counter[str]:
         """Stage → jobs whose result is there."""
         return Counter(done.manifest.stage for done in [*self.record.done, *self.held])
@@ -126,7 +131,7 @@ def _count(found: Survey, dag: Dag) -> None:
 def _known_windows(found: Survey) -> int:
     """The windows of files that did not change, and are read again with one of their group that did."""
     previous = found.record.previous
-    if not previous or not found.unread or any(name.startswith(OF_SCORES) for name, _, _ in found.changed):
+    if not previous or not found.unread or found.scored_otherwise:
         return 0
     groups = {(one.uri, one.size, one.version) for files in found.unread if len(files) > 1 for one in files}
     same = (one for one in previous["sources"] if one.get("group")) if groups else ()
@@ -146,8 +151,7 @@ def _count_held(found: Survey, dag: Dag, kept: set[str]) -> None:
 def _count_lineage(found: Survey, dag: Dag, lineage: Lineage, stopped: set[str], kept: set[str]) -> None:
     """Count what is left of one lineage."""
     # One that waits for the whole run alone is most likely the same as in the run before.
-    differs = any(name.startswith(OF_SCORES) for name, _, _ in found.changed)
-    same = not stopped and not differs and lineage.made["ingest"][0].key in kept
+    same = not stopped and not found.scored_otherwise and lineage.made["ingest"][0].key in kept
     for name in _shard_rows(dag):
         if name not in lineage.begun and not same:
             found.todo[dag.rows[name].stage.name] += len(dag.rows[name].asks(dag.plan))

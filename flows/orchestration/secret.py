@@ -66,10 +66,13 @@ def using(address: str, lock: str) -> Iterator[None]:
         PREFECT_CLIENT_CUSTOM_HEADERS,
         PREFECT_CLIENT_MAX_RETRIES,
         PREFECT_DEFAULT_RESULT_STORAGE_BLOCK,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         temporary_settings,
     )
 
     updates: dict[Any, Any] = {PREFECT_API_URL: f"{address}/api", PREFECT_API_AUTH_STRING: lock}
+    # Of a flow in this process: the server ends with it, and Prefect waits up to a second for a heartbeat to end.
+    updates[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
     others: set[Any] = {PREFECT_API_KEY, PREFECT_API_SSL_CERT_FILE, PREFECT_DEFAULT_RESULT_STORAGE_BLOCK}
     others |= {PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_CUSTOM_HEADERS, PREFECT_CLIENT_MAX_RETRIES}
     with temporary_settings(updates=updates, restore_defaults=others):

@@ -1,11 +1,10 @@
 """Tasks in threads of this process, which holds the model, or has a process for each of several GPUs that it sees.
 
-Parts of large files are read here and in processes beside, each one by one: threads would wait for each other.
+Parts of large files and groups of small ones are read in processes of their own, too (`readers.py`).
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,8 +14,9 @@ from prefect import Task
 from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
+from ladm.flows.orchestration.readers import Readers, readers_ahead
 from ladm.tasks.cores import cores
-from ladm.tasks.job import Job, Stage, run_jobs
+from ladm.tasks.job import Job, Stage
 from ladm.tasks.job_processes import JobProcesses
 from ladm.tasks.manifest import Manifest
 from ladm.tasks.stage import doing
@@ -90,13 +90,13 @@ class Threads:
 
     @cached_property
     def _readers(self) -> Readers:
-        """Made when there is a first part of a large file to read."""
-        return Readers(self.workers - 1)
+        """Made when there is a first part or group of files to read, unless they were started ahead."""
+        return readers_ahead() or Readers(self.workers - 1)
 
     def submit(self, task: Task[..., Any], job: Job, *, holds_model: bool) -> PrefectFuture[Any]:
         """Start a task. Quoted, so that Prefect does not search the job's inputs for futures."""
         given = quote(job.as_dict())
-        if job.part and self.workers > 1:
+        if (job.part or job.group) and self.workers > 1:
             return _submitted(task, given, self._readers.run_jobs)
         if not holds_model:
             return task.submit(given)
@@ -110,31 +110,6 @@ class Threads:
         for name in ("_processes", "_readers"):
             if processes := self.__dict__.get(name):
                 processes.close()
-
-
-class Readers:
-    """Who reads the parts of large files: this process, one at a time, and others beside it.
-
-    Args:
-        beside: So many others, each started when it is needed.
-    """
-
-    def __init__(self, beside: int) -> None:
-        self._here = threading.Lock()
-        self._beside = JobProcesses({f"reader {number + 1}": {} for number in range(beside)}, 1, [])
-
-    def run_jobs(self, stage: Stage, job: Job) -> list[Manifest]:
-        """Do a job here, unless another is done here already; see `job.run_jobs`."""
-        if not self._here.acquire(blocking=False):
-            return self._beside.run_jobs(stage, job)
-        try:
-            return run_jobs(stage, job)
-        finally:
-            self._here.release()
-
-    def close(self) -> None:
-        """End the processes."""
-        self._beside.close()
 
 
 def _submitted(task: Task[..., Any], given: Any, run: Callable[[Stage, Job], list[Manifest]]) -> PrefectFuture[Any]:

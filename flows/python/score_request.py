@@ -16,9 +16,10 @@ from ladm.flows.config import FITTING, ScorerConfig
 from ladm.tasks.errors import ConfigError, ModelError
 from ladm.tasks.models.facts import ModelFacts, model_facts
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
-from ladm.tasks.scorers.calibration import Calibration, Weights, fitting_calibration, load_calibration
+from ladm.tasks.scorers.calibration import Calibration, Weights
 from ladm.tasks.scorers.gate import Gate
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig, check_window_length, measured_layers
+from ladm.tasks.scorers.loaded_calibration import fitting_calibration, load_calibration
 from ladm.tasks.scorers.loaded_model import (
     calculator_for,
     check_device,

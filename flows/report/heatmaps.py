@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from ladm.tasks.errors import ConfigError, ModelError
-from ladm.tasks.scorers.calibration import load_calibration
 from ladm.tasks.scorers.ladm import CALIBRATED, LadmConfig
+from ladm.tasks.scorers.loaded_calibration import load_calibration
 from ladm.tasks.scorers.loaded_model import calculator_for, resolved_scorer
 from ladm.tasks.storage import duck
 from ladm.tasks.storage.store import Store, table_of

@@ -19,7 +19,7 @@ CHANGES = ("added", "changed", "removed", "unchanged")
 
 
 @dataclass
-class _File:
+class FileMade:
     """What one run made of one source file."""
 
     uri: str = ""
@@ -33,19 +33,22 @@ class _File:
     windows: int = 0
 
 
-def difference(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
+def difference(
+    previous: Mapping[str, Any], current: Mapping[str, Any], before: Mapping[str, FileMade] | None = None
+) -> dict[str, Any]:
     """What changed between two runs, from their records (`run.json`) alone.
 
     Args:
         previous: The record of a completed run.
         current: The record of a later run. Of shards that failed in it, nothing is counted.
+        before: `files_of` the earlier one, where it is known already.
 
     Returns:
         `previous`, the earlier run's id, and for each of `added`, `changed`, `removed` and `unchanged` the number of
         `files`, `documents` and `windows`: of the current run, but of the previous one for what was removed. Of
         changed files also `documents_before` and `windows_before`; of all but the unchanged ones also their `uris`.
     """
-    before, now = _files(previous), _files(current)
+    before, now = files_of(previous) if before is None else before, files_of(current)
     found: dict[str, Any] = {"previous": previous["run_id"]}
     for change, names in _by_change(before, now).items():
         there = before if change == "removed" else now
@@ -60,7 +63,7 @@ def difference(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[
 
 def changed_files(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, list[str]]:
     """The URIs of the files that were added, changed and removed between two runs, from their records."""
-    before, now = _files(previous), _files(current)
+    before, now = files_of(previous), files_of(current)
     of = _by_change(before, now)
     return {
         change: [(before if change == "removed" else now)[name].uri for name in names]
@@ -113,9 +116,9 @@ def in_words(refresh: Mapping[str, Any]) -> str:
     return f"files since run {refresh['previous']}: {', '.join(parts)}"
 
 
-def _files(record: Mapping[str, Any]) -> dict[str, _File]:
+def files_of(record: Mapping[str, Any]) -> dict[str, FileMade]:
     """Name → what the run made of the file, in a form that can be compared. A file that was moved keeps its name."""
-    files: dict[str, _File] = defaultdict(_File)
+    files: dict[str, FileMade] = defaultdict(FileMade)
     names: dict[str, str] = {}
     groups = set()
     for one in record["sources"]:
@@ -145,7 +148,7 @@ def _files(record: Mapping[str, Any]) -> dict[str, _File]:
     return files
 
 
-def _by_change(before: Mapping[str, _File], now: Mapping[str, _File]) -> dict[str, list[str]]:
+def _by_change(before: Mapping[str, FileMade], now: Mapping[str, FileMade]) -> dict[str, list[str]]:
     """Each of `CHANGES`, and the names of its files; this alone decides what counts as a change."""
     of: dict[str, list[str]] = {change: [] for change in CHANGES}
     for name in sorted(before.keys() | now.keys()):
@@ -153,7 +156,7 @@ def _by_change(before: Mapping[str, _File], now: Mapping[str, _File]) -> dict[st
     return of
 
 
-def _change(before: _File | None, now: _File | None) -> str:
+def _change(before: FileMade | None, now: FileMade | None) -> str:
     if before is None:
         return "added"
     if now is None:
@@ -163,7 +166,7 @@ def _change(before: _File | None, now: _File | None) -> str:
     return "unchanged" if before.identity == now.identity else "changed"
 
 
-def _total(files: Mapping[str, _File], uris: Iterable[str]) -> dict[str, int]:
+def _total(files: Mapping[str, FileMade], uris: Iterable[str]) -> dict[str, int]:
     listed = [files[uri] for uri in uris]
     return {
         "files": len(listed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ladm.flows.dag.remedies import Remedy
 from ladm.tasks.manifest import Manifest
@@ -15,6 +16,23 @@ class Done:
     source: str
     manifest: Manifest
     cached: bool
+
+    def as_record(self) -> dict[str, Any]:
+        """The job as it stands in a run's record."""
+        manifest = self.manifest
+        return {
+            "stage": manifest.stage,
+            "shard": manifest.label,
+            "source": self.source,
+            "cached": self.cached,
+            "key": manifest.key,
+            **manifest.counts.as_record(),
+            **manifest.measures,
+            "seconds": manifest.seconds,
+            "shards": [shard.as_dict() for shard in manifest.shards],
+            "files": [file.as_dict() for file in manifest.files],
+            "quarantine": manifest.quarantine.as_dict() if manifest.quarantine else None,
+        }
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,11 @@ def publish(record: RunRecord) -> None:
         names += [_write_card(store, file, f"{folder}/export/README.md", record.run_id) for file in done.manifest.files]
     names.append(_write_quarantine(store, f"{folder}/quarantine.parquet", record))
     record.files = [*names, *record_files(record.run_id)]
-    write_record(store, record.as_json())
+    account = record.as_json()
+    write_record(store, account)
     if record.status == "completed" and record.plan.until == "export":
         name_latest(store, record.run_id)
+    record.account = account
 
 
 def export_names(manifest: Manifest) -> list[tuple[Shard, str]]:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from ladm.flows.dag import asked
@@ -17,7 +18,7 @@ from ladm.flows.dag.jobs import config_sha256, versions
 from ladm.flows.dag.plan import Plan
 from ladm.flows.dag.rows import Row
 from ladm.flows.dag.stages import PRODUCTS, UNTOLD, rows_of, rows_of_stage
-from ladm.flows.runs.changes import difference, lost_more_than
+from ladm.flows.runs.changes import FileMade, difference, files_of, lost_more_than
 from ladm.flows.runs.outcomes import Done, Failure, Shortfall
 from ladm.flows.runs.packed import PackedFiles, counted_stage
 from ladm.flows.runs.stored_rows import jobs_of
@@ -65,6 +66,8 @@ class RunRecord:
     """What the run did not get, though nothing failed."""
     previous: dict[str, Any] | None = None
     """The record of the store's previous completed run, if there is one, to tell what changed."""
+    account: dict[str, Any] | None = None
+    """`as_json` as it was published, which nothing changes any more."""
 
     def __post_init__(self) -> None:
         self._packed = PackedFiles(Store(self.plan.config.store), self.previous)
@@ -259,27 +262,15 @@ class RunRecord:
             **settings,
             "config_sha256": config_sha256(settings["config"]),
             "sources": self._sources(),
-            "shards": [_job_record(done) for stage in (*plan.stages, *UNTOLD) for done in self.of(stage)],
+            "shards": [done.as_record() for stage in (*plan.stages, *UNTOLD) for done in self.of(stage)],
         }
-        record["refresh"] = difference(self.previous, record) if self.previous else None
+        record["refresh"] = difference(self.previous, record, self._before) if self.previous else None
         return record
 
-
-def _job_record(done: Done) -> dict[str, Any]:
-    manifest = done.manifest
-    return {
-        "stage": manifest.stage,
-        "shard": manifest.label,
-        "source": done.source,
-        "cached": done.cached,
-        "key": manifest.key,
-        **manifest.counts.as_record(),
-        **manifest.measures,
-        "seconds": manifest.seconds,
-        "shards": [shard.as_dict() for shard in manifest.shards],
-        "files": [file.as_dict() for file in manifest.files],
-        "quarantine": manifest.quarantine.as_dict() if manifest.quarantine else None,
-    }
+    @cached_property
+    def _before(self) -> dict[str, FileMade] | None:
+        """What the previous run made of each of its files."""
+        return files_of(self.previous) if self.previous else None
 
 
 def shards_of(record: dict[str, Any], stage: str, *, files: bool = False, ending: str = "") -> list[Shard]:

@@ -19,7 +19,7 @@ import orjson
 from ladm.tasks.errors import AccountError
 from ladm.tasks.exporters.interface import Exporter, Part
 from ladm.tasks.manifest import Shard, notes_folder
-from ladm.tasks.storage.store import DamagedFileError, Store
+from ladm.tasks.storage.store import Store
 
 
 class FinishedParts:
@@ -71,9 +71,7 @@ class FinishedParts:
         files = self._of_note(part)
         if [file.path for file in files] != paths or not all(file.sha256 for file in files):
             return False
-        try:
-            self._store.check(files)
-        except DamagedFileError:
+        if self._store.damaged(files):
             return False
         self._files |= {file.path: file for file in files}
         return True

@@ -95,8 +95,8 @@ class DocumentShards:
 
     def content(self) -> str:
         """The hash of all documents that were added."""
-        gathered = [*self._tables, table_of(self._rows, DOCUMENTS)]
-        return content_key([shard.key for shard in self.shards], [_fields(table) for table in gathered])
+        rows = [self._rows[name] for name in DOCUMENTS.names if name != "text"]
+        return content_key([shard.key for shard in self.shards], [*map(_fields, self._tables), rows])
 
     def flush(self) -> None:
         """Write what is gathered as a shard, if there is anything."""

@@ -89,6 +89,10 @@ class FinishedShards:
         self._notes += 1
         self._quarantined = len(progress.quarantine)
 
+    def noted_from(self, number: int) -> Iterator[Shard]:
+        """The shards that are noted, from one on; whether they still are what was written is not looked at."""
+        return (note.shard for note in self._noted(number))
+
     def forget(self, full: int | None = None) -> None:
         """Delete the notes: the job is done.
 
@@ -100,12 +104,16 @@ class FinishedShards:
         self._store.remove_empty_folders(notes_folder(self._key))
 
     def _there(self) -> Iterator[_Note]:
-        for number in count():
+        for note in self._noted():
+            if self._store.damaged([note.shard]):
+                return
+            yield note
+
+    def _noted(self, first: int = 0) -> Iterator[_Note]:
+        for number in count(first):
             try:
                 note = _Note.from_json(self._store.read_bytes(self._path(number)))
             except (FileNotFoundError, ValueError):
-                return
-            if self._store.damaged([note.shard]):
                 return
             yield note
 

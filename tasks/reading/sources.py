@@ -93,7 +93,7 @@ def check_unchanged(file: SourceFile) -> None:
     with gone_is_changed(file):
         if isinstance(fs, LocalFileSystem):
             os.lstat(path)
-            now = _local_file(Path(path))
+            now = _examined(Path(path), file.uri)
         else:
             now = _remote_file(fs, path, fs.info(path))
     if file.version.startswith(CONTENT):
@@ -205,14 +205,12 @@ def _list_local(path: Path, own: Sequence[str]) -> list[SourceFile]:
             files.append(match)
     root = root_of(str(path), ("folder" if path.is_dir() else "file") if is_there else "pattern")
     found: dict[str, SourceFile] = {}
+    folders = {folder: folder.resolve() for folder in {place.parent for place in files}}
     for place in sorted(files):
-        file = _local_file(place)
-        found.setdefault(file.uri, _called(file, root, str(place)))  # a folder may be reached by several ways
+        file = _examined(place, local_uri(str(folders[place.parent] / place.name)))
+        file = file.replaced(name=name_below(root, str(place)))
+        found.setdefault(file.uri, file)  # a folder may be reached by several ways
     return [found[uri] for uri in sorted(found, key=Path)]
-
-
-def _called(file: SourceFile, root: str, path: str) -> SourceFile:
-    return file.replaced(name=name_below(root, path))
 
 
 def _is_stream(path: Path) -> bool:
@@ -224,8 +222,8 @@ def _is_stream(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _local_file(path: Path) -> SourceFile:
-    uri = local_uri(str(path.parent.resolve() / path.name))
+def _examined(path: Path, uri: str) -> SourceFile:
+    """A file on this machine as it is now, known by an address."""
     try:
         status = path.stat()
     except OSError as error:
@@ -255,7 +253,8 @@ def _list_remote(fs: Any, path: str) -> list[SourceFile]:
         files |= _find_below(fs, match) if info["type"] == "directory" else {match: info}
     # An object whose name ends with a slash is how consoles make an "empty folder".
     files = {name: info for name, info in files.items() if not name.endswith("/")}
-    return [_called(_remote_file(fs, name, info), root, name) for name, info in sorted(files.items())]
+    remote = ((name, _remote_file(fs, name, info)) for name, info in sorted(files.items()))
+    return [file.replaced(name=name_below(root, name)) for name, file in remote]
 
 
 def _what_is(fs: Any, path: str) -> dict[str, Any]:

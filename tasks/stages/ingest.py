@@ -9,7 +9,6 @@ others of its group are used.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO, Literal, cast
 
@@ -46,7 +45,7 @@ class IngestConfig(Settings):
     identity: Literal["stat", "content"] = "stat"
     """How a changed source file is noticed. `stat`: its size or its modification time (on S3 its ETag) is another.
     `content`: the hash of its content is another; every file is then read in every run."""
-    pack_bytes: int = Field(default=2**20, ge=0)
+    pack_bytes: int = Field(default=2**22, ge=0)
     """Bytes, as stored, of small source files that one job reads together, about. Files of a quarter of this or more
     are read alone, as are those of an entry of `sources` with fewer than 32 smaller ones. 0: each file alone."""
     part_bytes: int = Field(default=2**25, ge=0)
@@ -79,7 +78,9 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
     config = dict(job.config)
     shard_bytes = int(config.pop("shard_bytes"))
     if job.source:
-        return _read_alone(job, job.source, config, DocumentShards(store, shard_bytes), FinishedShards(store, key))
+        reading = SourceConfig(uri=job.source.uri, **config)
+        return _read_alone(job, job.source, reading, DocumentShards(store, shard_bytes), FinishedShards(store, key))
+    reading = SourceConfig(uri=job.group[0].uri, **config)
     pending = DocumentShards(store, shard_bytes)
     counts: list[Counts] = []
     quarantine: list[QuarantineEntry] = []
@@ -87,7 +88,7 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
     measures: Counter[str] = Counter()
     for source in job.group:
         of_file = DocumentShards(store, shard_bytes)
-        outcome = _read(source, config, of_file, Progress())
+        outcome = _read(source, reading.model_copy(update={"uri": source.uri}), of_file, Progress())
         whole = not outcome.measures.get("files_quarantined")
         content = of_file.content() if whole else content_key("unreadable", outcome.quarantine[0].reason)
         if whole:
@@ -114,16 +115,21 @@ def ingest(job: Job, store: Store, key: str) -> Outcome:
     )
 
 
+def may_fill_a_shard(source: SourceFile, shard_bytes: int) -> bool:
+    """Whether a file may have more text than a shard takes; then it is noted how far it is read."""
+    return source.size * SMALL_SHARE >= shard_bytes
+
+
 def _read_alone(
-    job: Job, source: SourceFile, config: Mapping[str, Any], pending: DocumentShards, finished: FinishedShards
+    job: Job, source: SourceFile, reading: SourceConfig, pending: DocumentShards, finished: FinishedShards
 ) -> Outcome:
     """Read one file, or a part of it; where an earlier try of the job was killed, from its last full shard on."""
     places = Places(pending.store, str(job.environment[PLACES])) if PLACES in job.environment else None
     progress = Progress()
-    if source.size * SMALL_SHARE >= pending.shard_bytes:  # it may fill a shard
+    if may_fill_a_shard(source, pending.shard_bytes):
         progress = finished.take_up(pending)
         pending.tell = lambda shard: finished.note(shard, pending, progress)
-    outcome = _read(source, config, pending, progress, Wanted(job.part, places, progress.last))
+    outcome = _read(source, reading, pending, progress, Wanted(job.part, places, progress.last))
     if outcome.measures.get("files_quarantined"):
         finished.forget()
         return outcome
@@ -133,13 +139,12 @@ def _read_alone(
 
 def _read(
     source: SourceFile,
-    config: Mapping[str, Any],
+    reading: SourceConfig,
     pending: DocumentShards,
     progress: Progress,
     wanted: Wanted = ALL,
 ) -> Outcome:
     """Read some or all of one file's documents into `pending`."""
-    reading = SourceConfig(uri=source.uri, **config)
     quarantine, dropped = progress.quarantine, progress.dropped
     total = wanted.part.bytes if wanted.part else source.size
     try:

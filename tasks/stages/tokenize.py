@@ -6,12 +6,13 @@ the tokenizer once a process and keeps the account.
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 
 from ladm.tasks.job import Job, Outcome, Stage
-from ladm.tasks.manifest import Counts
+from ladm.tasks.manifest import Counts, Shard
 from ladm.tasks.schema import WINDOWS
 from ladm.tasks.storage.store import Store
 from ladm.tasks.tokenizing.tokenizer import tokenizer_of
@@ -19,6 +20,8 @@ from ladm.tasks.tokenizing.windows import CutDocument, WindowConfig, cut_documen
 
 TOO_FEW_TOKENS = "fewer tokens than one window"
 BATCH_DOCUMENTS = 64
+BATCH_BYTES = 2**20
+"""Small documents are taken together until they have so many bytes: words that are alike are then looked up once."""
 
 
 def window_table(doc_ids: list[str], domains: list[str], cut: list[CutDocument]) -> pa.Table:
@@ -29,8 +32,8 @@ def window_table(doc_ids: list[str], domains: list[str], cut: list[CutDocument])
         for window in document.windows
     ]
     lengths = [len(window.input_ids) for *_, window in pairs]
-    offsets = pa.array([0, *_running_sums(lengths)], type=pa.int64())
-    ids = pa.array(chain.from_iterable(window.input_ids.tolist() for *_, window in pairs), type=pa.int32())
+    offsets = pa.array(np.cumsum([0, *lengths]), type=pa.int64())
+    ids = pa.array(np.concatenate([np.empty(0, np.int32), *(window.input_ids for *_, window in pairs)]))
     columns = [
         pa.array([f"{doc_id}:{window.index}" for doc_id, _, _, window in pairs], type=pa.string()),
         pa.array([doc_id for doc_id, *_ in pairs], type=pa.string()),
@@ -46,12 +49,18 @@ def window_table(doc_ids: list[str], domains: list[str], cut: list[CutDocument])
     return pa.Table.from_arrays(columns, schema=WINDOWS)
 
 
-def _running_sums(lengths: list[int]) -> list[int]:
-    sums, total = [], 0
-    for length in lengths:
-        total += length
-        sums.append(total)
-    return sums
+def _batches(store: Store, shard: Shard) -> Iterator[pa.Table]:
+    """The documents of a shard, so many at once as are long, or more that are short."""
+    gathered: list[pa.RecordBatch] = []
+    size = 0
+    for batch in store.shard_batches(shard, rows=BATCH_DOCUMENTS, columns=["doc_id", "domain", "text"]):
+        gathered.append(batch)
+        size += batch.nbytes
+        if size >= BATCH_BYTES:
+            yield pa.Table.from_batches(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield pa.Table.from_batches(gathered)
 
 
 def tokenize(job: Job, store: Store, key: str) -> Outcome:
@@ -61,7 +70,7 @@ def tokenize(job: Job, store: Store, key: str) -> Outcome:
     tokenizer = tokenizer_of(job.environment["model"], job.identity[0])
     kept = tokens = 0
     with store.shard_writer("tokenize", key, WINDOWS) as writer:
-        for batch in store.shard_batches(shard, rows=BATCH_DOCUMENTS):
+        for batch in _batches(store, shard):
             cut = cut_documents(batch["text"].to_pylist(), tokenizer, config)
             kept += sum(1 for document in cut if document.windows)
             tokens += sum(len(window.input_ids) for document in cut for window in document.windows)

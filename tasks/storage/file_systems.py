@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.redact import holds_secret, one_line
@@ -49,6 +51,7 @@ NOT_THERE, NOT_ALLOWED = (404, 410), (401, 403)
 HUB_SECONDS = 5.0
 """How long the Hugging Face Hub may take to answer before a run; its own client would wait for ever."""
 
+LISTINGS = {"use_listings_cache": False}
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -66,7 +69,9 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
             S3 holds a password, which every error of a request would repeat.
         ConnectionError: The Hugging Face Hub does not answer.
     """
-    options: dict[str, Any] = {"use_listings_cache": False}
+    if uri.startswith("/") and ":" not in uri:  # a run may ask for tens of thousands of them
+        return _on_this_machine(), cast(str, LocalFileSystem._strip_protocol(uri))
+    options: dict[str, Any] = dict(LISTINGS)
     if is_s3(uri):
         if wrong := next((name for name in ENDPOINTS if holds_secret(os.environ.get(name, ""))), None):
             raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
@@ -90,6 +95,11 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
     if is_s3(uri):
         set_patience(fs, TRIES_BEFORE_WORK if impatient else TRIES)
     return fs, cast(str, path)
+
+
+@cache
+def _on_this_machine() -> LocalFileSystem:
+    return LocalFileSystem(**LISTINGS)
 
 
 def _web_options(impatient: bool) -> dict[str, Any]:
@@ -192,8 +202,10 @@ def opened(uri: str) -> BinaryIO:
     What a web server sends without saying how long it is, or only as a whole, is kept in a temporary file meanwhile.
     """
     fs, path = file_system(uri)
-    if "file" in _protocols(fs) and Path(path).is_fifo():  # it has taken a file's place, and opening it might never end
-        raise OSError(errno.EINVAL, "a pipe, and no file", path)
+    if isinstance(fs, LocalFileSystem):
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116  # in a file's place; opening it might never end
+            raise OSError(errno.EINVAL, "a pipe, and no file", path)
+        return open(path, "rb")  # noqa: PTH123  # closed by whoever reads it
     if not is_web(fs):
         return cast(BinaryIO, fs.open(path, "rb"))
     info = fs.info(path)

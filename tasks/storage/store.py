@@ -27,7 +27,7 @@ _checked: dict[tuple[str, str], str] = {}
 
 
 class DamagedFileError(Exception):
-    """Files of the store are gone, or hold something else than was written. What is left of them was deleted.
+    """Files of the store are gone, or hold something else than was written.
 
     Attributes:
         paths: The files, below the store's root.
@@ -53,14 +53,12 @@ class Store(Files):
     def check(self, files: Sequence[Shard]) -> None:
         """Read the files through and compare them with their checksums; what this process did before is not repeated.
 
-        A damaged file is deleted: with it gone, the record that vouches for it no longer counts (`holds`).
+        A damaged file is left where it is: who has it made again deletes it, and nobody deletes what was just made.
 
         Raises:
             DamagedFileError: Names all files that are missing, cut off or changed.
         """
         if damaged := self.damaged(files):
-            for path in damaged:
-                self.remove(path)
             raise DamagedFileError(damaged)
 
     def damaged(self, files: Sequence[Shard]) -> list[str]:

@@ -156,6 +156,8 @@ class ChunkEncoder:
             raise AccountError("call no_padding() on the tokenizer: padding is not part of a text")
         self.tokenizer = tokenizer
         self.words = words_of(tokenizer)
+        self.bytes_of_token = self.words.bytes_of_token if self.words else None
+        """How many bytes of the text as it is written each token id stands for; None where that cannot be told."""
         self.ids_of_context: dict[str, list[int]] = {"": []}
 
     def fill(self, chunks: Iterable[tuple[Document, int]]) -> None:

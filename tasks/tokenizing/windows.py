@@ -117,6 +117,7 @@ def cut_documents(texts: Sequence[str], tokenizer: Tokenizer, config: WindowConf
     """
     encoder = ChunkEncoder(tokenizer)
     open_documents = {number: Document(text) for number, text in enumerate(texts)}
+    documents = dict(open_documents)
     drafts: dict[int, tuple[list[_Draft], int, bool]] = {}
     while open_documents:
         wanted = {number: _wanted(document, config) for number, document in open_documents.items()}
@@ -127,10 +128,10 @@ def cut_documents(texts: Sequence[str], tokenizer: Tokenizer, config: WindowConf
             drafts[number] = (cut, *document.doc_tokens())
         encoder.fill((document, chunk) for number, document in open_documents.items() for chunk in wanted[number])
 
-    # Only the chunks at the windows' edges are tokenized again for character offsets: reading the offsets of every
+    # At most the chunks at the windows' edges are tokenized again for character offsets: reading the offsets of every
     # token into Python would cost a third more time than tokenizing alone, on all of the text.
     edges = {edge for cut, _, _ in drafts.values() for draft in cut for edge in (draft.first, draft.last)}
-    chars = edge_chars(edges, texts, encoder)
+    chars = edge_chars(edges, documents, encoder)
     return [
         CutDocument(
             [Window(index, draft.ids, chars[draft.first][1], chars[draft.last][0]) for index, draft in enumerate(cut)],

@@ -57,7 +57,14 @@ _ALNUM, _SPACE, _WHITE, _MARK, _LONG = 0, 1, 2, 3, 5
 class Words:
     """The words that one tokenizer has met in this process, with their tokens."""
 
-    def __init__(self, tokenizer: Any, joined: JoinedWords | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        joined: JoinedWords | None = None,
+        bytes_of_token: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.bytes_of_token = bytes_of_token
+        """How many bytes of a text each token id stands for; None where its offsets are not counted so."""
         self._tokenizer = tokenizer
         self._joined = joined
         self._known: dict[str, bytes] = {}
@@ -77,7 +84,7 @@ class Words:
         offsets = pa.py_buffer(np.append(starts, np.int32(len(data))).tobytes())
         words = pa.StringArray.from_buffers(len(starts), offsets, pa.py_buffer(data)).dictionary_encode()
         tokens = self._tokens(words.dictionary.to_pylist())
-        sizes_U = np.array([len(one) // 4 for one in tokens], np.int64)
+        sizes_U = np.fromiter(map(len, tokens), np.int64, len(tokens)) // 4
         starts_U = np.cumsum(sizes_U) - sizes_U
         word_W = words.indices.to_numpy()
         sizes_W = sizes_U[word_W]
@@ -91,17 +98,19 @@ class Words:
 
     def _tokens(self, words: list[str]) -> list[bytes]:
         """The token ids of distinct words, as int32."""
-        known = self._known
-        new = [word for word in words if word not in known]
+        tokens: list[Any] = list(map(self._known.get, words))
+        places = [place for place, known in enumerate(tokens) if known is None]
+        new = [words[place] for place in places]
         met: dict[str, bytes] = {}
         if new and self._joined:
             met = self._joined.tokens(new)
-            new = [word for word in new if word not in met]
-        if new:
-            encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        if len(met) < len(new):
+            alone = [word for word in new if word not in met]
+            encodings = self._tokenizer.encode_batch_fast(alone, add_special_tokens=False)
             # For a handful of numbers `array` is much faster than numpy; its "i" has 32 bits wherever torch runs.
-            met |= {word: array("i", encoding.ids).tobytes() for word, encoding in zip(new, encodings, strict=True)}
-        tokens = [met[word] if word in met else known[word] for word in words]
+            met |= {word: array("i", encoding.ids).tobytes() for word, encoding in zip(alone, encodings, strict=True)}
+        for place, word in zip(places, new, strict=True):
+            tokens[place] = met[word]
         with self._lock:
             if len(self._known) + len(met) > REMEMBERED_WORDS:
                 self._known = {}  # a new one: another thread may be looking things up in the old one
@@ -137,7 +146,7 @@ def words_of(tokenizer: Any) -> Words | None:
         return None
     sizes = bytes_of_token(tokenizer, form)
     joined = None if sizes is None else JoinedWords(tokenizer, sizes, ascii_only=form["normalizer"] is not None)
-    words = Words(tokenizer, joined)
+    words = Words(tokenizer, joined, sizes if _tells_plain_offsets(form) else None)
     (ids,) = words.ids([_PROBE])
     whole = tokenizer.encode(_PROBE, add_special_tokens=False).ids
     return words if ids.tolist() == whole else None
@@ -158,6 +167,16 @@ def _cuts_at_fixed_places(tokenizer: dict[str, Any]) -> bool:
             token["lstrip"] or token["rstrip"] or any(map(str.isspace, token["content"]))
             for token in tokenizer["added_tokens"]
         )
+    )
+
+
+def _tells_plain_offsets(tokenizer: dict[str, Any]) -> bool:
+    """Whether a tokenizer's offsets are those of the text as it is written, white space included."""
+    processor = tokenizer["post_processor"]
+    parts = [] if processor is None else processor.get("processors", [processor])
+    return tokenizer["normalizer"] is None and all(
+        part["type"] == "TemplateProcessing" or (part["type"] == "ByteLevel" and not part.get("trim_offsets", True))
+        for part in parts
     )
 
 

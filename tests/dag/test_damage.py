@@ -41,7 +41,7 @@ def data_files(store: Path, *folders: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "longer", "deleted"])
-def test_a_damaged_file_is_named_and_deleted(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, damage: str) -> None:
     store = Store(str(tmp_path))
     whole, other = store.write_shard("score", "abcd", TABLE), store.write_shard("score", "ef01", TABLE)
     store.check([whole, other])
@@ -58,11 +58,11 @@ def test_a_damaged_file_is_named_and_deleted(tmp_path: Path, damage: str) -> Non
     with pytest.raises(DamagedFileError) as found:
         store.check([whole, other])
     assert found.value.paths == [whole.path]
-    assert not path.exists()
+    assert path.exists() == (damage != "deleted")
     store.check([other])
 
 
-def test_a_damaged_object_is_named_and_deleted() -> None:
+def test_a_damaged_object_is_named_and_left_alone() -> None:
     """The same where there are no files but objects."""
     store = Store("memory://damaged")
     one, two, three = (store.write_shard("score", key, TABLE) for key in ("abcd", "ef01", "0123"))
@@ -74,7 +74,7 @@ def test_a_damaged_object_is_named_and_deleted() -> None:
     with pytest.raises(DamagedFileError) as found:
         store.check([one, two, three])
     assert found.value.paths == [one.path, two.path]
-    assert store.size(one.path) is None
+    assert store.size(one.path) == one.bytes
     store.check([three])
 
 
@@ -214,8 +214,8 @@ def with_input(request: Request, shard: Shard) -> Request:
     return dataclasses.replace(request, job=job)
 
 
-def test_a_waiting_job_is_done_when_all_its_inputs_are_there_again() -> None:
-    repairs = Repairs()
+def test_a_waiting_job_is_done_when_all_its_inputs_are_there_again(tmp_path: Path) -> None:
+    repairs = Repairs(Store(str(tmp_path)))
     one, one_made = job_and_manifest("one", [], "a", "b")
     two, two_made = job_and_manifest("two", [], "c")
     for request, manifest in ((one, one_made), (two, two_made)):
@@ -235,8 +235,8 @@ def test_a_waiting_job_is_done_when_all_its_inputs_are_there_again() -> None:
     assert not repairs.is_under_way("one")
 
 
-def test_what_cannot_be_mended() -> None:
-    repairs = Repairs()
+def test_what_cannot_be_mended(tmp_path: Path) -> None:
+    repairs = Repairs(Store(str(tmp_path)))
     job, manifest = job_and_manifest("one", [], "a")
     assert repairs.order(["a"]) is None  # made by nobody
     for _ in range(MOST_TRIES):
@@ -248,18 +248,53 @@ def test_what_cannot_be_mended() -> None:
 
 def test_a_job_that_tells_late_of_damage_long_mended_is_only_done_again(tmp_path: Path) -> None:
     """Several exports read the same files at once; the damage that each of them finds is one and the same."""
-    store, repairs = Store(str(tmp_path)), Repairs()
+    store = Store(str(tmp_path))
+    repairs = Repairs(store)
     shard = store.write_shard("length", "ab", TABLE)
     job, _ = job_and_manifest("one", [])
     late = with_input(job, shard.replaced(sha256="as it was"))
-    assert repairs.made_meanwhile([shard.path], late, store) is None  # made by nobody
+    assert repairs.made_meanwhile([shard.path], late) is None  # made by nobody
     repairs.finished(Manifest(stage="length", key="one", label="one", shards=[shard]), job)
-    renewed = with_input(job, shard)
-    for _ in range(MOST_TRIES + 1):
-        assert repairs.made_meanwhile([shard.path], late, store) == renewed
-    store.remove(shard.path)
-    assert repairs.made_meanwhile([shard.path], late, store) is None
+    assert repairs.made_meanwhile([shard.path], late) == with_input(job, shard)
+    flip_a_byte(Path(store.full(shard.path)))  # its size is right
+    assert repairs.made_meanwhile([shard.path], late) is None
     assert repairs.order([shard.path], late) == [job]
+    assert store.size(shard.path) is None
+
+
+def test_nothing_that_was_made_again_is_deleted(tmp_path: Path) -> None:
+    """A job that tells late of two damaged files, one of which is mended by now, has only the other made again."""
+    store = Store(str(tmp_path))
+    repairs = Repairs(store)
+    jobs = {}
+    for name in ("one", "two", "three"):
+        shard = store.write_shard("length", name, TABLE)
+        jobs[name] = job_and_manifest(name, [])[0], Manifest(stage="length", key=name, label=name, shards=[shard])
+        repairs.finished(jobs[name][1], jobs[name][0])
+    paths = [manifest.shards[0].path for _, manifest in jobs.values()]
+    flip_a_byte(Path(store.full(paths[1])))
+    store.remove(paths[2])
+    assert repairs.order(paths[2:]) == [jobs["three"][0]]
+    store.write_shard("length", "three", TABLE)  # there, but the job has not told of it yet
+    assert repairs.order(paths) == [jobs["two"][0]]
+    assert [store.size(path) is None for path in paths] == [False, True, False]
+
+
+def test_a_job_to_which_sound_files_look_damaged_does_not_go_on_for_ever(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    repairs = Repairs(store)
+    shard = store.write_shard("length", "ab", TABLE)
+    job, made = job_and_manifest("one", [])[0], Manifest(stage="length", key="one", label="one", shards=[shard])
+    repairs.finished(made, job)
+    reader = with_input(job, shard)
+    assert [repairs.made_meanwhile([shard.path], reader) for _ in range(MOST_TRIES)] == [reader] * MOST_TRIES
+    for _ in range(MOST_TRIES):
+        assert repairs.made_meanwhile([shard.path], reader) is None
+        assert repairs.order([shard.path], reader) == [job]
+        assert store.size(shard.path) is None
+        store.write_shard("length", "ab", TABLE)
+        assert repairs.finished(made, job) == [reader]
+    assert repairs.order([shard.path], reader) is None
 
 
 # -- the model -----------------------------------------------------------------------------------------------------

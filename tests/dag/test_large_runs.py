@@ -13,8 +13,10 @@ from conftest import Answer, Corpus, run_arguments
 from test_large_files import rows_of
 from test_processes import start, wait_for
 
-from ladm.flows.orchestration import threads_runner
-from ladm.flows.orchestration.threads_runner import Readers
+from ladm.flows.config import load_config
+from ladm.flows.dag.preflight import preflight
+from ladm.flows.orchestration import readers as readers_module
+from ladm.flows.orchestration.readers import Readers, jobs_to_read, readers_ahead, started_ahead
 from ladm.tasks.job import Job, run_job
 from ladm.tasks.manifest import Part
 from ladm.tasks.reading.sources import list_sources
@@ -102,13 +104,13 @@ def test_a_plan_counts_the_parts_that_are_left(tmp_path: Path, large: Corpus, la
     assert 0 < after["documents"] < 20_000 * 4 / parts
 
 
-def test_one_part_is_read_here_and_others_beside(
-    tmp_path: Path, large: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def part(tmp_path: Path, large: Corpus) -> Job:
+    """A job that reads all of the file as one part."""
     config = SourceConfig(uri=str(large.folder / "large.jsonl.zst"))
     (listed,) = list_sources([config], "stat")
     cut = listed.file.size
-    job = Job(
+    return Job(
         stage="ingest",
         label="x",
         store=str(tmp_path / "store"),
@@ -117,21 +119,97 @@ def test_one_part_is_read_here_and_others_beside(
         part=Part(begin=0, end=cut, bytes=cut),
         environment={ingest.PLACES: "records/ab/places"},
     )
-    here: list[str] = []
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets a word for each job that a reader does in this process."""
+    said: list[str] = []
 
     def noted(*given: Any) -> Any:
-        here.append("here")
+        said.append("here")
         return [run_job(*given)]
 
-    monkeypatch.setattr(threads_runner, "run_jobs", noted)
+    monkeypatch.setattr(readers_module, "run_jobs", noted)
+    return said
+
+
+def test_one_part_is_read_here_and_others_beside(part: Job, here: list[str]) -> None:
     readers = Readers(1)
     try:
-        (first,) = readers.run_jobs(ingest.STAGE, job)
+        (first,) = readers.run_jobs(ingest.STAGE, part)
         assert here == ["here"]
         with readers._here:  # as while another part is read
-            (second,) = readers.run_jobs(ingest.STAGE, job)
+            (second,) = readers.run_jobs(ingest.STAGE, part)
         assert here == ["here"]
     finally:
         readers.close()
     assert first.replaced(seconds=0.0) == second.replaced(seconds=0.0)
     assert first.counts.kept == 20_000
+
+
+def test_processes_that_were_started_ahead_read_everything(part: Job, here: list[str]) -> None:
+    readers = Readers(3, ahead=2)
+    try:
+        started = [process._now for process in readers._beside._processes]
+        assert [one is not None for one in started] == [True, True, False]
+        (done,) = readers.run_jobs(ingest.STAGE, part)
+        assert [process._now for process in readers._beside._processes] == started  # no other was needed
+    finally:
+        readers.close()
+    assert (here, done.counts.kept) == ([], 20_000)
+
+
+def test_what_is_to_be_read_tells_how_many_are_started_ahead(
+    tmp_path: Path, large: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Noted(Readers):
+        def __init__(self, beside: int, ahead: int = 0) -> None:
+            asked.append((beside, ahead))
+            super().__init__(0)
+
+    monkeypatch.setattr(readers_module, "Readers", Noted)
+
+    def ahead(*settings: str) -> tuple[int, int] | None:
+        asked.clear()
+        config = load_config(None, [*large.settings, "execution.workers=4", *settings], str(tmp_path / "store"))
+        with started_ahead(preflight(config, "ingest")):
+            assert (readers_ahead() is not None) == bool(asked)
+        assert readers_ahead() is None
+        return asked[0] if asked else None
+
+    size = (large.folder / "large.jsonl.zst").stat().st_size
+    assert ahead(f"ingest.part_bytes={size // 3}") == (4, 3)
+    assert ahead(f"ingest.part_bytes={size // 9}") == (4, 4)
+    assert ahead(f"ingest.part_bytes={size // 9}", "execution.workers=1") is None
+    assert ahead(f"ingest.part_bytes={size // 9}", "execution.runner=ray") is None
+    assert ahead("ingest.part_bytes=0") is None
+    (large.folder / "large.jsonl.zst").unlink()
+    for number in range(50):
+        (large.folder / f"{number}.txt").write_text("One of many small files. " * 40)
+    assert ahead() is None
+    assert ahead("ingest.pack_bytes=20000") == (4, 2)
+    config = load_config(None, [*large.settings, "ingest.pack_bytes=20000"], str(tmp_path / "store"))
+    assert jobs_to_read(preflight(config, "ingest")) == 50_000 // 20_000
+
+
+def test_nothing_is_started_ahead_where_a_run_has_been(
+    tmp_path: Path, large: Corpus, ladm: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left to read is not known there before the walk, and mostly is little."""
+    asked: list[str] = []
+
+    def noted(plan: Any) -> Any:
+        asked.append(plan.config.store)
+        return started_ahead(plan)
+
+    monkeypatch.setattr(readers_module, "started_ahead", noted)
+    store = tmp_path / "store"
+    arguments = [*run_arguments(large, store, *PARTS), "--until", "ingest"]
+    assert ladm(*arguments).record["stages"]["ingest"]["kept"] == 20_000
+    assert asked == [str(store)]
+    (large.folder / "more.jsonl").write_bytes(b"\n".join(rows_of(1, 10)))
+    assert ladm(*arguments).record["stages"]["ingest"]["kept"] == 20_010
+    assert asked == [str(store)]

@@ -42,7 +42,8 @@ def test_a_plan_is_taken_once_and_is_gone_when_the_command_is_done(corpus: Corpu
     plan, console, config = cast(Any, object()), Console.silent(), of(corpus)
     assert prepared.take_plan(config, "export") is None
     with prepared.give_plan(config, "export", plan, console):
-        assert contextvars.copy_context().run(prepared.take_plan, of(corpus), "export") == (plan, console)
+        taken = contextvars.copy_context().run(prepared.take_plan, of(corpus), "export")
+        assert taken is not None and (taken.plan, taken.console) == (plan, console)  # noqa: PT018
         assert prepared.take_plan(config, "export") is None
     with pytest.raises(OSError, match="server"), prepared.give_plan(config, "export", plan, console):
         raise OSError("no server")

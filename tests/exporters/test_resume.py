@@ -153,7 +153,7 @@ def test_what_was_damaged_before_an_export_goes_on_is_not_vouched_for(
 
 @pytest.mark.parametrize("form", EXPORTERS)
 def test_a_mended_export_keeps_the_checksums_of_all_parts(killed: dict[str, Job], form: str) -> None:
-    """As a run mends it: one file is found damaged and deleted, and the job is done again."""
+    """As a run mends it: one file is found damaged, and the job is done again."""
     job = killed[form]
     store, whole = Store(job.store), run_job(STAGE, job)
     assert len(whole.files) > 5

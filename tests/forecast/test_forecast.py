@@ -79,6 +79,33 @@ def test_a_plan_tells_what_the_next_run_does(tmp_path: Path, corpus: Corpus, lad
     assert (told["windows"], told["reasons"]) == (4, ["results are missing from the store, or damaged"])
 
 
+def test_of_a_changed_file_only_what_is_new_is_counted(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    """Whatever changed in it: a text, the order, what stands at its end, or all of it."""
+    store, words = tmp_path / "store", random.Random(3)
+    texts = [sentence(words, 400) for _ in range(12)]
+    for path in corpus.folder.iterdir():
+        path.unlink()
+
+    def both(*settings: str) -> tuple[int, int]:
+        rows = ({"text": text, "meta": {"pile_set_name": "A"}} for text in texts)
+        (corpus.folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        told = ladm(*plan_arguments(corpus, store, *settings))
+        assert told.code == 0, told.err
+        done = ladm(*run_arguments(corpus, store, *settings))
+        assert done.code == 0, done.err
+        return json.loads(told.out)["windows"], done.record["windows_scored"]
+
+    assert both() == (12, 12)
+    texts[4] = sentence(words, 400)
+    assert both() == (1, 1)
+    texts[:] = [*texts[6:], *texts[:6], sentence(words, 400), sentence(words, 400)]
+    assert both() == (2, 2)
+    texts[0] = sentence(words, 400)
+    assert both("scorer.span=8") == (14, 14)
+    texts[:] = [sentence(words, 400) for _ in range(10)]
+    assert both() == (10, 10)
+
+
 def test_duplicates_are_looked_for_among_all_and_the_others_stay(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
     store = tmp_path / "store"
     assert ladm(*run_arguments(corpus, store, "deduplicate=true")).code == 0

@@ -23,6 +23,7 @@ import ladm.tasks.tokenizing.windows
 from ladm.tasks.errors import AccountError
 from ladm.tasks.tokenizing.chunks import CHUNK_CHARS, ChunkEncoder, Document
 from ladm.tasks.tokenizing.tokenizer import one_core_a_tokenizer
+from ladm.tasks.tokenizing.window_edges import counted_chars
 from ladm.tasks.tokenizing.windows import WindowConfig, cut_documents
 
 CORPUS = Path(__file__).parents[2] / "../shared/corpus"
@@ -200,6 +201,22 @@ def test_no_boundary_changes_the_tokens(fragments: list[str], name: str) -> None
         if any(document.start_of(chunk) == 12 * chunk for chunk in range(1, document.chunks)):
             return
         np.testing.assert_array_equal(_by_chunks(text, TOKENIZERS[name]), _whole(text, TOKENIZERS[name]))
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=120), st.sampled_from(sorted(TOKENIZERS)))
+@settings(max_examples=300, deadline=None)
+def test_counting_bytes_tells_the_characters_that_the_tokenizer_does(fragments: list[str], name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ladm.tasks.tokenizing.chunks, "CHUNK_CHARS", 12)
+        encoder, document = ChunkEncoder(TOKENIZERS[name]), Document("".join(fragments))
+        assert (encoder.bytes_of_token is not None) == (name in ("gpt2", "cl100k", "o200k"))
+        if encoder.bytes_of_token is None:
+            return
+        encoder.fill((document, chunk) for chunk in range(document.chunks))
+        for encoded in encoder.encode((document, chunk) for chunk in range(document.chunks)):
+            tokens = range(1, len(encoded.ids) + 1)
+            counted = counted_chars(document, encoded.chunk, tokens, encoder.bytes_of_token)
+            assert counted == [encoded.chars_before(token) for token in tokens]
 
 
 @pytest.mark.parametrize("length", [300])
