@@ -145,8 +145,7 @@ def contrast_set(
     pools: dict[tuple[str, str], list[SourceWindow]] = {}
     for window in windows:
         pools.setdefault((window.domain, half_of(config, window.doc_id)), []).append(window)
-    for pool in pools.values():
-        pool.sort(key=lambda window: hashed(config.seed, "order", window.name))
+    pools = {name: _one_a_document_first(config, pool) for name, pool in pools.items()}
     usable = {name: pool for name, pool in pools.items() if len({one.doc_id for one in pool}) >= FEWEST_DOCUMENTS}
     with_junk = config.half if config.half == CALIBRATE else TEST
     firsts = _first_kinds(config, [domain for domain, half in usable if half == with_junk])
@@ -160,6 +159,16 @@ def contrast_set(
             made.append((place, domain, half, of_one))
     made.sort(key=lambda one: one[:3])
     return [of_one for *_, of_one in made]
+
+
+def _one_a_document_first(config: ContrastConfig, pool: Sequence[SourceWindow]) -> list[SourceWindow]:
+    """Windows in the order in which they are drawn: of no document a second one before every other has its first."""
+    before: dict[str, int] = {}
+    turns: list[tuple[int, int, SourceWindow]] = []
+    for window in sorted(pool, key=lambda window: hashed(config.seed, "order", window.name)):
+        turns.append((before.setdefault(window.doc_id, 0), len(turns), window))
+        before[window.doc_id] += 1
+    return [window for *_, window in sorted(turns, key=lambda turn: turn[:2])]
 
 
 def junk_kind(config: ContrastConfig, place: int) -> str:

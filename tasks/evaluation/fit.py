@@ -25,7 +25,7 @@ from ladm.tasks.evaluation.contrast_set import (
     ContrastConfig,
     is_list,
 )
-from ladm.tasks.evaluation.gate import ENOUGH_FOR_COHERENCE, FEWEST_WINDOWS, Windows, fit_gate
+from ladm.tasks.evaluation.gate import ENOUGH_FOR_COHERENCE, FEWEST_WINDOWS, fit_gate, windows_of
 from ladm.tasks.evaluation.scores import Floats, Setting, features_of, per_layer
 from ladm.tasks.scorers.calibration import Calibration, ProfileWeights, profile_score
 from ladm.tasks.scorers.distance_profile import DISTANCES, FEATURES, profile_plan
@@ -122,7 +122,13 @@ def fit_dependency(
     return _ridge(setting, half, _FAR, cost_limit)
 
 
-def calibration_of(setting: Setting, config: ContrastConfig, half: Sequence[Measurement], about: About) -> Calibration:
+def calibration_of(
+    setting: Setting,
+    config: ContrastConfig,
+    half: Sequence[Measurement],
+    about: About,
+    known: Gate | None = None,
+) -> Calibration:
     """The calibration that measurements support; without a gate or a dependency where they are too few.
 
     Args:
@@ -130,6 +136,7 @@ def calibration_of(setting: Setting, config: ContrastConfig, half: Sequence[Meas
         config: Says which domains are lists, and the seed.
         half: Measurements of the calibrating half, not none.
         about: The model, and the versions of what computes.
+        known: A gate that knows more real windows (`fit_gate`).
     """
     chosen = choose_layers(setting, half)
     fitted = coherence_of(setting, config, half)
@@ -147,7 +154,7 @@ def calibration_of(setting: Setting, config: ContrastConfig, half: Sequence[Meas
         order=fit_order(setting, half),
         coherence=coherent,
         against=sums_of(setting, config, half) if coherent else {},
-        gate=gate_of(setting, config, half, fitted),
+        gate=gate_of(setting, config, half, fitted, known=known),
         documents=tuple(sorted({document for one in half for document in one.documents})),
         seed=config.seed,
         versions=about.versions,
@@ -216,6 +223,7 @@ def gate_of(
     found: Sequence[Measurement],
     fitted: coherence.Fitted | None = None,
     cost_limit: float = COST_LIMIT,
+    known: Gate | None = None,
 ) -> Gate | None:
     """The gate of the real windows of the calibrating half; lists are no part of it. None where they are too few.
 
@@ -231,8 +239,7 @@ def gate_of(
     features = np.stack(
         [features_of(one, layers, setting.profile_layers, coherent_WE[place]) for place, one in enumerate(real)]
     )
-    windows = Windows(features, [one.domain for one in real], [one.base for one in real])
-    return fit_gate(layers, windows, coherent=coherent_WE.shape[1] > 0)
+    return fit_gate(layers, windows_of(features, real), known, coherent=coherent_WE.shape[1] > 0)
 
 
 def real_windows(config: ContrastConfig, found: Sequence[Measurement]) -> list[Measurement]:
@@ -279,12 +286,13 @@ def _ridge(
 
 
 def _mean_auc(half: Sequence[Measurement], scores: Floats, kind: str = SPLICED) -> float:
-    """Mean over domains of the AUC of whole windows against those of a kind."""
+    """Mean over domains of the AUC of whole windows against those of a kind; 0.5, chance, where no domain has both."""
     places: dict[tuple[str, str], list[int]] = {}
     for place, one in enumerate(half):
         places.setdefault((one.domain, one.kind), []).append(place)
     aucs = []
     for domain in sorted({domain for domain, _ in places}):
-        whole, broken = scores[places[domain, WHOLE]], scores[places[domain, kind]]
-        aucs.append(float(((whole[:, None] > broken) + 0.5 * (whole[:, None] == broken)).mean()))
-    return float(np.mean(aucs))
+        whole, broken = (scores[places.get((domain, of_kind), [])] for of_kind in (WHOLE, kind))
+        if len(whole) and len(broken):
+            aucs.append(float(((whole[:, None] > broken) + 0.5 * (whole[:, None] == broken)).mean()))
+    return float(np.mean(aucs or [0.5]))

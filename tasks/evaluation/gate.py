@@ -6,7 +6,7 @@ text, V the two views.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ladm.tasks.scorers import coherence
 from ladm.tasks.scorers.gate import Gate, Reference, columns_among, distances, unlikeness
+from ladm.tasks.stages.scan import Measurement
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,9 +39,20 @@ class Windows(NamedTuple):
     domains: Sequence[str]
     documents: Sequence[str]
 
+    def some(self, chosen_W: npt.NDArray[np.bool_]) -> Windows:
+        """Those of the windows that are chosen."""
+        places = np.flatnonzero(chosen_W).tolist()
+        domains, documents = ([names[place] for place in places] for names in (self.domains, self.documents))
+        return Windows(self.features[places], domains, documents)
+
+
+def windows_of(feature_WG: Floats, found: Sequence[Measurement]) -> Windows:
+    """The windows that were measured, with their features."""
+    return Windows(feature_WG, [one.domain for one in found], [one.base for one in found])
+
 
 def fit_gate(
-    layers: Sequence[int], reference: Windows, lent: Windows | None = None, *, coherent: bool = False
+    layers: Sequence[int], reference: Windows, known: Gate | None = None, *, coherent: bool = False
 ) -> Gate | None:
     """The gate of the real windows in `reference`; None for fewer than `FEWEST_WINDOWS`.
 
@@ -51,29 +63,27 @@ def fit_gate(
     Args:
         layers: The layers whose profile is in the features.
         reference: Real windows of the gate's length.
-        lent: Real windows of a shorter length, of which there are more for the same work. How the features hang
-            together is much the same at every length, so they lend their correlations, not their means.
+        known: A gate that knows more real windows, of another length or by another model. How far the columns of the
+            text spread, and how they hang together, is much the same there, so it lends that, and not their means.
         coherent: Features of coherence are among the features.
     """
     if len(reference.features) < FEWEST_WINDOWS:
         return None
     text = columns_among(layers)
-    numbers = {document: number % FOLDS for number, document in enumerate(dict.fromkeys(reference.documents))}
-    kept_VW = _left_out(reference, lent, text, numbers, by_domain=False)
+    kept_VW = _left_out(reference, known, text, reference.documents)
     weights, centre = _units(kept_VW)
     domain_W, names = np.array(reference.domains), sorted(set(reference.domains))
     strange_VW = kept_VW
     if len(names) > 2:
-        parts = {name: place for place, name in enumerate(names)}
-        strange_VW = _left_out(reference, lent, text, parts, by_domain=True)
+        strange_VW = _left_out(reference, known, text, reference.domains, len(names))
     strange_W = unlikeness(weights, centre, strange_VW)
     most = max(float(np.quantile(strange_W[domain_W == name], 1 - HELD_BACK)) for name in names)
-    fitted = _reference(reference, lent, text)
+    fitted = _reference(reference, known, text)
     return Gate(
         layers=tuple(layers),
         coherence=coherence.FEATURES if coherent else (),
-        mean=_rounded(fitted.mean_g),
-        scale=_rounded(fitted.scale_g),
+        mean=rounded(fitted.mean_g),
+        scale=rounded(fitted.scale_g),
         whitening=_triangle(fitted.whitening_gg),
         whitening_of_text=_triangle(fitted.whitening_tt),
         weights=(round(weights[0], 6), round(weights[1], 6)),
@@ -84,28 +94,36 @@ def fit_gate(
     )
 
 
-def _reference(own: Windows, lent: Windows | None, text: slice) -> Reference:
+def _reference(own: Windows, known: Gate | None, text: slice) -> Reference:
     """Mean, standard deviation, and the whitenings of the shrunk correlations; domains count alike."""
     mean_G, scale_G, correlation_GG = _moments(own)
-    if lent is not None and len(lent.features):
-        _, lent_G, lent_GG = _moments(lent)
-        share = len(lent.features) / (len(lent.features) + len(own.features))
-        correlation_GG = (1 - share) * correlation_GG + share * lent_GG
-        scale_G = np.sqrt(scale_G * lent_G)
     shrunk_GG = (1 - SHRINK) * correlation_GG + SHRINK * np.eye(len(mean_G))
     whitening_GG, whitening_TT = (np.linalg.inv(np.linalg.cholesky(one)) for one in (shrunk_GG, shrunk_GG[text, text]))
+    if known:
+        lent_T = known.reference.scale_g[known.reference.text]
+        whitening_GG[:, text] *= lent_T / scale_G[text]  # what is whitened is in the lent units now
+        scale_G[text], whitening_TT = lent_T, known.reference.whitening_tt
     return Reference(mean_G, scale_G, whitening_GG, whitening_TT, text)
 
 
 def _moments(windows: Windows) -> tuple[Floats, Floats, Floats]:
     """Mean, standard deviation and correlations of the features."""
-    _, place_W, count_D = np.unique(np.array(windows.domains), return_inverse=True, return_counts=True)
-    weight_W = 1 / (count_D[place_W] * len(count_D))
-    mean_G = weight_W @ windows.features
+    weight_W, mean_G = _weights(windows), means(windows)
     centred_WG = windows.features - mean_G
     scale_G = np.maximum(np.sqrt(weight_W @ centred_WG**2), _LEAST_SCALE)
     z_WG = centred_WG / scale_G
     return mean_G, scale_G, (z_WG.T * weight_W) @ z_WG
+
+
+def means(windows: Windows) -> Floats:
+    """mean_G of the features; domains count alike."""
+    return _weights(windows) @ windows.features
+
+
+def _weights(windows: Windows) -> Floats:
+    """weight_W, by which domains count alike, however many windows they have."""
+    _, place_W, count_D = np.unique(np.array(windows.domains), return_inverse=True, return_counts=True)
+    return 1 / (count_D[place_W] * len(count_D))
 
 
 def _units(kept_VW: Floats) -> tuple[tuple[float, float], float]:
@@ -121,30 +139,24 @@ def _units(kept_VW: Floats) -> tuple[tuple[float, float], float]:
     return (float(weight_V[0]), float(weight_V[1])), float(middle_V @ weight_V + middle / spread)
 
 
-def _left_out(own: Windows, lent: Windows | None, text: slice, parts: Mapping[str, int], *, by_domain: bool) -> Floats:
-    """distance_VW: of each window from a reference without its part, which its domain or its document names."""
+def _left_out(own: Windows, known: Gate | None, text: slice, names: Sequence[str], most: int = FOLDS) -> Floats:
+    """distance_VW: of each window from a reference without the windows of the same part.
 
-    def part_of(windows: Windows) -> npt.NDArray[np.int_]:
-        names = windows.domains if by_domain else windows.documents
-        return np.array([parts.get(name, -1) for name in names], dtype=int)
-
-    def without(windows: Windows, part: int) -> Windows:
-        kept: list[int] = np.flatnonzero(part_of(windows) != part).tolist()
-        domains = [windows.domains[place] for place in kept]
-        documents = [windows.documents[place] for place in kept]
-        return Windows(windows.features[kept], domains, documents)
-
-    part_W = part_of(own)
+    Those of one name, which is their document or their domain, are of one part; there are at most so many.
+    """
+    numbers = {name: number % most for number, name in enumerate(dict.fromkeys(names))}
+    part_W = np.array([numbers[name] for name in names])
     distance_VW = np.full((2, len(own.features)), np.nan)
     for part in np.unique(part_W):
-        rest = _reference(without(own, part), None if lent is None else without(lent, part), text)
+        rest = _reference(own.some(part_W != part), known, text)
         distance_VW[:, part_W == part] = distances(rest, own.features[part_W == part])
     return distance_VW
 
 
 def _triangle(whitening_XX: Floats) -> tuple[tuple[float, ...], ...]:
-    return tuple(_rounded(row_X[: place + 1]) for place, row_X in enumerate(whitening_XX))
+    return tuple(rounded(row_X[: place + 1]) for place, row_X in enumerate(whitening_XX))
 
 
-def _rounded(values: npt.NDArray[np.floating]) -> tuple[float, ...]:
+def rounded(values: npt.NDArray[np.floating]) -> tuple[float, ...]:
+    """Numbers as a gate stores them."""
     return tuple(round(float(value), 5) for value in values)

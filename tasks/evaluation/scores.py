@@ -164,11 +164,22 @@ def unlikeness(
     coherent_WE: Sequence[npt.NDArray[np.floating]],
 ) -> Floats:
     """The gate's distance of each window, whose profile was taken of `layers`; `coherent_WE`: see `coherent`."""
-    features = [
-        features_of(one, gate.layers, layers, coherent_E if gate.coherence else ())
-        for one, coherent_E in zip(found, coherent_WE, strict=True)
-    ]
-    return gate_distances(gate, np.stack(features))
+    return gate_distances(gate, features_read(gate, found, layers, coherent_WE))
+
+
+def features_read(
+    gate: Gate,
+    found: Sequence[Measurement],
+    layers: Sequence[int],
+    coherent_WE: Sequence[npt.NDArray[np.floating]],
+) -> Floats:
+    """feature_WG: what the gate reads of each window, whose profile was taken of `layers`."""
+    return np.stack(
+        [
+            features_of(one, gate.layers, layers, coherent_E if gate.coherence else ())
+            for one, coherent_E in zip(found, coherent_WE, strict=True)
+        ]
+    )
 
 
 def coherent(setting: Setting, found: Sequence[Measurement], weights: Weights) -> list[npt.NDArray[np.float32]]:

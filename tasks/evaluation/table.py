@@ -76,10 +76,14 @@ def _against(
 ) -> dict[str, tuple[list[int], list[int]]]:
     """Domain → the places of the windows that are to score above, and of those that are to score below."""
     domains = sorted({domain for domain, _ in places})
+
+    def of(domain: str, kind: str) -> list[int]:
+        return places.get((domain, kind), [])
+
     if contrast != LISTS:
-        return {domain: (places[domain, WHOLE], places.get((domain, contrast), [])) for domain in domains}
-    texts = [place for domain in domains if not is_list(config, domain) for place in places[domain, WHOLE]]
-    return {domain: (texts, places[domain, WHOLE]) for domain in domains if is_list(config, domain) and texts}
+        return {domain: (of(domain, WHOLE), of(domain, contrast)) for domain in domains}
+    texts = [place for domain in domains if not is_list(config, domain) for place in of(domain, WHOLE)]
+    return {domain: (texts, of(domain, WHOLE)) for domain in domains if is_list(config, domain)}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ asks whether a window lies within what real windows have in all of them at once,
 | `zstd_halves` | zstd's bytes for the two halves, each alone, ÷ its bytes for the whole: what the halves share |
 | `distinct_tokens` | distinct tokens ÷ tokens |
 | `token_entropy` | entropy of the tokens ÷ the most it could be |
+| `tokens_once` | distinct tokens that come once ÷ distinct tokens |
+| `clumping` | how close together a token comes again: minus the mean log of the way to the next ÷ an even share of it |
+| `fixed_pairs` | log of how often pairs of neighbours come again, against as often by chance |
 | `repeated_ngrams` | share of the runs of 6 tokens that also begin earlier in the window |
 | `repeated_ngrams_far` | share of those that also begin a quarter of the window earlier, or more |
 | `repeated_lines` | share of the lines that are the same as another one |
@@ -37,12 +40,13 @@ from ladm.tasks.settings import Settings
 
 NAMES = (
     *("gzip_ratio", "zstd_ratio", "zstd_halves", "distinct_tokens", "token_entropy"),
+    *("tokens_once", "clumping", "fixed_pairs"),
     *("repeated_ngrams", "repeated_ngrams_far", "repeated_lines", "repeated_line_shapes", "shape_ratio"),
     *("digit_share", "space_share", "mark_share", "line_bytes", "line_spread"),
 )
 COLUMNS = [pa.field(name, pa.float64()) for name in NAMES]
 
-VERSION = 2
+VERSION = 3
 
 
 class TextConfig(Settings):
@@ -51,6 +55,11 @@ class TextConfig(Settings):
 
 _FAR = 4  # a far repeat is at least a quarter of the window back
 _GRAM = 6  # tokens
+_MOST_COMMON = 20  # a token that comes oftener is everywhere
+_MOST_16 = 0xFFFF
+_FEWEST_AGAIN = 11  # of fewer tokens that come again, nothing can be told
+EVEN_CLUMPING = 0.6
+"""`clumping` of tokens that are strewn evenly."""
 _LEVEL = 1
 _ROOM = 8  # slots of a table of hashes, for each value
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -83,8 +92,7 @@ def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
     middle = len(raw) // 2
     whole, first, second = (_compressed(compressor, part) for part in (raw, raw[:middle], raw[middle:]))
     near, far = _repeated(ids_L)
-    counts = _counts(ids_L)
-    share = counts / len(ids_L)
+    recurring = recurrence(ids_L)
     lines = [line for line in raw.split(b"\n") if line.strip()] or [raw]
     sizes = [len(line) for line in lines]
     mean = sum(sizes) / len(sizes)
@@ -95,8 +103,7 @@ def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
         "gzip_ratio": gzip_ratio(raw),
         "zstd_ratio": whole / len(raw),
         "zstd_halves": (first + second) / whole,
-        "distinct_tokens": len(counts) / len(ids_L),
-        "token_entropy": float(-(share * np.log(share)).sum()) / math.log(max(2, len(ids_L))),
+        **recurring,
         "repeated_ngrams": near,
         "repeated_ngrams_far": far,
         "repeated_lines": 1 - len(set(lines)) / len(lines),
@@ -110,10 +117,47 @@ def text_columns(ids_L: npt.NDArray[np.integer], text: str) -> dict[str, float]:
     }
 
 
-def _counts(ids_L: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
-    """How often each token that occurs does."""
-    counts = np.bincount(ids_L)
-    return counts[counts > 0]
+def recurrence(ids_L: npt.NDArray[np.integer]) -> dict[str, float]:
+    """How tokens come again: the columns from `distinct_tokens` to `fixed_pairs`.
+
+    Words drawn at random from a vocabulary come again evenly, hardly one of them once, and in no fixed company.
+    """
+    length = len(ids_L)
+    order_L = _order(ids_L)
+    sorted_L = ids_L[order_L]
+    first = np.flatnonzero(np.concatenate(([True], sorted_L[1:] != sorted_L[:-1])))
+    counts = np.diff(np.append(first, length))
+    count_L = np.repeat(counts, counts)  # of each place in the sorted order
+    share = counts / length
+    again = np.flatnonzero((sorted_L[1:] == sorted_L[:-1]) & (count_L[1:] <= _MOST_COMMON))
+    clumping = EVEN_CLUMPING
+    if len(again) >= _FEWEST_AGAIN:
+        way = (order_L[again + 1] - order_L[again]) * (count_L[again] + 1) / length
+        clumping = -float(np.log(way).mean())
+    number_L = np.empty(length, np.int64)  # of each token among the distinct ones
+    number_L[order_L] = np.repeat(np.arange(len(counts)), counts)
+    share_L = share[number_L]
+    chance = float(share_L[:-1] @ share_L[1:]) * (length - 1)
+    by_second = _order(number_L[1:])
+    by_both = by_second[_order(number_L[by_second])]
+    one, other = number_L[by_both], number_L[by_both + 1]
+    ends = np.flatnonzero(np.concatenate(((one[1:] != one[:-1]) | (other[1:] != other[:-1]), [True])))
+    times = np.diff(ends, prepend=-1)
+    return {
+        "distinct_tokens": len(counts) / length,
+        "token_entropy": float(-(share * np.log(share)).sum()) / math.log(max(2, length)),
+        "tokens_once": float(np.count_nonzero(counts == 1) / len(counts)),
+        "clumping": clumping,
+        "fixed_pairs": math.log((float((times * (times - 1)).sum()) + 1) / (chance + 1)),
+    }
+
+
+def _order(number_L: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
+    """What sorts numbers from 0 on, those that are alike in their order: numpy sorts 16 bits by counting."""
+    order_L = np.argsort(number_L.astype(np.uint16), kind="stable")
+    if len(number_L) and int(number_L.max()) > _MOST_16:
+        order_L = order_L[np.argsort((number_L >> 16).astype(np.uint16)[order_L], kind="stable")]
+    return order_L
 
 
 def _repeated(ids_L: npt.NDArray[np.integer]) -> tuple[float, float]:

@@ -1,7 +1,9 @@
 """Calibrating: what was measured of windows of the corpus and of the bundled sample becomes the run's own calibration.
 
-For models, lengths and spans that none is shipped for. It is made once, and holds for later runs of the store with the
-same settings, whatever the corpus has become by then: another one would have every window scored again.
+For models, lengths and spans that none is shipped for. Where one is shipped for the model at another length, it is
+carried over (`evaluation/carry_over.py`), unless one that is fitted on these windows alone is clearly better. It is
+made once, and holds for later runs of the store with the same settings, whatever the corpus has become by then: another
+one would have every window scored again.
 """
 
 from __future__ import annotations
@@ -9,31 +11,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 from pydantic import Field
 
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.evaluation import sample_windows
-from ladm.tasks.evaluation.contrast_set import BROKEN, CALIBRATE, JUNK, WHOLE, ContrastConfig
-from ladm.tasks.evaluation.fit import About, calibration_of, profiled_layers
-from ladm.tasks.evaluation.gate import FEWEST_WINDOWS, Windows
-from ladm.tasks.evaluation.reference import real_text
-from ladm.tasks.evaluation.scores import Choice, Floats, Scores, Setting, calibrated_scores, features_of, named_layers
-from ladm.tasks.evaluation.table import ALL_DOMAINS, table
+from ladm.tasks.evaluation.contrast_set import BROKEN, JUNK, ContrastConfig
+from ladm.tasks.evaluation.fit import About
+from ladm.tasks.evaluation.gate import FEWEST_WINDOWS
+from ladm.tasks.evaluation.own_calibration import best_calibration, of_real_text, rows_that_rank
+from ladm.tasks.evaluation.scores import Setting
 from ladm.tasks.job import Job, Outcome, Stage
 from ladm.tasks.manifest import Counts
 from ladm.tasks.scorers.calibration import Calibration
+from ladm.tasks.scorers.loaded_calibration import load_calibration
 from ladm.tasks.settings import Settings
 from ladm.tasks.stages.scan import Measurement, ScanConfig, read_measurements
 from ladm.tasks.storage.store import Store
 
 UNLIKE = "unlike real text, or made of it"
-HOLDS_NOTHING_BACK = 1e9
-"""The threshold of a run's own gate: it rests on few windows, so what is unlike real text loses in rank, and no more.
-`select.gate` sets another."""
-FOLDS = 4
-"""Parts of the documents that are left out in turn, to tell what the calibration is worth."""
 
 
 class CalibrateConfig(Settings):
@@ -44,6 +40,13 @@ class CalibrateConfig(Settings):
     the bundled sample. Of each, one whole window and four or five that are made of it are put through the model."""
     seed: int = Field(default=0, ge=0)
     """Draws the documents. Another seed makes another calibration, and all windows are scored again."""
+
+
+class Lender(Settings):
+    """The shipped calibration that lends what a run's few windows cannot tell."""
+
+    model_digest: str
+    window_length: int
 
 
 class FitConfig(Settings):
@@ -57,6 +60,8 @@ class FitConfig(Settings):
     """Layers of the model."""
     contrast: ContrastConfig
     """How the windows were made."""
+    lender: Lender
+    """Its calibration is carried over where it is of the model, else its gate lends its view of the text."""
 
 
 def calibrate(job: Job, store: Store, key: str) -> Outcome:
@@ -74,13 +79,13 @@ def calibrate(job: Job, store: Store, key: str) -> Outcome:
         spans, asked.length, asked.scan.layers, asked.n_layers, asked.scan.profile_layers, asked.scan.topic_layer
     )
     found = read_measurements(store, job.all("measurements"), asked.scan, asked.scan.layers)
-    used, whole = _of_real_text(setting, found)
-    _check_enough(whole, asked.length)
     about = About(job.environment["model"], job.identity[0], job.environment["versions"])
-    calibration = calibration_of(setting, asked.contrast, used, about)
+    lender = load_calibration(None, about.model, asked.lender.model_digest, asked.lender.window_length)
+    used, whole = of_real_text(setting, found, about.digest, lender)
+    _check_enough(whole, asked.length)
+    calibration, rows = best_calibration(setting, asked.contrast, used, about, lender)
     if calibration.gate is None:
         raise ConfigError(_too_few(len(whole), asked.length))
-    rows = table(setting, used, _left_out(setting, asked.contrast, used, about), asked.contrast, CALIBRATE)
     of_sample = [one for one in whole if one.domain.startswith(sample_windows.DOMAINS)]
     made_from = {
         "windows": len(used),
@@ -89,8 +94,9 @@ def calibrate(job: Job, store: Store, key: str) -> Outcome:
         "whole_windows_of_the_sample": len(of_sample),
         "windows_left_out": len(found) - len(used),
     }
-    gate = calibration.gate.model_copy(update={"threshold": HOLDS_NOTHING_BACK})
-    calibration = calibration.model_copy(update={"expected": tuple(rows), "made_from": made_from, "gate": gate})
+    calibration = calibration.model_copy(
+        update={"expected": tuple(rows), "made_from": calibration.made_from | made_from}
+    )
     return Outcome(
         counts=Counts(received=len(found), kept=len(used), dropped={UNLIKE: len(found) - len(used)}),
         files=[store.write_file("calibrate", key, "json", orjson.dumps(calibration.model_dump(mode="json")))],
@@ -104,7 +110,7 @@ def told(calibration: Calibration) -> dict[str, Any]:
     `left_out` is, for each contrast, how often a whole window scored above one of that kind by a calibration that had
     not seen its document: the mean over domains.
     """
-    rows = [row for row in calibration.expected if row["formula"] == "calibrated" and row["domain"] == ALL_DOMAINS]
+    rows = rows_that_rank(calibration.expected)
     return {"made_from": calibration.made_from, "left_out": {row["contrast"]: row["auc"] for row in rows}}
 
 
@@ -115,26 +121,13 @@ def told_line(calibration: Calibration) -> str:
     junk = [auc for kind, auc in worth.items() if kind in JUNK]
     if junk:
         broken.append(f"junk {sum(junk) / len(junk):.2f}")
+    carried = made.get("carried_from", 0)
+    how = f"carried over from the one shipped for {carried:,} tokens by" if carried else "made from"
     return (
-        f"calibrate: made from {made.get('windows', 0)} windows, {made.get('whole_windows_of_the_corpus', 0)} whole "
+        f"calibrate: {how} {made.get('windows', 0)} windows, {made.get('whole_windows_of_the_corpus', 0)} whole "
         f"ones of the corpus and {made.get('whole_windows_of_the_sample', 0)} of the bundled sample; whole documents "
         f"that it had not seen scored above others: {', '.join(broken) or 'not measured'} (1 is always, 0.5 is chance)"
     )
-
-
-def _of_real_text(setting: Setting, found: Sequence[Measurement]) -> tuple[list[Measurement], list[Measurement]]:
-    """The measurements of windows that are made of real text alone, and those of whole windows among them."""
-    whole = [one for one in found if one.kind == WHOLE]
-    if not whole:
-        return [], []
-    layers = profiled_layers(setting)
-    features = np.stack([features_of(one, layers, setting.profile_layers) for one in whole])
-    windows = Windows(features, [one.domain for one in whole], [one.base for one in whole])
-    trusted_W = np.array([one.domain.startswith(sample_windows.DOMAINS) for one in whole])
-    real_W = real_text(layers, windows, trusted_W)
-    junk = {one.base for one, real in zip(whole, real_W, strict=True) if not real}
-    used = [one for one in found if not junk.intersection(one.documents)]
-    return used, [one for one in used if one.kind == WHOLE]
 
 
 def _check_enough(whole: Sequence[Measurement], length: int) -> None:
@@ -151,27 +144,4 @@ def _too_few(windows: int, length: int) -> str:
     )
 
 
-def _left_out(setting: Setting, config: ContrastConfig, used: Sequence[Measurement], about: About) -> Scores:
-    """The scores of each window by a calibration that has not seen the window of its document.
-
-    Nothing where the rest of the documents is too few to calibrate on.
-    """
-    documents = sorted({one.base for one in used})
-    fold_of = {document: number % FOLDS for number, document in enumerate(documents)}
-    scores: dict[str, Floats] = {}
-    for fold in range(FOLDS):
-        out = [place for place, one in enumerate(used) if fold_of[one.base] == fold]
-        rest = [one for one in used if fold_of[one.base] != fold]
-        if not out or not any(one.kind == WHOLE for one in rest):
-            continue
-        fitted = calibration_of(setting, config, rest, about)
-        if fitted.gate is None:
-            continue
-        found = calibrated_scores(setting, [used[place] for place in out], fitted)
-        for choice, values in found.items():
-            scores.setdefault(choice.formula, np.full(len(used), np.nan))[out] = values
-    named, last = named_layers(setting.profile_layers), max(setting.profile_layers)
-    return {Choice("ladm", formula, named, last): values for formula, values in scores.items()}
-
-
-STAGE = Stage(name="calibrate", version="3", compute=calibrate, unkeyed=("measurements",))
+STAGE = Stage(name="calibrate", version="5", compute=calibrate, unkeyed=("measurements",))

@@ -139,4 +139,4 @@ def _drawn(store: Store, job: Job, config: ContrastConfig) -> set[str]:
     return {window_id for pool in pools.values() for _, window_id in sorted(pool)[:MOST_DOCUMENTS]}
 
 
-STAGE = Stage(name="contrast", version="3", compute=contrast, roles=("windows",))
+STAGE = Stage(name="contrast", version="4", compute=contrast, roles=("windows",))

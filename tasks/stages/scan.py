@@ -268,4 +268,4 @@ def read_measurements(store: Store, shards: list[Shard], asked: ScanConfig, laye
     return found
 
 
-STAGE = Stage(name="scan", version="7", compute=scan, roles=("windows",))
+STAGE = Stage(name="scan", version="8", compute=scan, roles=("windows",))

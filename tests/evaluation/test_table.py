@@ -182,6 +182,20 @@ def test_scorers_measured_on_some_documents_are_compared_on_those(found: list[Me
     assert not [r for r in table(SETTING, found, scores, ContrastConfig()) if r["scorer"] == "random"]
 
 
+@pytest.mark.parametrize("missing", [WHOLE, SPLICED])
+def test_a_domain_of_which_one_kind_is_left_out_says_nothing_and_stops_nothing(
+    found: list[Measurement], missing: str
+) -> None:
+    left = [one for one in found if (one.domain, one.kind) != ("Dictionaries", missing)]
+    assert choose_layers(SETTING, left).auc == choose_layers(SETTING, [o for o in found if o.domain == "Books"]).auc
+    scores = {Choice("ladm", "made-up", "all", None): np.arange(len(left), dtype=float)}
+    rows = table(SETTING, left, scores, ContrastConfig())
+    assert {row["domain"] for row in rows if row["contrast"] == SPLICED} == {"Books", ALL_DOMAINS}
+    nothing = [one for one in found if one.kind != missing]
+    assert choose_layers(SETTING, nothing).auc == 0.5
+    assert not [row for row in table(SETTING, nothing, {}, ContrastConfig()) if row["contrast"] == SPLICED]
+
+
 def test_costs_count_the_layers_run() -> None:
     assert forward_passes(SETTING, Choice("ladm", "published", "all", None)) == 1
     assert forward_passes(SETTING, Choice("ladm", "no-std", "3-5", 5)) == 0.525

@@ -9,9 +9,13 @@ import orjson
 import pytest
 
 from ladm.tasks.errors import ConfigError
+from ladm.tasks.evaluation.carry_over import can_be_carried
 from ladm.tasks.evaluation.contrast_set import JUNK
-from ladm.tasks.scorers.calibration import Calibration, load_calibration
+from ladm.tasks.evaluation.fit import paired_layers
+from ladm.tasks.evaluation.scores import Setting
+from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.ladm import LadmConfig, check_window_length
+from ladm.tasks.scorers.loaded_calibration import load_calibration, nearest_calibration
 
 FOLDER = files("ladm.tasks.scorers") / "calibrations"
 NAMES = sorted(entry.name for entry in FOLDER.iterdir())
@@ -66,3 +70,13 @@ def test_what_it_was_not_made_with_is_refused() -> None:
         calibration.applied(LadmConfig(formula="paper"))
     with pytest.raises(ConfigError, match=r"scorer\.ablation: no-length-weights is set"):
         calibration.applied(LadmConfig(ablation="no-length-weights"))
+
+
+@pytest.mark.parametrize(("length", "lender"), [(256, 1024), (768, 1024), (1500, 2048), (3000, 4096), (16384, 8192)])
+def test_at_other_lengths_the_nearest_can_be_carried_over(length: int, lender: int) -> None:
+    digest = Calibration.model_validate(orjson.loads((FOLDER / NAMES[0]).read_bytes())).model_digest
+    nearest, _ = nearest_calibration(digest, length)
+    assert nearest.window_length == lender
+    measured = Setting(LadmConfig(span=8), length, tuple(range(30)), 30)
+    assert can_be_carried(nearest, paired_layers(measured), nearest.weights.states_of)
+    assert nearest_calibration("of another model", length)[0] == nearest, "it lends its view of the text"
