@@ -2,8 +2,10 @@
 
 Windows are cut from the corpus as the stage `tokenize` does it, and from every window its columns are worked out as the
 stage `measure` does it, the window's text decoded from its tokens included; the features of vocabulary, which scoring
-works out by itself, are told apart. CPU time of all threads, without reading and writing files; by turns. The variable
-is what the `ladm` command sets: shared among threads, small matrices take longer.
+works out by itself, are told apart. Beside both stands what the tokenizers library takes to tokenize the windows' text,
+since the stage, which looks up words that it met before, is several times as fast. CPU time of all threads, without
+reading and writing files; by turns. The variable is what the `ladm` command sets: shared among threads, small matrices
+take longer.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/columns.py [--lengths 1024 4096] [--documents 400] [--rounds 3]
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,8 @@ def main() -> None:
         f"{len(texts)} documents of the corpus, SmolLM2's tokenizer. `first`: one window a document, whose tokens are "
         "exactly counted; `all`: every window of it. CPU time, medians of each round's own."
     )
-    columns = ["window", "windows", "tokenization", "columns of the text", "÷ tokenization", "vocabulary", "÷"]
+    columns = ["window", "windows", "the stage `tokenize`", "the library, windows' text", "columns of the text"]
+    columns += ["÷ stage", "÷ library", "vocabulary", "÷ stage"]
     packages = ["ladm", "tokenizers", "zstandard", "numpy"]
     print(write_section("Columns of the text", command, packages, columns, rows, text))
 
@@ -61,26 +65,32 @@ def timed_rows(texts: list[str], length: int, rounds: int) -> list[list[str]]:
     rows = []
     for take in ("first", "all"):
         config = WindowConfig.model_validate({"length": length, "take": take})
-        spent: dict[str, list[float]] = {"tokenize": [], "columns": [], "vocabulary": []}
+        spent: dict[str, list[float]] = {"tokenize": [], "library": [], "columns": [], "vocabulary": []}
         windows: list[Any] = []
         for _ in range(rounds):
             cut, seconds = cpu(lambda config=config: cut_documents(texts, load_tokenizer(model), config))
             spent["tokenize"].append(seconds)
             windows = [window.input_ids for document in cut for window in document.windows]
+            window_texts, tokenizer = list(map(text_of, windows)), load_tokenizer(model)
+            encode = partial(tokenizer.encode_batch_fast, window_texts, add_special_tokens=False)
+            spent["library"].append(cpu(encode)[1])
             for name, work in (
                 ("columns", lambda ids_L: text_columns(ids_L, text_of(ids_L))),
                 ("vocabulary", vocabulary_features),
             ):
                 spent[name].append(cpu(lambda work=work, windows=windows: [work(ids_L) for ids_L in windows])[1])
-        of_columns, of_vocabulary = (
-            statistics.median(one / whole for one, whole in zip(spent[name], spent["tokenize"], strict=True))
-            for name in ("columns", "vocabulary")
-        )
         times = {name: f"{statistics.median(seconds):.2f} s" for name, seconds in spent.items()}
-        cells = [times["tokenize"], times["columns"], f"{of_columns:.2f}", times["vocabulary"], f"{of_vocabulary:.2f}"]
+        cells = [times["tokenize"], times["library"], times["columns"]]
+        cells += [share(spent["columns"], spent["tokenize"]), share(spent["columns"], spent["library"])]
+        cells += [times["vocabulary"], share(spent["vocabulary"], spent["tokenize"])]
         rows.append([f"{length:,}, {take}", f"{len(windows):,}", *cells])
         print("  ".join(rows[-1]), flush=True)
     return rows
+
+
+def share(some: list[float], whole: list[float]) -> str:
+    """What some seconds are of others, the median of each round's own."""
+    return f"{statistics.median(one / other for one, other in zip(some, whole, strict=True)):.2f}"
 
 
 def cpu(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -24,9 +24,9 @@ from transformers import AutoModel
 
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.scorers.calculator import load_calculator
-from ladm.tasks.scorers.calibration import load_calibration
 from ladm.tasks.scorers.compiled_parts import compile_parts, kernels_work
 from ladm.tasks.scorers.ladm import LadmConfig
+from ladm.tasks.scorers.loaded_calibration import load_calibration
 from ladm.tasks.scorers.window_scores import score_windows
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 

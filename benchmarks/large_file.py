@@ -89,7 +89,8 @@ def measured(path: Path, rounds: int, megabytes: int, records: int) -> list[list
             store = path.parent / f"store-{number}-{list(WAYS).index(way)}"
             settings = [f"sources={path}", WAYS[way]]
             given = [one for setting in settings for one in ("--set", setting)]
-            answer = call(__file__, ["--run", "run", "--json", "--until", "ingest", "--store", store, *given])
+            asked = ["--run", "run", "--json", "--until", "ingest", "--store", store, *given]
+            answer = call(__file__, asked, watched=False)
             record = answer.said
             if record["stages"]["ingest"]["kept"] != records:
                 sys.exit(f"{way}: {record['stages']['ingest']['kept']:,} of {records:,} records were kept")

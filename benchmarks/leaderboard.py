@@ -36,9 +36,10 @@ from ladm.tasks.evaluation import broken, contrast_set, junk, passages
 from ladm.tasks.models.resolve import ResolvedModel, resolve_model
 from ladm.tasks.reading.document_shards import document_id
 from ladm.tasks.scorers.calculator import load_calculator
-from ladm.tasks.scorers.calibration import Calibration, load_calibration
+from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.gate import features_for, gate_distances, ranking_score
 from ladm.tasks.scorers.ladm import LadmConfig, dependency_scores
+from ladm.tasks.scorers.loaded_calibration import load_calibration
 from ladm.tasks.scorers.registry import BesideConfig
 from ladm.tasks.scorers.text import text_columns
 from ladm.tasks.scorers.window_scores import Wants, one_pass

@@ -68,13 +68,21 @@ def _cpu_seconds() -> float:
     )
 
 
-def call(script: str, arguments: Sequence[object], environment: Mapping[str, str] | None = None) -> Answer:
+def call(
+    script: str,
+    arguments: Sequence[object],
+    environment: Mapping[str, str] | None = None,
+    *,
+    watched: bool = True,
+) -> Answer:
     """Run a Python script, or an installed command, in a fresh process to its end.
 
     Args:
         script: Path of the script.
         arguments: Its arguments.
         environment: Variables to set beside this process's own.
+        watched: Whether its memory is looked at, and the CPU time of what it does not wait for; that takes some of the
+            cores on which it works, and stops it while it wants memory.
 
     Raises:
         RuntimeError: It failed; its own errors are on stderr.
@@ -85,17 +93,19 @@ def call(script: str, arguments: Sequence[object], environment: Mapping[str, str
         stdout=subprocess.PIPE,
         env={**os.environ, **(environment or {})},
     )
-    watch = _Watch(process.pid)
+    watch = _Watch(process.pid) if watched else None
     assert process.stdout is not None
     out = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - started
-    watch.stop()
+    if watch:
+        watch.stop()
     if process.returncode:
         raise RuntimeError(f"{script} {' '.join(map(str, arguments))} ended with {process.returncode}: {out[-500:]}")
     # `usage` has what was waited for, to the last; what was not (a fork server's workers) was only watched.
-    whole = Cost(wall, max(usage.ru_utime + usage.ru_stime, watch.cpu), watch.peak)
+    cpu = usage.ru_utime + usage.ru_stime
+    whole = Cost(wall, max(cpu, watch.cpu) if watch else cpu, watch.peak if watch else 0)
     return Answer(whole, json.loads(out) if out.strip().startswith("{") else {})
 
 

@@ -2,7 +2,7 @@
 
 The competitor is datatrove's pipeline for it, with two workers: `JsonlReader`, a `LambdaFilter` that drops what has
 fewer bytes than a window has tokens, and `DocumentTokenizer`, unshuffled, which writes the tokens of every document. It
-has a task for every file of the corpus, and with `--files` one for each worker, which costs it least. The candidate is
+has a task for each worker, which costs it least. The candidate is
 `ladm run --until tokenize` with `window.count: exact`, which counts every document's tokens as well, and writes
 documents, windows and their account. Both use the same tokenizer and find the same documents that fill a window, with
 the same numbers of tokens (checked). A second candidate is ladm's default, which tokenizes only what the windows need.
@@ -31,8 +31,6 @@ from results import write_section
 DATATROVE, EXACT, DEFAULT = "datatrove, 2 workers", "ladm, `count: exact`", "ladm, as by default"
 VARIANTS = (DATATROVE, EXACT, DEFAULT)
 WORKERS = 2
-MOST_TASKS = 100
-"""Of datatrove, which has a task for every file where these are not more."""
 Place = tuple[str, int]
 """A source file's name and a line."""
 
@@ -178,18 +176,13 @@ def with_datatrove(corpus: Path, folder: Path, tokenizer: Path, window: int) -> 
                 str(folder / "tokens"), tokenizer_name_or_path=str(tokenizer), eos_token=None, shuffle_documents=False
             ),
         ],
-        tasks=tasks_over(sources(corpus)),
+        tasks=WORKERS,
         workers=WORKERS,
         logging_dir=str(folder / "logs"),
     )
     with timed() as seconds, contextlib.redirect_stdout(sys.stderr):
         executor.run()
     return {"wall": seconds["wall"]}
-
-
-def tasks_over(paths: list[Path]) -> int:
-    """How many tasks of datatrove share the files."""
-    return len(paths) if len(paths) <= MOST_TASKS else WORKERS
 
 
 # -- what came of it -----------------------------------------------------------------------------------------
@@ -219,13 +212,12 @@ def datatrove_tokens(corpus: Path, folder: Path, window: int) -> dict[Place, int
     """The same of datatrove's files: one index a task, where each document ends."""
     tokens: dict[Place, int] = {}
     paths = sources(corpus)
-    tasks = tasks_over(paths)
-    for rank in range(tasks):
+    for rank in range(WORKERS):
         (index,) = (folder / "tokens").glob(f"{rank:05d}_*.index")
         lengths = np.diff(np.fromfile(index, np.uint64).astype(np.int64), prepend=0).tolist()
         places = [
             (path.name, line)
-            for path in paths[rank::tasks]
+            for path in paths[rank::WORKERS]
             for line, record in enumerate(records_of(path), 1)
             if len(record["text"].encode()) >= window
         ]
