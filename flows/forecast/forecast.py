@@ -161,7 +161,7 @@ def put_together(
         documents=sampled.amounts["documents"],
         windows=windows if "score" in plan.stages else 0,
         tokens=windows * plan.config.window.length,
-        seconds=round(total, 1),
+        seconds=round(total, 3),
         gpu_hours=round(scoring * share / 3600, 4) if on_gpu else None,
         cost=None if rate is None else round(rate * total / 3600, 2),
         bytes=sum(one.bytes for one in stages),

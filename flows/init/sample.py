@@ -16,7 +16,7 @@ from ladm.tasks.manifest import SourceFile
 from ladm.tasks.reading.readers import UnreadableFile, refuse_one_value
 from ladm.tasks.reading.rows import UnreadableValue, rows_of, told_apart
 from ladm.tasks.reading.streams import blocks_of, lines_of, text_blocks
-from ladm.tasks.storage.file_systems import io_errors, opened
+from ladm.tasks.storage.file_systems import io_errors, opened, reason_of
 
 FILES = 12
 """Files of a kind that are looked into."""
@@ -54,13 +54,23 @@ def sample_of(files: Sequence[SourceFile], kind: str) -> Sample:
                 reader = {"jsonl": _lines, "parquet": _parquet, "arrow": _arrow}[kind]
                 share = yield_into(sample, reader(stream, file), file.name or file.uri)
         except io_errors(UnreadableFile, ValueError, pa.ArrowException) as error:
-            sample.reasons.append(error.reason if isinstance(error, UnreadableFile) else f"damaged {kind}")
+            sample.reasons.append(_why(error, kind))
             continue
         if len(sample.records) > before:
             seen += file.size * share
     total = sum(file.size for file in files)
     sample.share = min(1.0, max(seen, 1.0) / max(total, 1))
     return sample
+
+
+def _why(error: Exception, kind: str) -> str:
+    """Why a file could not be read: what is wrong with it, or with the way to it."""
+    if isinstance(error, UnreadableFile):
+        return error.reason
+    decoding = isinstance(error, OSError) and error.errno is None  # what Arrow raises of some damaged files
+    if isinstance(error, io_errors()) and not decoding:
+        return f"cannot be read ({reason_of(error)})"
+    return f"damaged {kind}"
 
 
 def yield_into(sample: Sample, records: Iterator[tuple[dict[str, Any], float]], name: str) -> float:

@@ -53,6 +53,8 @@ HUB_SECONDS = 5.0
 
 LISTINGS = {"use_listings_cache": False}
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_aws: dict[str, str] | None = None
+"""The variables of the environment by which S3 was reached last."""
 
 
 def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
@@ -77,6 +79,7 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
             raise ValueError(f"{wrong} holds a password; leave it out, S3 asks for AWS_SECRET_ACCESS_KEY alone")
         impatience = {"config_kwargs": {"connect_timeout": 3, "retries": {"max_attempts": 1}}}
         options |= impatience if impatient else patience_options()
+        _forget_what_was_reached_otherwise()
     if uri.startswith(("http://", "https://")):
         options["client_kwargs"] = _web_options(impatient)
     if uri.startswith("hf://") and impatient:
@@ -95,6 +98,19 @@ def file_system(uri: str, impatient: bool = False) -> tuple[Any, str]:
     if is_s3(uri):
         set_patience(fs, TRIES_BEFORE_WORK if impatient else TRIES)
     return fs, cast(str, path)
+
+
+def _forget_what_was_reached_otherwise() -> None:
+    """Have S3 reached by the environment as it is now.
+
+    s3fs keeps a connection by its options alone. Somebody who mends a key or an address in a notebook would go on with
+    the one of before.
+    """
+    global _aws  # noqa: PLW0603
+    now = {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name.endswith("_PROXY")}
+    if _aws not in (None, now):
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    _aws = now
 
 
 @cache

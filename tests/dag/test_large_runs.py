@@ -14,7 +14,7 @@ from test_large_files import rows_of
 from test_processes import start, wait_for
 
 from ladm.flows.config import load_config
-from ladm.flows.dag.preflight import preflight
+from ladm.flows.dag.preflight import RUNNER_PACKAGES, preflight
 from ladm.flows.orchestration import readers as readers_module
 from ladm.flows.orchestration.readers import Readers, jobs_to_read, readers_ahead, started_ahead
 from ladm.tasks.job import Job, run_job
@@ -171,6 +171,7 @@ def test_what_is_to_be_read_tells_how_many_are_started_ahead(
             super().__init__(0)
 
     monkeypatch.setattr(readers_module, "Readers", Noted)
+    monkeypatch.setitem(RUNNER_PACKAGES, "ray", ())  # it need not be installed to be asked for
 
     def ahead(*settings: str) -> tuple[int, int] | None:
         asked.clear()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ import pytest
 from conftest import Answer, sentence
 
 from ladm.flows.config import load_config
+from ladm.flows.init import sample
 from ladm.tasks.reading.readers import read_records
 from ladm.tasks.reading.records import Record, UnreadableFile
 from ladm.tasks.reading.sources import list_sources
@@ -160,3 +162,17 @@ def test_a_home_of_nobody_is_told_in_a_line(ladm: Cli) -> None:
     answer = ladm("run", "~nobody9/config.yaml")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "give an existing file" in answer.err
+
+
+def test_a_file_that_cannot_be_reached_is_not_called_damaged(
+    tmp_path: Path, ladm: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data" / "a.jsonl", lines([{"text": text(1)}]))
+
+    def refuse(uri: str) -> BinaryIO:
+        raise PermissionError(errno.EACCES, "Permission denied", uri)
+
+    monkeypatch.setattr(sample, "opened", refuse)
+    answer = ladm("init", tmp_path / "data", "--out", tmp_path / "config.yaml")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "1 cannot be read (Permission denied): .jsonl" in answer.err

@@ -33,6 +33,7 @@ from ladm.tasks.reading.readers import SourceConfig
 from ladm.tasks.reading.sources import list_sources
 from ladm.tasks.stages import ingest
 from ladm.tasks.stages.export import STAGE, export
+from ladm.tasks.storage.file_systems import io_errors
 from ladm.tasks.storage.store import Store
 
 Cli = Callable[..., Answer]
@@ -337,6 +338,20 @@ def test_no_secret_in_what_is_written_when_s3_refuses(
     s3fs.S3FileSystem.clear_instance_cache()
     answers.append(ladm(*on_s3(place, corpus)))
     _check_secret_is_nowhere(place, tmp_path, [text for answer in answers for text in answer[1:]], wrong, token)
+
+
+@pytest.mark.parametrize("wrong", ["another secret", "nobody answers"])
+def test_what_was_wrong_can_be_mended_in_the_same_process(
+    place: Place, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    store = Store(place.store, impatient=True)
+    store.write_bytes("one", b"1")
+    with monkeypatch.context() as patched:
+        for name, value in WRONG[wrong][0].items():
+            patched.setenv(name, str(value))
+        with pytest.raises(io_errors()):
+            Store(place.store, impatient=True).read_bytes("one")
+    assert Store(place.store, impatient=True).read_bytes("one") == b"1"
 
 
 def test_listing(place: Place) -> None:
