@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def records_of(path: Path) -> Iterator[dict[str, Any]]:
         reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         for line in io.TextIOWrapper(reader, encoding="utf-8"):
             yield json.loads(line)
+
+
+def made_up_texts(seed: int = 0) -> Iterator[str]:
+    """Texts without end, of 700 words each out of 3,000 that are made up of letters."""
+    words = random.Random(seed)
+    known = ["".join(words.choices("abcdefghijklmnopqrstuvwxyz", k=words.randint(2, 9))) for _ in range(3000)]
+    while True:
+        yield " ".join(words.choices(known, k=700))
 
 
 def write_files(folder: Path, records: Sequence[dict[str, Any]], files: int) -> list[Path]:

@@ -57,7 +57,8 @@ def main() -> None:
         f"machine at the end (1, 5 and 15 minutes): {load}."
     )
     command = f"python benchmarks/large_file.py --megabytes {options.megabytes} --rounds {options.rounds}"
-    print(write_section("One large file", command, ["ladm", "prefect", "pyarrow"], columns, rows, text))
+    title = f"One large file, {options.megabytes:,} MB"
+    print(write_section(title, command, ["ladm", "prefect", "pyarrow"], columns, rows, text))
 
 
 def written(path: Path, size: int) -> int:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import sys
 import tempfile
 from pathlib import Path
 
+from corpus import made_up_texts
 from measure import Answer, call, cells
 from results import write_section
 
@@ -47,12 +47,11 @@ def main() -> None:
 
 def measured(folder: Path, model: str, files: int, earlier: Path | None) -> list[list[str]]:
     """The table's lines."""
-    words = random.Random(0)
-    known = ["".join(words.choices("abcdefghijklmnopqrstuvwxyz", k=words.randint(2, 9))) for _ in range(3000)]
+    texts = made_up_texts()
     paths = [folder / "sources" / f"{number // 1000:03d}" / f"{number:06d}.jsonl" for number in range(files)]
     for number, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, " ".join(words.choices(known, k=700)), number)
+        _write(path, next(texts), number)
     trees = {NOW: None, **({EARLIER: earlier} if earlier else {})}
     rows, cold = [], dict.fromkeys(trees, 0.0)
     few = folder / "few"
@@ -64,7 +63,7 @@ def measured(folder: Path, model: str, files: int, earlier: Path | None) -> list
     print("  ".join(rows[-1]), file=sys.stderr, flush=True)
     for number, what in enumerate(("cold", "warm", "one file changed")):
         if what == "one file changed":
-            _write(paths[files // 2], " ".join(words.choices(known, k=700)), files // 2)
+            _write(paths[files // 2], next(texts), files // 2)
         for version in list(trees)[:: 1 if number % 2 == 0 else -1]:
             store = folder / f"store-{list(trees).index(version)}"
             answer = run(folder / "sources", store, model, trees[version])

@@ -6,7 +6,8 @@ has a task for each worker, which costs it least. The candidate is
 `ladm run --until tokenize` with `window.count: exact`, which counts every document's tokens as well, and writes
 documents, windows and their account. Both use the same tokenizer and find the same documents that fill a window, with
 the same numbers of tokens (checked). A second candidate is ladm's default, which tokenizes only what the windows need.
-Each runs in a process of its own, by turns. With `--files N` the text lies in N files, a piece of a document in each.
+Each runs in a process of its own, by turns. With `--files N` the text lies in N files, a piece of a document in each;
+with `--made-up` besides, each file is a document of 700 words out of 3,000 that are made up, as in `many_files.py`.
 
     pip install -c constraints.txt -e '.[test]' -r benchmarks/requirements.txt && python benchmarks/tokenizing.py
 """
@@ -23,7 +24,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from corpus import SHARED, documents, records_of, write_file
+from corpus import SHARED, documents, made_up_texts, records_of, write_file
 from measure import Answer, call, cells, median_cost, timed
 from results import write_section
 
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=SHARED, metavar="FOLDER")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="by turns; the medians are taken")
     parser.add_argument("--files", type=int, metavar="N", help="lay the text out in so many files")
+    parser.add_argument("--made-up", action="store_true", help="with --files: documents of made-up words")
     parser.add_argument("--window", type=int, default=4096, metavar="TOKENS")
     parser.add_argument("--work", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -58,7 +60,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ladm-tokenizing-") as name:
         if options.files:
             pieces = Path(name) / "files"
-            write_pieces(pieces, corpus, options.files)
+            if options.made_up:
+                write_made_up(pieces, options.files)
+            else:
+                write_pieces(pieces, corpus, options.files)
             corpus = pieces
         rows = measured(corpus, Path(name), options.rounds, options.window)
         paths = sources(corpus)
@@ -77,6 +82,9 @@ def main() -> None:
     if options.files:
         command += f" --files {options.files} --window {options.window}"
         title += f", {options.files:,} files"
+    if options.files and options.made_up:
+        command += " --made-up"
+        title += " of made-up words"
     packages = ["ladm", "datatrove", "tokenizers", "prefect"]
     print(write_section(title, command, packages, columns, rows, text))
 
@@ -100,6 +108,13 @@ def write_pieces(folder: Path, corpus: Path, files: int) -> None:
             piece = text[len(text) * number // due : len(text) * (number + 1) // due]
             write_file(folder / f"{written + number:06d}.jsonl", [{**record, "text": piece}])
         written, text = written + due, "" if due else text
+
+
+def write_made_up(folder: Path, files: int) -> None:
+    """Write so many files of one made-up document each."""
+    folder.mkdir()
+    for number, text in zip(range(files), made_up_texts(), strict=False):
+        write_file(folder / f"{number:06d}.jsonl", [{"text": text, "meta": {"pile_set_name": f"d{number % 4}"}}])
 
 
 def measured(corpus: Path, folder: Path, rounds: int, window: int) -> list[list[str]]:
