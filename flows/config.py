@@ -78,6 +78,8 @@ class ScorerConfig(LadmConfig):
 
     layers_by_name: ClassVar[tuple[str, ...]] = (*LadmConfig.layers_by_name, FITTING, OWN)
 
+    span: int = Field(default=128, ge=1)
+    """Tokens in a span (the paper's l). Left out, a calibration says it; a run's own has a 32nd of the window."""
     layers: str | tuple[int, ...] = FITTING
     """Which layers are scored, or by which calibration. `fitting`: use the calibration shipped for this model, window
     length and span; without one, as `own`. `own`: make a calibration, once, from windows of the corpus and of the

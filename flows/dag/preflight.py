@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
-from ladm.flows.config import BY_CALIBRATION, FITTING, OWN, RunConfig
-from ladm.flows.dag.calibrating import can_be_calibrated, none_fits_line
+from ladm.flows.config import BY_CALIBRATION, FITTING, RunConfig
+from ladm.flows.dag.calibrating import none_fits_line
 from ladm.flows.dag.plan import Plan
+from ladm.flows.dag.settled_scorer import measuring_scorer, with_calibration
 from ladm.flows.dag.stages import NAMES, STORE_FOLDERS, planned_rows, rows_of_stage, told_stages
 from ladm.flows.runs.read import known_files
-from ladm.tasks.condition import check_columns_are_made, domains_named
+from ladm.tasks.condition import domains_named
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.interface import ExportConfig
 from ladm.tasks.exporters.tokens import settled, tokenizers_of
@@ -24,18 +25,14 @@ from ladm.tasks.reading.names import named, unsure
 from ladm.tasks.reading.no_sources import own_folders
 from ladm.tasks.reading.records import ConstDomain
 from ladm.tasks.reading.sources import ListedFile, list_files, list_sources
-from ladm.tasks.scorers.calibration import Calibration
-from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import (
-    CALIBRATED,
     LadmConfig,
     check_window_length,
     layers_left_out,
     left_out_line,
     measured_layers,
 )
-from ladm.tasks.scorers.loaded_calibration import fitting_calibration, load_calibration
-from ladm.tasks.scorers.loaded_model import check_device, in_fast_precision
+from ladm.tasks.scorers.loaded_model import check_device
 from ladm.tasks.stages.benchmarks import check_benchmark
 from ladm.tasks.stages.publish import check_publish
 from ladm.tasks.storage.file_systems import io_errors, is_s3, reason_of
@@ -105,41 +102,6 @@ def preflight(config: RunConfig, until: str = "export", tell: Callable[[str], No
     )
 
 
-def measuring_scorer(scorer: LadmConfig, calibration: Calibration | None) -> LadmConfig:
-    """The scorer with the layers that are measured: a calibration's, or those that the run's own is chosen from."""
-    if calibration:
-        return calibration.applied(scorer)
-    return scorer.model_copy(update={"layers": "all"}) if scorer.layers == OWN else scorer
-
-
-def with_calibration(config: RunConfig, model: ResolvedModel) -> tuple[RunConfig, Calibration | None]:
-    """The configuration with its choice of layers settled, and the calibration that it means, if any."""
-    scorer: LadmConfig = config.scorer
-    length, calibration = config.window.length, None
-    if scorer.layers == FITTING:
-        calibration = fitting_calibration(scorer, model.digest, length)
-        without = OWN if can_be_calibrated(scorer, length) else "all"
-        scorer = scorer.model_copy(update={"layers": CALIBRATED if calibration else without})
-    elif scorer.layers == OWN and not can_be_calibrated(scorer, length):
-        raise ConfigError(
-            f"scorer.layers: own needs formula: published, no ablation, and windows of {CELLS} tokens or more; set "
-            "scorer.layers=all, or leave these out"
-        )
-    elif scorer.layers == CALIBRATED:
-        calibration = load_calibration(scorer.calibration, scorer.model, model.digest, length)
-    if calibration:
-        scorer = calibration.stated(scorer)
-    if calibration or scorer.layers == OWN:
-        scorer = in_fast_precision(scorer)
-    config = config.model_copy(update={"scorer": scorer})
-    given: tuple[str, ...] | None = ("dependency", "gate") if scorer.layers == OWN else None
-    if calibration:
-        given = (*calibration.gives, *(["gate"] if calibration.gate else []))
-    check_rank_by(config, given)
-    check_columns_are_made(config.select.where, scorer.beside.names, given or ())
-    return config, calibration
-
-
 def check_until(config: RunConfig, until: str) -> None:
     """Refuse a last stage that there is not, or that nothing in the configuration asks for."""
     if until not in NAMES:
@@ -171,25 +133,6 @@ def check_device_is_here(config: RunConfig) -> None:
     """Refuse a device that this machine does not have, where it is this machine that scores."""
     if config.execution.runner == "threads":
         check_device(config.scorer.device)
-
-
-def check_rank_by(config: RunConfig, by_calibration: Collection[str] | None) -> None:
-    """Refuse to rank by a score that neither the calibration, if there is one, nor a scorer beside it gives."""
-    by = config.select.rank_by
-    given = (
-        "ladm",
-        *(name for name in by_calibration or () if name in ("dependency", "order")),
-        *config.scorer.beside.names,
-    )
-    if by in given:
-        return
-    if by_calibration is None:
-        raise ConfigError("select.rank_by: order comes with a calibration; set scorer.layers=calibrated")
-    which = repr(config.scorer.calibration) if config.scorer.calibration else "the shipped one"
-    raise ConfigError(
-        f"select.rank_by: {by} is not given by the calibration ({which}); rank by {' or '.join(given)}, or make "
-        f"one that has it with `ladm evaluate`"
-    )
 
 
 def check_domains(config: RunConfig) -> None:

@@ -24,6 +24,7 @@ from ladm.tasks.scorers.ladm import LadmConfig, check_window_length
 from ladm.tasks.scorers.loaded_calibration import load_calibration
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import SCORES, BesideConfig
+from ladm.tasks.scorers.spans import span_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def question_of(
     scorer: LadmConfig = config.scorer.model_copy(
         update={"formula": "published", "layers": "all", "calibration": None, "ablation": "none"}
     )
+    if "span" not in config.scorer.model_fields_set:
+        scorer = scorer.model_copy(update={"span": span_of(length)})
     check_window_length(scorer, length)
     if length < CELLS:
         raise ConfigError(f"window.length: {length} tokens are too few to evaluate; set it to {CELLS} or more")

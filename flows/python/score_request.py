@@ -28,15 +28,13 @@ from ladm.tasks.scorers.loaded_model import (
     text_reader,
 )
 from ladm.tasks.scorers.registry import BesideConfig
+from ladm.tasks.scorers.spans import span_of
 from ladm.tasks.tokenizing.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from ladm.tasks.scorers.model_turns import Turns
-
-SPANS = 32
-"""Spans of a window where nothing says how long one is."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def request_of(model: str, window: int, layers: str | Sequence[int], settings: d
     if calibration is not None:
         settled: LadmConfig = in_fast_precision(calibration.applied(scorer))
     else:
-        settled = scorer if "span" in settings else scorer.model_copy(update={"span": max(1, window // SPANS)})
+        settled = scorer if "span" in settings else scorer.model_copy(update={"span": span_of(window)})
     check_window_length(settled, window)
     settled = resolved_scorer(settled).model_copy(update={"layers": tuple(measured_layers(settled, facts, window))})
     if calibration is not None and calibration.gate is not None:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SPANS = 32
+"""Spans in a window, where a calibration says nothing else: as in those that are shipped."""
+
+
+def span_of(length: int) -> int:
+    """Tokens in each of `SPANS` spans of a window of `length` tokens."""
+    return max(1, length // SPANS)
+
 
 @dataclass(frozen=True)
 class QuerySpan:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ladm.flows.config import RunConfig
-from ladm.flows.dag.preflight import with_calibration
+from ladm.flows.dag.settled_scorer import with_calibration
 from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.scorers import loaded_model, processor
 from ladm.tasks.scorers.ladm import LadmConfig
