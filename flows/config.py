@@ -62,7 +62,7 @@ class ExecutionConfig(Settings):
 
     retries: int = Field(default=3, ge=0, le=20)
     """How many times a failed task is tried again."""
-    retry_seconds: float = Field(default=2.0, ge=0)
+    retry_seconds: float = Field(default=2.0, ge=0, le=86_400)
     """Seconds to wait before the first retry. Each further wait is twice as long."""
     runner: Literal["threads", "ray", "dask"] = "threads"
     """Where tasks run: in threads of this process, or on a Ray or Dask cluster."""
