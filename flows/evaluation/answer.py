@@ -15,7 +15,14 @@ from ladm.tasks.errors import AccountError
 from ladm.tasks.evaluation.contrast_set import CALIBRATE, FEWEST_DOCUMENTS, JUNK, TEST
 from ladm.tasks.evaluation.fit import About, calibration_of, real_windows
 from ladm.tasks.evaluation.gate import FEWEST_WINDOWS
-from ladm.tasks.evaluation.scores import Scores, Setting, all_scores, forward_passes, is_one_layer
+from ladm.tasks.evaluation.scores import (
+    Scores,
+    Setting,
+    all_scores,
+    forward_passes,
+    is_one_layer,
+    shipped_scores,
+)
 from ladm.tasks.evaluation.stability import stability
 from ladm.tasks.evaluation.table import held_back, table
 from ladm.tasks.models.resolve import ResolvedModel
@@ -56,6 +63,8 @@ def answered(
     """The table, and the calibration where one is to be made."""
     calibration = question.calibration or _calibration(question, setting, measured)
     scores = all_scores(setting, measured, calibration)
+    if question.shipped:
+        scores |= shipped_scores(setting, measured, question.shipped)
     rows = table(setting, measured, scores, question.contrast, TEST)
     calibrating = [] if question.calibration else table(setting, measured, scores, question.contrast, CALIBRATE)
     if calibration and not question.calibration:
@@ -104,6 +113,7 @@ def _lacks(question: Question, measured: Sequence[Measurement], calibration: Cal
         lacks.append(
             f"the calibration has no gate, so junk may win: {real} real windows of texts to fit it on, and "
             f"{FEWEST_WINDOWS} are needed; give more documents, or more --windows"
+            + (", or stay with the shipped one" if question.shipped else "")
         )
     elif calibration.gate is None:
         lacks.append("the calibration has no gate, so junk may win; make a new one with `ladm evaluate`")

@@ -110,7 +110,8 @@ def _setting(question: Question) -> Setting:
     setting = Setting(config, length, question.layers, question.n_layers)
     given = question.calibration
     profiled = given.profiled if given else paired_layers(setting)
-    of_topics = given.weights.states_of if given else topic_layer(profiled)
+    known = given or question.shipped
+    of_topics = known.weights.states_of if known else topic_layer(profiled)
     return dataclasses.replace(setting, profile_layers=profiled, topic_layer=of_topics)
 
 

@@ -21,7 +21,7 @@ from ladm.tasks.models.facts import model_facts
 from ladm.tasks.scorers.calibration import Calibration
 from ladm.tasks.scorers.distance_profile import CELLS
 from ladm.tasks.scorers.ladm import LadmConfig, check_window_length
-from ladm.tasks.scorers.loaded_calibration import load_calibration
+from ladm.tasks.scorers.loaded_calibration import fitting_calibration, load_calibration
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.scorers.registry import SCORES, BesideConfig
 from ladm.tasks.scorers.spans import span_of
@@ -38,6 +38,8 @@ class Question:
     contrast: ContrastConfig
     calibration: Calibration | None
     """One to measure; None: make one."""
+    shipped: Calibration | None
+    """The one that a run takes by default, where one is shipped, to compare with."""
     beside: BesideConfig
     """The scorers to compare with: all, with the configuration's settings or their defaults."""
     device: str
@@ -76,20 +78,24 @@ def question_of(
     _check_folder(out)
     config = config.model_copy(update={"scorer": scorer})
     plan = preflight(config, "tokenize", console.say)
-    assert plan.model is not None
-    facts = model_facts(plan.model)
+    model = plan.model
+    assert model is not None
+    facts = model_facts(model)
     layers, _ = check_model(scorer, length, facts)
     found = None
     if calibration is not None:
-        found = load_calibration(calibration, plan.model.reference, plan.model.digest, length)
+        found = load_calibration(calibration, model.reference, model.digest, length)
         scorer = found.applied(scorer.model_copy(update={"ablation": found.ablation}))
         plan = dataclasses.replace(plan, config=config.model_copy(update={"scorer": scorer}))
         settings = settings.model_copy(update={"half": TEST, "exclude": found.documents})
+    made_with = LadmConfig(span=scorer.span, d_afs=scorer.d_afs, d_cds=scorer.d_cds)
+    shipped = fitting_calibration(made_with, model.digest, length)
     beside: dict[str, Any] = {name: {} for name in SCORES} | {"longattn": {"layer": layers[0]}}
     beside |= config.scorer.beside.model_dump(exclude_none=True)
     every = BesideConfig.model_validate(beside)
     device = resolved_scorer(scorer).device
-    return Question(plan, tuple(layers), facts.n_layers, settings, found, every, device, thorough, console)
+    known = (found, None if shipped == found else shipped)
+    return Question(plan, tuple(layers), facts.n_layers, settings, *known, every, device, thorough, console)
 
 
 def _check_folder(out: str) -> None:

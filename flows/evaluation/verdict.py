@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ladm.tasks.evaluation.contrast_set import SHUFFLED
-from ladm.tasks.evaluation.scores import is_one_layer
+from ladm.tasks.evaluation.scores import SHIPPED, is_one_layer
 from ladm.tasks.evaluation.table import ALL_DOMAINS
 
 CHANCE = 0.5
@@ -58,6 +58,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
     best = max(whole, key=lambda one: (one.row["auc"], one.choice[1] == "calibrated"))
     told = [best]
     told += [one for one in whole if one.choice[1] == "calibrated" and one is not best]
+    told += [one for one in whole if one.choice[1] == SHIPPED and one is not best]
     told += [one for one in whole if one.choice == ("ladm", "published", "all") and one is not best]
     name, contrast, auc = _name(best.choice), best.row["contrast"], best.row["auc"]
     if auc >= CHANCE:
@@ -74,6 +75,8 @@ def _name(choice: Named) -> str:
     scorer, formula, layers = choice
     if formula == "calibrated":
         return "the calibration"
+    if formula == SHIPPED:
+        return "the shipped calibration, the default"
     if scorer != "ladm":
         return scorer
     return f"{formula}, {'all layers' if layers == 'all' else f'layers {layers}'}"

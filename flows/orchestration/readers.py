@@ -17,6 +17,7 @@ from ladm.tasks.job import Job, Stage, run_jobs
 from ladm.tasks.job_processes import JobProcesses
 from ladm.tasks.manifest import Manifest
 from ladm.tasks.stages import cut, ingest
+from ladm.tasks.storage.file_systems import reached_by_others
 
 if TYPE_CHECKING:
     from ladm.flows.dag.plan import Plan
@@ -80,9 +81,16 @@ def readers_ahead() -> Readers | None:
     return _ahead.get()
 
 
+def can_read(job: Job) -> bool:
+    """Whether a job is theirs: it reads a part of a file, or a group, and they reach the files and the store."""
+    files = job.group or ([job.source] if job.part and job.source else [])
+    return bool(files) and all(map(reached_by_others, {job.store, *(file.uri for file in files)}))
+
+
 def jobs_to_read(plan: Plan) -> int:
     """About how many parts and groups the source files are read in, and files that are neither."""
     config = plan.config.ingest
-    parts = [listed.file.size // config.part_bytes for listed in plan.files if cut.can_be_cut(listed, config)]
-    small = sum(listed.file.size for listed in plan.files if listed.file.size < config.pack_bytes)
+    files = [listed for listed in plan.files if reached_by_others(listed.file.uri)]
+    parts = [listed.file.size // config.part_bytes for listed in files if cut.can_be_cut(listed, config)]
+    small = sum(listed.file.size for listed in files if listed.file.size < config.pack_bytes)
     return sum(parts) + (small // config.pack_bytes if config.pack_bytes else 0)

@@ -14,7 +14,7 @@ from prefect import Task
 from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
-from ladm.flows.orchestration.readers import Readers, readers_ahead
+from ladm.flows.orchestration.readers import Readers, can_read, readers_ahead
 from ladm.tasks.cores import cores
 from ladm.tasks.job import Job, Stage
 from ladm.tasks.job_processes import JobProcesses
@@ -96,7 +96,7 @@ class Threads:
     def submit(self, task: Task[..., Any], job: Job, *, holds_model: bool) -> PrefectFuture[Any]:
         """Start a task. Quoted, so that Prefect does not search the job's inputs for futures."""
         given = quote(job.as_dict())
-        if (job.part or job.group) and self.workers > 1:
+        if self.workers > 1 and can_read(job):
             return _submitted(task, given, self._readers.run_jobs)
         if not holds_model:
             return task.submit(given)

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from ladm.tasks.evaluation.gate import Windows, means, rounded, windows_of
-from ladm.tasks.evaluation.scores import Setting, coherent, features_read
+from ladm.tasks.evaluation.scores import Setting, coherent, features_read, reads_only
 from ladm.tasks.scorers.calibration import Calibration, ProfileWeights, profile_score
 from ladm.tasks.scorers.coherence import FeatureWeights
 from ladm.tasks.scorers.gate import Gate, gate_distances
@@ -28,14 +28,9 @@ SomeWeights = TypeVar("SomeWeights", ProfileWeights, FeatureWeights)
 
 
 def can_be_carried(shipped: Calibration, profile_layers: Sequence[int], topic_layer: int | None) -> bool:
-    """Whether what is measured of windows, in these layers, is all that a shipped calibration reads."""
-    states_of = shipped.weights.states_of
-    return (
-        shipped.gate is not None
-        and shipped.coherence is not None
-        and set(shipped.profiled) <= set(profile_layers)
-        and states_of in (None, topic_layer)
-    )
+    """Whether a shipped calibration has all its parts, and reads only what is measured of windows, in these layers."""
+    whole = shipped.gate is not None and shipped.coherence is not None
+    return whole and reads_only(shipped, profile_layers, topic_layer)
 
 
 def centred_on(gate: Gate, real: Windows) -> Gate:

@@ -35,7 +35,7 @@ class Choice:
         scorer: `ladm`, or another scorer's name.
         formula: `published`, `no-std`, `paper`; of a calibration, `calibrated` (what documents are ranked by), `order`,
             `dependency` (without its gate), and `calibrated-layers` (its layers alone, where it ranks by something
-            better).
+            better); `shipped`, what the calibration that a run takes by default ranks by.
         layers: As the table names them.
         last: The last layer that has to be run; None: the whole model; -1: none.
     """
@@ -46,6 +46,8 @@ class Choice:
     last: int | None
 
 
+SHIPPED = "shipped"
+"""The formula of the calibration that a run takes by default, where it is not the one that is made or measured."""
 SINGLY = (("published", "none"), ("no-std", "no-std"))
 """Formulas that are tried in every single layer, with the ablation that each is."""
 
@@ -155,6 +157,28 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
     if calibration.order:
         add("order", calibration.order.layers, np.array([one["order"] for one in given]))
     return scores
+
+
+def shipped_scores(setting: Setting, found: Sequence[Measurement], shipped: Calibration) -> Scores:
+    """What documents are ranked by in a run that is told of no other calibration: `shipped`.
+
+    NaN for windows of documents that it was made from. Nothing where what it reads was not measured.
+    """
+    if not reads_only(shipped, setting.profile_layers, setting.topic_layer):
+        return {}
+    seen = set(shipped.documents)
+    seen_W = np.array([not seen.isdisjoint({one.base, *one.documents}) for one in found])
+    return {
+        Choice("ladm", SHIPPED, choice.layers, choice.last): np.where(seen_W, np.nan, values)
+        for choice, values in calibrated_scores(setting, found, shipped).items()
+        if choice.formula == "calibrated"
+    }
+
+
+def reads_only(calibration: Calibration, profile_layers: Sequence[int], topic_layer: int | None) -> bool:
+    """Whether what is measured of windows, in these layers, is all that a calibration reads."""
+    states_of = calibration.weights.states_of
+    return set(calibration.profiled) <= set(profile_layers) and states_of in (None, topic_layer)
 
 
 def unlikeness(

@@ -198,6 +198,12 @@ def keeps_files(uri: str) -> bool:
     return not uri.startswith("data:") and not (separator and protocol in KEEP_NOTHING)
 
 
+def reached_by_others(uri: str) -> bool:
+    """Whether another process reaches a file as this one does: not what lies in memory, nor by what was set up here."""
+    protocol, separator, _ = uri.partition("://")
+    return not separator or (protocol in TESTED - {"memory"} and not fsspec.config.conf.get(protocol))
+
+
 def no_web_answer(error: FileNotFoundError) -> str | None:
     """Why a web server did not give a file, where it is not that there is none: fsspec takes all that for the same."""
     why = error.__cause__

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import zstandard
 from conftest import Answer, Corpus, run_arguments
 from test_large_files import rows_of
 from test_processes import start, wait_for
 
+import ladm as package
 from ladm.flows.config import load_config
 from ladm.flows.dag.preflight import RUNNER_PACKAGES, preflight
 from ladm.flows.orchestration import readers as readers_module
@@ -214,3 +216,27 @@ def test_nothing_is_started_ahead_where_a_run_has_been(
     (large.folder / "more.jsonl").write_bytes(b"\n".join(rows_of(1, 10)))
     assert ladm(*arguments).record["stages"]["ingest"]["kept"] == 20_010
     assert asked == [str(store)]
+
+
+@pytest.mark.parametrize("kind", ["a group", "a part"])
+def test_what_only_this_process_reaches_is_read_in_it(tmp_path: Path, kind: str) -> None:
+    memory = fsspec.filesystem("memory")
+    lines = [json.dumps({"text": f"{number} words " * 300, "domain": "d"}) + "\n" for number in range(400)]
+    if kind == "a group":
+        for number, line in enumerate(lines):
+            memory.pipe_file(f"/{tmp_path.name}/{number:03d}.jsonl", line.encode())
+    else:
+        packed = b"".join(zstandard.compress(line.encode()) for line in lines)
+        memory.pipe_file(f"/{tmp_path.name}/all.jsonl.zst", packed)
+    run = package.run(
+        sources=[{"uri": f"memory://{tmp_path.name}/*", "domain": "domain"}],
+        store=tmp_path / "store",
+        until="ingest",
+        progress=False,
+        execution={"workers": 2},
+        ingest={"pack_bytes": 2**17, "part_bytes": 2**12},
+    )
+    (record,) = (tmp_path / "store" / "runs").glob("*/run.json")
+    assert json.loads(record.read_text())["stages"]["ingest"]["run"] > 2
+    assert run.sql("select count(*) as documents from documents").to_pylist() == [{"documents": 400}]
+    memory.rm(f"/{tmp_path.name}", recursive=True)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ladm.tasks.evaluation.carry_over import carried_over
 from ladm.tasks.evaluation.dependency import stored
 from ladm.tasks.evaluation.gate import Windows, fit_gate, means
-from ladm.tasks.evaluation.scores import Setting, calibrated_scores, coherent, features_read, unlikeness
+from ladm.tasks.evaluation.scores import (
+    Setting,
+    calibrated_scores,
+    coherent,
+    features_read,
+    shipped_scores,
+    unlikeness,
+)
 from ladm.tasks.scorers import topics, vocabulary
 from ladm.tasks.scorers.calibration import Calibration, ProfileWeights, profile_score
 from ladm.tasks.scorers.coherence import APART, FEATURES, Coherence, FeatureWeights, PairWeights, pairs_of
@@ -152,3 +161,15 @@ def test_the_gate_lies_about_the_real_windows_with_the_shape_that_it_had(shipped
 def test_what_has_no_gate_cannot_be_carried_over(shipped: Calibration) -> None:
     with pytest.raises(ValueError, match="no gate"):
         carried_over(shipped.model_copy(update={"gate": None}), setting_of(OTHER), windows_of_length(OTHER, 3, 0.0))
+
+
+def test_the_shipped_calibration_is_compared_on_documents_that_it_has_not_seen(shipped: Calibration) -> None:
+    windows = windows_of_length(LENGTH, 6, level=0.0)
+    setting = setting_of(LENGTH)
+    (ranked,) = [v for k, v in calibrated_scores(setting, windows, shipped).items() if k.formula == "calibrated"]
+    seen = shipped.model_copy(update={"documents": (f"{LENGTH}-2", "another")})
+    ((choice, told),) = shipped_scores(setting, windows, seen).items()
+    assert choice.formula == "shipped"
+    assert np.isnan(told).tolist() == [number == 2 for number in range(6)]
+    assert np.array_equal(np.delete(told, 2), np.delete(ranked, 2))
+    assert shipped_scores(replace(setting, profile_layers=LAYERS[:1]), windows, seen) == {}
