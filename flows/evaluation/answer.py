@@ -63,8 +63,8 @@ def answered(
     """The table, and the calibration where one is to be made."""
     calibration = question.calibration or _calibration(question, setting, measured)
     scores = all_scores(setting, measured, calibration)
-    if question.shipped:
-        scores |= shipped_scores(setting, measured, question.shipped)
+    of_shipped = shipped_scores(setting, measured, question.shipped) if question.shipped else {}
+    scores |= of_shipped
     rows = table(setting, measured, scores, question.contrast, TEST)
     calibrating = [] if question.calibration else table(setting, measured, scores, question.contrast, CALIBRATE)
     if calibration and not question.calibration:
@@ -80,7 +80,7 @@ def answered(
         question.calibration is None,
         calibrating,
         held_back(calibration, setting, measured),
-        _lacks(question, measured, calibration),
+        _lacks(question, measured, calibration, compared=bool(of_shipped)),
     )
 
 
@@ -100,7 +100,9 @@ def _costs(setting: Setting, scores: Scores, measured: Sequence[Measurement]) ->
     ]
 
 
-def _lacks(question: Question, measured: Sequence[Measurement], calibration: Calibration | None) -> list[str]:
+def _lacks(
+    question: Question, measured: Sequence[Measurement], calibration: Calibration | None, *, compared: bool
+) -> list[str]:
     """What there were too few documents for, in words for people."""
     lacks = []
     if calibration is None:
@@ -117,6 +119,8 @@ def _lacks(question: Question, measured: Sequence[Measurement], calibration: Cal
         )
     elif calibration.gate is None:
         lacks.append("the calibration has no gate, so junk may win; make a new one with `ladm evaluate`")
+    if question.shipped and not compared:
+        lacks.append("the shipped calibration is not compared: it was made from most of these documents")
     there = {one.kind for one in measured}
     if missing := [kind for kind in JUNK if kind not in there]:
         lacks.append(f"no window of junk of these kinds, for want of documents: {', '.join(missing)}")

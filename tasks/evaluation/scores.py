@@ -48,6 +48,8 @@ class Choice:
 
 SHIPPED = "shipped"
 """The formula of the calibration that a run takes by default, where it is not the one that is made or measured."""
+MOST_SEEN = 0.5
+"""Share of windows that the shipped calibration may have seen and be compared: the rest must tell something."""
 SINGLY = (("published", "none"), ("no-std", "no-std"))
 """Formulas that are tried in every single layer, with the ablation that each is."""
 
@@ -162,12 +164,13 @@ def calibrated_scores(setting: Setting, found: Sequence[Measurement], calibratio
 def shipped_scores(setting: Setting, found: Sequence[Measurement], shipped: Calibration) -> Scores:
     """What documents are ranked by in a run that is told of no other calibration: `shipped`.
 
-    NaN for windows of documents that it was made from. Nothing where what it reads was not measured.
+    NaN for windows of documents that it was made from; nothing where those are most of them, or where what it reads was
+    not measured.
     """
-    if not reads_only(shipped, setting.profile_layers, setting.topic_layer):
-        return {}
     seen = set(shipped.documents)
     seen_W = np.array([not seen.isdisjoint({one.base, *one.documents}) for one in found])
+    if seen_W.mean() > MOST_SEEN or not reads_only(shipped, setting.profile_layers, setting.topic_layer):
+        return {}
     return {
         Choice("ladm", SHIPPED, choice.layers, choice.last): np.where(seen_W, np.nan, values)
         for choice, values in calibrated_scores(setting, found, shipped).items()

@@ -172,4 +172,6 @@ def test_the_shipped_calibration_is_compared_on_documents_that_it_has_not_seen(s
     assert choice.formula == "shipped"
     assert np.isnan(told).tolist() == [number == 2 for number in range(6)]
     assert np.array_equal(np.delete(told, 2), np.delete(ranked, 2))
+    most = shipped.model_copy(update={"documents": tuple(one.base for one in windows[:4])})
+    assert shipped_scores(setting, windows, most) == {}
     assert shipped_scores(replace(setting, profile_layers=LAYERS[:1]), windows, seen) == {}
