@@ -51,10 +51,6 @@ OWN = "own"
 """`scorer.layers`: a calibration that the run makes of its corpus and the bundled sample."""
 BY_CALIBRATION = (CALIBRATED, FITTING, OWN)
 """Choices of `scorer.layers` by which a calibration scores, or may."""
-UNCALIBRATED: dict[str, Any] = {"layers": "14-24", "ablation": "no-std"}
-"""How the sample is scored when one of `OUTSIDE_THE_CALIBRATION` is changed: the embedded model's middle layers."""
-OUTSIDE_THE_CALIBRATION = {f"scorer.{name}" for name in ("span", "d_afs", "d_cds", "formula", "ablation")}
-OUTSIDE_THE_CALIBRATION |= {"window.length"}
 
 
 class ExecutionConfig(Settings):
@@ -222,9 +218,8 @@ def load_config(
         values = _read_yaml(Path(path))
     settings = list(overrides.items() if isinstance(overrides, Mapping) else map(setting, overrides))
     changed = {name for name, _ in settings}
-    # What is known of the embedded model's layers means nothing for another.
-    if path is None and "scorer.model" not in changed and changed & OUTSIDE_THE_CALIBRATION:
-        values["scorer"] |= UNCALIBRATED
+    if path is None and "window.length" in changed and "scorer.layers" not in changed:
+        del values["scorer"]["span"]  # which is for the sample's windows; a calibration for others has its own
     for name, value in settings:
         set_value(values, name, value)
     return validated(values, store)

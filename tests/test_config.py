@@ -14,8 +14,10 @@ from conftest import Answer, Corpus, run_arguments
 from pydantic import ValidationError
 
 from ladm.flows.config import RunConfig, load_config
+from ladm.flows.dag.settled_scorer import with_calibration
 from ladm.tasks.errors import ConfigError
 from ladm.tasks.exporters.formats import EXPORTERS
+from ladm.tasks.models.resolve import resolve_model
 from ladm.tasks.settings import Settings
 
 Cli = Callable[..., Answer]
@@ -29,19 +31,24 @@ def test_the_sample_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(config.sources[0].uri).parent.is_dir()
 
 
-def test_the_samples_calibration_is_for_its_own_model_and_setting_only() -> None:
+def test_whatever_is_changed_of_the_sample_ranks_by_the_calibration_that_fits() -> None:
     config = load_config()
-    assert config.scorer.layers == "fitting"
+    assert (config.scorer.layers, config.scorer.span) == ("fitting", 32)
     assert load_config(overrides=["select.budget_tokens=5"]).scorer == config.scorer
-    for override in ("window.length=2048", "scorer.span=64", "scorer.formula=paper", "scorer.ablation=none"):
+    for override in ("scorer.span=16", "scorer.formula=paper", "scorer.ablation=none", "scorer.model=./other"):
         scorer = load_config(overrides=[override]).scorer
-        assert scorer.layers == tuple(range(14, 25))
-    assert load_config(overrides=["scorer.d_cds=2"]).scorer.ablation == "no-std"
-    assert load_config(overrides=["scorer.ablation=none"]).scorer.ablation == "none"
-    assert load_config(overrides=["scorer.layers=all"]).scorer.layers == "all"
-    other = load_config(overrides=["scorer.model=./other"]).scorer
-    assert (other.layers, other.ablation, other.span) == ("fitting", "none", 32)
+        assert scorer.layers == "fitting"
+    assert load_config(overrides=["scorer.layers=all", "window.length=600"]).scorer.span == 32
     assert load_config(overrides=["scorer.model=./other", "scorer.layers=[3]"]).scorer.layers == (3,)
+
+
+@pytest.mark.parametrize(
+    ("length", "layers", "span"), [(2048, "calibrated", 64), (8192, "calibrated", 256), (512, "own", 16)]
+)
+def test_other_windows_of_the_sample_have_spans_of_their_own(length: int, layers: str, span: int) -> None:
+    config = load_config(overrides=[f"window.length={length}"])
+    settled, _ = with_calibration(config, resolve_model("embedded"))
+    assert (settled.scorer.layers, settled.scorer.span) == (layers, span)
 
 
 def test_store_comes_from_the_option_then_the_file_then_the_environment(
