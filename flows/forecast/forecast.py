@@ -102,7 +102,7 @@ def forecast(
     plan = preflight(config, until, tell)
     found = survey(plan)
     sampled = _sampled(plan, found)
-    speeds = past_speeds(Store(plan.config.store))
+    speeds = past_speeds(Store(plan.config.store), plan.config)
     probed: dict[str, float] = {}
     windows = sampled.amounts["windows"] + sum(shard.rows for shard in found.unscored)
     if windows and not speeds.seconds.get("score") and "score" in plan.stages:
@@ -151,7 +151,8 @@ def put_together(
         stages.append(StageForecast(stage, found.cached[stage], todo, records, round(seconds, 3), size))
     busy = sum(one.seconds for one in stages)
     scoring = sum(one.seconds for one in stages if one.stage in MODEL_STAGES)
-    total = busy * speeds.wall if speeds.runs else busy
+    # Past runs that did not score, or not like this one, do not tell how much of it goes on side by side.
+    total = busy * speeds.wall if speeds.runs and not probed else busy
     on_gpu = resolved_scorer(plan.scorer).device.startswith("cuda") if "score" in plan.stages else False
     share = total / busy if busy else 0.0
     return Forecast(
@@ -165,9 +166,15 @@ def put_together(
         gpu_hours=round(scoring * share / 3600, 4) if on_gpu else None,
         cost=None if rate is None else round(rate * total / 3600, 2),
         bytes=sum(one.bytes for one in stages),
-        speeds_from="past runs" if speeds.runs else "probe" if probed or sampled.texts else "nothing",
+        speeds_from=_told_by(speeds, sampled, probed),
         reasons=reasons_of(plan, found),
     )
+
+
+def _told_by(speeds: Speeds, sampled: Sampled, probed: dict[str, float]) -> str:
+    if speeds.runs and not probed:
+        return "past runs"
+    return "probe" if probed or sampled.texts else "nothing"
 
 
 def _records(stage: str, todo: int, sampled: Sampled, windows: int, there: int) -> int:
@@ -212,6 +219,10 @@ def probe(plan: Plan, found: Survey) -> dict[str, float]:
         texts = next(store.shard_batches(shard, 8, ["text"]))["text"].to_pylist()
     for file in itertools.islice(itertools.chain.from_iterable(found.unread), 0 if texts else 16):
         texts += _texts_of(plan, file.uri)
+    if not texts:  # all windows are cut
+        read = (shard for done in found.record.of("ingest") for shard in done.manifest.shards)
+        for shard in itertools.islice(read, 1):
+            texts = next(store.shard_batches(shard, 8, ["text"]))["text"].to_pylist()
     joined = "\n".join(texts)[: 12 * length * PROBED_WINDOWS]
     pieces = [joined[start : start + 12 * length] for start in range(0, len(joined), 12 * length)]
     with tempfile.TemporaryDirectory(prefix="ladm-plan-") as folder:

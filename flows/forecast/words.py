@@ -11,7 +11,7 @@ from ladm.flows.forecast.forecast import Forecast
 
 FROM = {
     "past runs": "by the speeds of this store's past runs",
-    "probe": "by a short probe: no past run of this store tells",
+    "probe": "by a short probe: no past run of this store scored like this",
     "nothing": "",
 }
 

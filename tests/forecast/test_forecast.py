@@ -197,7 +197,7 @@ def test_time_goes_by_past_runs(tmp_path: Path, corpus: Corpus, monkeypatch: pyt
     ])  # fmt: skip
     assert speeds.wall == 0.5
     assert speeds.seconds["score"] == 0.36
-    monkeypatch.setattr(forecasting, "past_speeds", lambda store: speeds)
+    monkeypatch.setattr(forecasting, "past_speeds", lambda store, config: speeds)
     monkeypatch.setattr(forecasting, "probe", lambda plan, found: pytest.fail("a past run tells"))
     config = load_config(None, corpus.settings, str(tmp_path / "store"))
     told = forecasting.forecast(config, rate=3600.0)
@@ -206,6 +206,24 @@ def test_time_goes_by_past_runs(tmp_path: Path, corpus: Corpus, monkeypatch: pyt
     assert told.cost == pytest.approx(told.seconds, abs=0.05)  # seconds are told to a tenth
     (score,) = [one for one in told.stages if one.stage == "score"]
     assert (score.records, score.bytes) == (7, 70)
+
+
+def test_how_long_a_window_takes_is_told_by_runs_that_scored_alike() -> None:
+    runs = [run_of({"ingest": 1.0, "score": 36.0}, 100, 20.0), run_of({"ingest": 3.0, "score": 2.0}, 100, 5.0)]
+    speeds = speeds_of(runs, lambda record: record is runs[1])
+    assert speeds.seconds == {"ingest": 0.02, "score": 0.02}
+    assert "score" not in speeds_of(runs, lambda record: False).seconds
+
+
+def test_windows_that_are_cut_and_were_never_scored_take_time(tmp_path: Path, corpus: Corpus, ladm: Cli) -> None:
+    store = tmp_path / "store"
+    assert ladm(*run_arguments(corpus, store), "--until", "tokenize").code == 0
+    told = json.loads(ladm(*plan_arguments(corpus, store)).out)
+    assert (told["documents"], told["windows"], told["speeds_from"]) == (0, 7, "probe")
+    assert told["seconds"] > 0
+    assert ladm(*run_arguments(corpus, store)).code == 0
+    for setting, speeds_from in (("select.budget_tokens=3000", "past runs"), ("scorer.layers=[0]", "probe")):
+        assert json.loads(ladm(*plan_arguments(corpus, store, setting)).out)["speeds_from"] == speeds_from
 
 
 def test_figures_for_people() -> None:
