@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ladm.flows.forecast.speeds import Speeds, past_speeds
 from ladm.flows.forecast.survey import Survey, survey
 from ladm.tasks.evaluation.fit import layers_allowed
 from ladm.tasks.evaluation.scores import Setting
+from ladm.tasks.manifest import Shard
 from ladm.tasks.scorers.loaded_model import resolved_scorer
 from ladm.tasks.stages.contrast import DOCUMENTS_A_SHARD
 from ladm.tasks.storage.store import Store
@@ -214,15 +215,12 @@ def probe(plan: Plan, found: Survey) -> dict[str, float]:
     """Score a few windows of the sources: stage → seconds a window. The model is loaded for it."""
     plan = not_calibrating(plan)
     length = plan.config.window.length
-    store, texts = Store(plan.config.store), []
-    for shard in itertools.islice(found.uncut, 1):
-        texts = next(store.shard_batches(shard, 8, ["text"]))["text"].to_pylist()
+    store = Store(plan.config.store)
+    texts = _first_texts(store, found.uncut)
     for file in itertools.islice(itertools.chain.from_iterable(found.unread), 0 if texts else 16):
         texts += _texts_of(plan, file.uri)
     if not texts:  # all windows are cut
-        read = (shard for done in found.record.of("ingest") for shard in done.manifest.shards)
-        for shard in itertools.islice(read, 1):
-            texts = next(store.shard_batches(shard, 8, ["text"]))["text"].to_pylist()
+        texts = _first_texts(store, found.record.shards("ingest"))
     joined = "\n".join(texts)[: 12 * length * PROBED_WINDOWS]
     pieces = [joined[start : start + 12 * length] for start in range(0, len(joined), 12 * length)]
     with tempfile.TemporaryDirectory(prefix="ladm-plan-") as folder:
@@ -249,6 +247,12 @@ def not_calibrating(plan: Plan) -> Plan:
     layers = layers_allowed(Setting(scorer, length, tuple(plan.layers), plan.n_layers))
     config = plan.config.model_copy(update={"scorer": scorer.model_copy(update={"layers": layers})})
     return dataclasses.replace(plan, config=config, layers=list(layers))
+
+
+def _first_texts(store: Store, shards: Sequence[Shard]) -> list[str]:
+    """The first texts of the first of some shards of documents; none where there is no shard."""
+    texts: list[str] = next(store.shard_batches(shards[0], 8, ["text"]))["text"].to_pylist() if shards else []
+    return texts
 
 
 def _texts_of(plan: Plan, uri: str) -> list[str]:

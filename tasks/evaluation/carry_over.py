@@ -12,7 +12,7 @@ Dimensions in names: W windows, G features of the gate, F features of coherence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -70,17 +70,11 @@ def carried_over(shipped: Calibration, setting: Setting, real: Sequence[Measurem
             "d_cds": setting.config.d_cds,
             "order": _middled(shipped.order, setting, real) if shipped.order else None,
             "coherence": shipped.coherence.model_copy(update={"against": against}),
-            "against": _all_middled(shipped.against, setting, real),
+            "against": {name: _middled(one, setting, real) for name, one in shipped.against.items()},
             "gate": centred_on(shipped.gate, windows),
             "documents": tuple(sorted({*shipped.documents, *(one.base for one in real)})),
         }
     )
-
-
-def _all_middled(
-    sums: Mapping[str, ProfileWeights], setting: Setting, real: Sequence[Measurement]
-) -> dict[str, ProfileWeights]:
-    return {name: _middled(one, setting, real) for name, one in sums.items()}
 
 
 def _middled(weights: ProfileWeights, setting: Setting, real: Sequence[Measurement]) -> ProfileWeights:
