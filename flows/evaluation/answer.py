@@ -120,7 +120,10 @@ def _lacks(
     elif calibration.gate is None:
         lacks.append("the calibration has no gate, so junk may win; make a new one with `ladm evaluate`")
     if question.shipped and not compared:
-        lacks.append("the shipped calibration is not compared: it was made from most of these documents")
+        lacks.append(
+            "the shipped calibration is not compared: it was made from most of these documents, or reads layers that "
+            "the one that is measured does not"
+        )
     there = {one.kind for one in measured}
     if missing := [kind for kind in JUNK if kind not in there]:
         lacks.append(f"no window of junk of these kinds, for want of documents: {', '.join(missing)}")
